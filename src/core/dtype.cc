@@ -1,0 +1,54 @@
+#include "core/dtype.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+namespace minimax {
+namespace {
+
+constexpr std::array<std::pair<DType, std::string_view>, 16> kNames = {{
+    {DType::kF32, "F32"},
+    {DType::kBF16, "BF16"},
+    {DType::kF16, "F16"},
+    {DType::kF64, "F64"},
+    {DType::kF8E4M3, "F8_E4M3"},
+    {DType::kF8E5M2, "F8_E5M2"},
+    {DType::kF8E8M0, "F8_E8M0"},
+    {DType::kI64, "I64"},
+    {DType::kI32, "I32"},
+    {DType::kI16, "I16"},
+    {DType::kI8, "I8"},
+    {DType::kU64, "U64"},
+    {DType::kU32, "U32"},
+    {DType::kU16, "U16"},
+    {DType::kU8, "U8"},
+    {DType::kBool, "BOOL"},
+}};
+
+}  // namespace
+
+std::string_view name(DType dtype) {
+  for (const auto& [value, text] : kNames) {
+    if (value == dtype) return text;
+  }
+  return "?";
+}
+
+std::optional<DType> dtype_from_name(std::string_view name) {
+  for (const auto& [value, text] : kNames) {
+    if (text == name) return value;
+  }
+  return std::nullopt;
+}
+
+float to_float(f16 x) {
+  const int exponent = (x.bits >> 10) & 0x1f;
+  const int mantissa = x.bits & 0x3ff;
+  const float sign = (x.bits & 0x8000) != 0 ? -1.0F : 1.0F;
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
+  if (exponent == 31) return mantissa == 0 ? sign * INFINITY : NAN;
+  return sign * std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
+}
+
+}  // namespace minimax

@@ -1,0 +1,50 @@
+// Weights of MiniMax-Text-01 / M1, bound to a checkpoint's tensors without copying.
+#pragma once
+
+#include <variant>
+#include <vector>
+
+#include "core/tensor.h"
+#include "quant/weight.h"
+
+namespace minimax::models {
+
+struct LightningWeights {
+  quant::Weight qkv_proj;     // [3 * num_heads * head_dim, hidden]; per head q, k, v interleaved
+  quant::Weight output_gate;  // [num_heads * head_dim, hidden]
+  Tensor norm;                // [num_heads * head_dim]
+  quant::Weight out_proj;     // [hidden, num_heads * head_dim]
+};
+
+struct FullAttentionWeights {
+  quant::Weight q_proj;  // [num_heads * head_dim, hidden]
+  quant::Weight k_proj;  // [num_kv_heads * head_dim, hidden]
+  quant::Weight v_proj;  // [num_kv_heads * head_dim, hidden]
+  quant::Weight o_proj;  // [hidden, num_heads * head_dim]
+};
+
+// ffn(x) = w2( SiLU(w1 x) * (w3 x) )
+struct MlpWeights {
+  quant::Weight w1;  // gate, [intermediate, hidden]
+  quant::Weight w3;  // up, [intermediate, hidden]
+  quant::Weight w2;  // down, [hidden, intermediate]
+};
+
+struct MiniMaxM1Layer {
+  Tensor input_layernorm;           // [hidden]
+  Tensor post_attention_layernorm;  // [hidden]
+  std::variant<LightningWeights, FullAttentionWeights> attention;
+  quant::Weight router;             // [num_experts, hidden]; undefined when num_experts == 1
+  std::vector<MlpWeights> experts;  // [num_experts]; one entry: a dense MLP
+  MlpWeights shared_mlp;            // undefined members when the model has none
+  quant::Weight coefficient;        // [1, hidden], with shared_mlp
+};
+
+struct MiniMaxM1Weights {
+  Tensor embed_tokens;  // [vocab, hidden]
+  std::vector<MiniMaxM1Layer> layers;
+  Tensor norm;            // [hidden]
+  quant::Weight lm_head;  // [vocab, hidden]; the embedding when tied
+};
+
+}  // namespace minimax::models
