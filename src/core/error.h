@@ -36,9 +36,9 @@ template <typename... Args>
 }  // namespace minimax
 
 // MM_CHECK(x.dim(0) == n, "linear: x has {} rows, expected {}", x.dim(0), n): throws InternalError.
-#define MM_CHECK(condition, ...)                                                                    \
-  do {                                                                                              \
-    if (!(condition)) [[unlikely]] {                                                                \
+#define MM_CHECK(condition, ...)                                                                   \
+  do {                                                                                             \
+    if (!(condition)) [[unlikely]] {                                                               \
       ::minimax::throw_internal_error(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
-    }                                                                                               \
+    }                                                                                              \
   } while (false)

@@ -10,7 +10,9 @@ std::string to_string(Device device) {
   return device.type == DeviceType::kCpu ? "cpu" : fmt::format("cuda:{}", device.index);
 }
 
-std::string shape_string(std::span<const int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_string(std::span<const int64_t> shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 Tensor::Tensor(void* data, DType dtype, std::span<const int64_t> shape, std::string_view name, Device device)
     : data_(data), dtype_(dtype), rank_(static_cast<int>(shape.size())), device_(device), name_(name) {
@@ -67,13 +69,14 @@ Tensor Tensor::select(int64_t i) const {
 
 Tensor Tensor::reshape(std::initializer_list<int64_t> shape) const {
   Tensor t(data_, dtype_, shape, name_, device_);
-  MM_CHECK(is_contiguous() && t.numel() == numel(), "cannot view {} as {}", describe(), shape_string(t.shape()));
+  MM_CHECK(is_contiguous() && t.numel() == numel(), "cannot view {} as {}", describe(),
+           shape_string(t.shape()));
   return t;
 }
 
 Tensor Tensor::split_last(int64_t a, int64_t b) const {
-  MM_CHECK(rank_ >= 1 && rank_ < kMaxRank && a * b == shape_[rank_ - 1], "cannot split the last dimension of {} into [{}, {}]",
-           describe(), a, b);
+  MM_CHECK(rank_ >= 1 && rank_ < kMaxRank && a * b == shape_[rank_ - 1],
+           "cannot split the last dimension of {} into [{}, {}]", describe(), a, b);
   Tensor t = *this;
   t.rank_ = rank_ + 1;
   t.shape_[rank_ - 1] = a;
@@ -84,7 +87,8 @@ Tensor Tensor::split_last(int64_t a, int64_t b) const {
 }
 
 std::string Tensor::describe() const {
-  return fmt::format("{} {} {}", shape_string(shape()), minimax::name(dtype_), name_.empty() ? "(unnamed)" : name_);
+  return fmt::format("{} {} {}", shape_string(shape()), minimax::name(dtype_),
+                     name_.empty() ? "(unnamed)" : name_);
 }
 
 }  // namespace minimax

@@ -58,8 +58,8 @@ class Tensor {
   // Typed pointer. REQUIRES: sizeof(T) equals the dtype's size.
   template <typename T>
   T* data() const {
-    MM_CHECK(static_cast<int64_t>(sizeof(T)) == size_of(dtype_), "tensor {} is {}, accessed as a {}-byte type",
-             name_, minimax::name(dtype_), sizeof(T));
+    MM_CHECK(static_cast<int64_t>(sizeof(T)) == size_of(dtype_),
+             "tensor {} is {}, accessed as a {}-byte type", name_, minimax::name(dtype_), sizeof(T));
     return static_cast<T*>(data_);
   }
   // Pointer to row `i` of the first dimension.

@@ -19,13 +19,14 @@ Weight plain_weight(const Tensor& values) {
     case DType::kBF16:
       return {WeightFormat::kBF16, values, {}};
     default:
-      fail("weight {} has dtype {}; a linear weight must be BF16 or F32", values.name(), name(values.dtype()));
+      fail("weight {} has dtype {}; a linear weight must be BF16 or F32", values.name(),
+           name(values.dtype()));
   }
 }
 
 void decode_row(const Weight& weight, int64_t i, std::span<float> out) {
-  MM_CHECK(static_cast<int64_t>(out.size()) == weight.in_features(), "decode_row: {} outputs for {}", out.size(),
-           weight.values.describe());
+  MM_CHECK(static_cast<int64_t>(out.size()) == weight.in_features(), "decode_row: {} outputs for {}",
+           out.size(), weight.values.describe());
   switch (weight.format) {
     case WeightFormat::kF32: {
       const float* row = weight.values.row<float>(i);

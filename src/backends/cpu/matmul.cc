@@ -1,0 +1,139 @@
+// The driver of matrix products, and the ops that are one: linear, moe, mlp.
+#include "backends/cpu/matmul.h"
+
+#include <algorithm>
+#include <array>
+
+#include "backends/cpu/cpu_ops.h"
+#include "backends/cpu/matmul_kernels.h"
+
+namespace minimax::cpu {
+namespace {
+
+// Weight rows one decode task streams: at K = 1024 BF16 64 KiB, long enough for the prefetchers.
+constexpr int64_t kDotColumns = 32;
+constexpr int64_t kTileFloats = 12 * 32;  // largest register tile of any kernel
+
+void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
+                   int64_t columns, const ProductOutput& output) {
+  std::array<std::array<float, kMaxDotRows * kDotColumns>, 2> results;
+  for (size_t w = 0; w < weights.size(); ++w) {
+    dot_products(reinterpret_cast<const float*>(x.memory), x.f32_stride(), x.rows, *weights[w], first,
+                 columns, results[w].data(), kDotColumns);
+  }
+  store_block(results[0].data(), results[1].data(), kDotColumns, x.rows, columns, output, 0, first);
+}
+
+void multiply_packed(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
+                     int64_t columns, int64_t split, int64_t splits, void* panel_memory,
+                     const ProductOutput& output) {
+  const PackedKernel& kernel = *x.kernel;
+  auto* panels = static_cast<std::byte*>(panel_memory);
+  for (size_t w = 0; w < weights.size(); ++w) {
+    kernel.pack_panel(*weights[w], first, columns,
+                      panels + static_cast<int64_t>(w) * kernel.panel_bytes(x.k));
+  }
+  alignas(64) std::array<std::array<float, kTileFloats>, 2> results;
+  const int64_t tiles = x.units();
+  for (int64_t tile = tiles * split / splits; tile < tiles * (split + 1) / splits; ++tile) {
+    const int64_t rows = std::min(kernel.mr, x.rows - tile * kernel.mr);
+    for (size_t w = 0; w < weights.size(); ++w) {
+      kernel.multiply(x.memory + tile * kernel.tile_bytes(x.k),
+                      panels + static_cast<int64_t>(w) * kernel.panel_bytes(x.k), x.k, rows,
+                      results[w].data());
+    }
+    store_block(results[0].data(), results[1].data(), kernel.nr, rows, columns, output, tile * kernel.mr,
+                first);
+  }
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+RowView rows_of(const Tensor& matrix) {
+  return {static_cast<const std::byte*>(matrix.raw()), matrix.stride(0) * size_of(matrix.dtype()),
+          matrix.dtype(), nullptr};
+}
+
+const PackedKernel& packed_kernel(DType x, quant::WeightFormat weight, const CpuOptions& options) {
+  if (options.use_bf16_dot && x == DType::kBF16 && weight == quant::WeightFormat::kBF16 &&
+      bf16_kernel() != nullptr) {
+    return *bf16_kernel();
+  }
+  return f32_kernel();
+}
+
+int64_t PreparedRows::bytes(int64_t rows, int64_t k, const PackedKernel& kernel) {
+  return std::max(ceil_div(rows, kernel.mr) * kernel.tile_bytes(k),
+                  std::min(rows, kMaxDotRows) * f32_stride_of(k) * static_cast<int64_t>(sizeof(float)));
+}
+
+void PreparedRows::prepare(const RowView& x, int64_t unit) const {
+  if (is_packed()) {
+    const int64_t first = unit * kernel->mr;
+    kernel->pack_tile(x, first, std::min(kernel->mr, rows - first), k, memory + unit * kernel->tile_bytes(k));
+  } else {
+    unpack_row(x.row(unit), x.dtype, k, reinterpret_cast<float*>(memory) + unit * f32_stride(), f32_stride());
+  }
+}
+
+int64_t block_columns(const PreparedRows& x) { return x.is_packed() ? x.kernel->nr : kDotColumns; }
+
+int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads) {
+  if (!x.is_packed() || blocks >= 2 * num_threads) return 1;
+  return std::clamp<int64_t>(ceil_div(2 * num_threads, blocks), 1, std::max<int64_t>(1, x.units() / 4));
+}
+
+int64_t panel_memory_bytes(int64_t k, int num_weights, const PackedKernel& kernel) {
+  return num_weights * kernel.panel_bytes(k);
+}
+
+void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
+                    int64_t columns, int64_t split, int64_t splits, void* panel_memory,
+                    const ProductOutput& output) {
+  if (x.is_packed()) {
+    multiply_packed(x, weights, first, columns, split, splits, panel_memory, output);
+  } else {
+    multiply_dots(x, weights, first, columns, output);
+  }
+}
+
+int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
+  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.weight.format, options_);
+  const int64_t k = args.x.dim(1);
+  return PreparedRows::bytes(args.x.dim(0), k, kernel) +
+         pool_.num_threads() * panel_memory_bytes(k, 1, kernel);
+}
+
+void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
+  const int64_t rows = args.x.dim(0);
+  const int64_t n = args.weight.out_features();
+  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.weight.format, options_);
+  const PreparedRows x{rows, args.x.dim(1), rows > kMaxDotRows ? &kernel : nullptr, workspace.data};
+  const RowView view = rows_of(args.x);
+  if (x.is_packed()) {
+    pool_.parallel_for(x.units(), [&](int64_t unit, int) { x.prepare(view, unit); });
+  } else {
+    for (int64_t unit = 0; unit < rows; ++unit) x.prepare(view, unit);
+  }
+
+  const ProductOutput output{static_cast<std::byte*>(args.out.raw()),
+                             args.out.stride(0) * size_of(args.out.dtype()),
+                             args.out.dtype(),
+                             args.activation == ops::Activation::kSilu,
+                             false,
+                             args.out.dtype()};
+  std::byte* panels = workspace.data + PreparedRows::bytes(rows, x.k, kernel);
+  const int64_t columns = block_columns(x);
+  const int64_t blocks = ceil_div(n, columns);
+  const int64_t splits = row_splits(x, blocks, pool_.num_threads());
+  const std::array<const quant::Weight*, 1> weights = {&args.weight};
+  pool_.parallel_for(rows == 0 ? 0 : blocks * splits, [&](int64_t task, int thread) {
+    const int64_t first = task / splits * columns;
+    multiply_block(x, weights, first, std::min(columns, n - first), task % splits, splits,
+                   panels + thread * panel_memory_bytes(x.k, 1, kernel), output);
+  });
+}
+
+}  // namespace minimax::cpu

@@ -1,0 +1,104 @@
+// Matrix products of the CPU backend: out = x W^T for any weight format, few rows or many.
+//
+// Few rows (decode): rows of W stream from memory once, each multiplied with every row of x; x is unpacked to
+// F32 first. Many rows (prefill): x is packed into tiles of `mr` rows, W into panels of `nr` columns, both in
+// the kernel's element type, and a register tile of mr x nr runs over the whole depth. Weights are unpacked
+// while a panel is packed, so a weight format needs a packer and a row product, nothing else.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/thread_pool.h"
+#include "quant/weight.h"
+
+namespace minimax::cpu {
+
+struct CpuOptions;
+
+// Most rows the row-by-row path takes; beyond, packing pays (measured: docs/performance.md).
+constexpr int64_t kMaxDotRows = 8;
+
+// Rows of a matrix, F32 or BF16, possibly gathered by `indices`.
+struct RowView {
+  const std::byte* data = nullptr;
+  int64_t stride_bytes = 0;
+  DType dtype = DType::kF32;
+  const int32_t* indices = nullptr;  // null: row i is row i
+
+  const std::byte* row(int64_t i) const {
+    return data + (indices != nullptr ? indices[i] : i) * stride_bytes;
+  }
+};
+
+RowView rows_of(const Tensor& matrix);
+
+// One packed-product implementation. Tiles and panels hold `depth_padded(k)` elements a row or column.
+struct PackedKernel {
+  std::string_view name;
+  int64_t mr;             // rows of a tile
+  int64_t nr;             // columns of a panel
+  int64_t element_bytes;  // of tiles and panels
+  int64_t depth_multiple;
+
+  int64_t depth_padded(int64_t k) const { return (k + depth_multiple - 1) / depth_multiple * depth_multiple; }
+  int64_t tile_bytes(int64_t k) const { return mr * depth_padded(k) * element_bytes; }
+  int64_t panel_bytes(int64_t k) const { return nr * depth_padded(k) * element_bytes; }
+
+  // Packs rows [first, first + rows), rows <= mr, zero-filled to mr rows.
+  void (*pack_tile)(const RowView& x, int64_t first, int64_t rows, int64_t k, void* tile);
+  // Packs columns (weight rows) [first, first + columns), columns <= nr, zero-filled to nr.
+  void (*pack_panel)(const quant::Weight& weight, int64_t first, int64_t columns, void* panel);
+  // out[mr, nr] = tile * panel, of which the first `rows` rows are wanted.
+  void (*multiply)(const void* tile, const void* panel, int64_t k, int64_t rows, float* out);
+  // Operations per second of this kernel's multiply-add instruction alone on one thread, for `iterations`.
+  double (*multiply_chain)(int64_t iterations);
+};
+
+const PackedKernel& f32_kernel();
+// Null when the processor has no BF16 dot product.
+const PackedKernel* bf16_kernel();
+// The kernel that is exact for these types: BF16 products only when both sides are BF16.
+const PackedKernel& packed_kernel(DType x, quant::WeightFormat weight, const CpuOptions& options);
+
+// Where results go: out[row, column] of F32 or BF16; `activation` as in ops::Linear. With two weights the
+// result is SiLU(first) * second, rounded to `round_to` before it is stored.
+struct ProductOutput {
+  std::byte* data = nullptr;
+  int64_t stride_bytes = 0;
+  DType dtype = DType::kF32;
+  bool silu = false;
+  bool gated = false;
+  DType round_to = DType::kF32;
+};
+
+// x of up to kMaxDotRows rows unpacked to F32, or packed tiles; memory given by the caller.
+struct PreparedRows {
+  int64_t rows = 0;
+  int64_t k = 0;
+  const PackedKernel* kernel = nullptr;  // null: F32 rows
+  std::byte* memory = nullptr;
+
+  bool is_packed() const { return kernel != nullptr; }
+  int64_t f32_stride() const { return f32_stride_of(k); }
+  static int64_t f32_stride_of(int64_t k) { return (k + 15) / 16 * 16; }
+  static int64_t bytes(int64_t rows, int64_t k, const PackedKernel& kernel);
+  // Units of preparation, each independent: tiles, or rows.
+  int64_t units() const { return is_packed() ? (rows + kernel->mr - 1) / kernel->mr : rows; }
+  void prepare(const RowView& x, int64_t unit) const;
+};
+
+// Columns one task of a product computes.
+int64_t block_columns(const PreparedRows& x);
+// Row tiles are split over `row_splits` tasks when there are too few column blocks for all threads.
+int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads);
+// Per-thread memory for packed panels.
+int64_t panel_memory_bytes(int64_t k, int num_weights, const PackedKernel& kernel);
+
+// Columns [first, first + columns) of the product, row split `split` of `splits`. `weights` holds one weight,
+// or gate and up when output.gated.
+void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
+                    int64_t columns, int64_t split, int64_t splits, void* panel_memory,
+                    const ProductOutput& output);
+
+}  // namespace minimax::cpu

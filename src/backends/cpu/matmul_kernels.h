@@ -1,0 +1,24 @@
+// Internal to the matrix products: SIMD functions that the driver in matmul.cc calls.
+#pragma once
+
+#include "backends/cpu/matmul.h"
+
+namespace minimax::cpu {
+
+const char* simd_target_name();
+
+// out[r * out_stride + c] = x row r . weight row (first + c); x padded with zeros to a multiple of 16.
+void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
+                  int64_t columns, float* out, int64_t out_stride);
+
+// out[0, k) = row as F32, out[k, padded) = 0.
+void unpack_row(const void* row, DType dtype, int64_t k, float* out, int64_t padded);
+
+// Activation, rounding and store of a [rows, columns] block of results; `up` is read only when output.gated.
+void store_block(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t columns,
+                 const ProductOutput& output, int64_t first_row, int64_t first_column);
+
+// Reads all of it; RETURNS: about `bytes`, in a way that keeps the reads.
+double read_bytes(const void* data, int64_t bytes);
+
+}  // namespace minimax::cpu

@@ -1,0 +1,350 @@
+// Expert MLPs. Pairs (token, choice) are sorted by expert; each expert's rows then form two matrix products,
+// whose column blocks are the tasks. Nothing depends on the order in which tasks run.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "backends/cpu/cpu_ops.h"
+
+namespace minimax::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
+
+// The rows of one expert.
+struct ExpertGroup {
+  const ops::MlpWeights* weights = nullptr;
+  int64_t first_row = 0;  // in the sorted order
+  int64_t rows = 0;
+  PreparedRows x;
+  PreparedRows hidden;
+  // Prefix sums over groups of the tasks of each phase.
+  int64_t first_x_unit = 0;
+  int64_t first_hidden_unit = 0;
+  int64_t first_up_block = 0;
+  int64_t first_down_block = 0;
+};
+
+struct Shape {
+  int64_t pairs;  // rows in the sorted order
+  int64_t max_groups;
+  int64_t hidden_size;
+  int64_t intermediate_size;
+};
+
+// Hands out the pieces of a workspace; with a null base it only measures.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  T* take(int64_t count) {
+    std::byte* result = base_ + used_;
+    used_ += round_up(count * static_cast<int64_t>(sizeof(T)));
+    return reinterpret_cast<T*>(result);
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
+// Bytes that hold the prepared rows of all groups, however the pairs fall to experts.
+int64_t prepared_bytes(const Shape& shape, int64_t k, const PackedKernel& kernel) {
+  const int64_t packed =
+      (shape.pairs + shape.max_groups * kernel.mr) * kernel.depth_padded(k) * kernel.element_bytes;
+  const int64_t dots = std::min(shape.pairs, shape.max_groups * kMaxDotRows) *
+                       PreparedRows::f32_stride_of(k) * static_cast<int64_t>(sizeof(float));
+  return packed + dots;
+}
+
+struct Buffers {
+  ExpertGroup* groups;
+  std::byte* x;
+  float* hidden;  // [pairs, f32_stride(intermediate)]
+  std::byte* packed_hidden;
+  std::byte* panels;
+
+  static Buffers carve(Carver& carver, const Shape& shape, const PackedKernel& up, const PackedKernel& down,
+                       int num_threads) {
+    const int64_t panel = std::max(panel_memory_bytes(shape.hidden_size, 2, up),
+                                   panel_memory_bytes(shape.intermediate_size, 1, down));
+    Buffers buffers{};
+    buffers.groups = carver.take<ExpertGroup>(shape.max_groups);
+    buffers.x = carver.take<std::byte>(prepared_bytes(shape, shape.hidden_size, up));
+    buffers.hidden = carver.take<float>(shape.pairs * PreparedRows::f32_stride_of(shape.intermediate_size));
+    buffers.packed_hidden = carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, down));
+    buffers.panels = carver.take<std::byte>(num_threads * round_up(panel));
+    return buffers;
+  }
+};
+
+// Index of the last group whose `first` is at most `task`.
+const ExpertGroup& group_of(std::span<const ExpertGroup> groups, int64_t task, int64_t ExpertGroup::*first) {
+  const auto next =
+      std::upper_bound(groups.begin(), groups.end(), task,
+                       [first](int64_t value, const ExpertGroup& g) { return value < g.*first; });
+  return *(next - 1);
+}
+
+// Runs one phase over all groups: body(group, index within the group, thread).
+template <typename Units, typename Body>
+void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertGroup::*first,
+                const Units& units, const Body& body) {
+  int64_t total = 0;
+  for (ExpertGroup& group : groups) {
+    group.*first = total;
+    total += units(group);
+  }
+  pool.parallel_for(total, [&](int64_t task, int thread) {
+    const ExpertGroup& group = group_of(groups, task, first);
+    body(group, task - group.*first, thread);
+  });
+}
+
+struct GroupedMlp {
+  ThreadPool& pool;
+  const PackedKernel& up_kernel;
+  const PackedKernel& down_kernel;
+  Shape shape;
+  Buffers buffers;
+  RowView x;  // in sorted order, gathered
+  DType hidden_dtype;
+
+  // Assigns memory to groups whose weights, first_row and rows are set.
+  void place(std::span<ExpertGroup> groups) const {
+    const int64_t stride = PreparedRows::f32_stride_of(shape.intermediate_size);
+    int64_t x_offset = 0;
+    int64_t hidden_offset = 0;
+    for (ExpertGroup& group : groups) {
+      const bool packed = group.rows > kMaxDotRows;
+      group.x = {group.rows, shape.hidden_size, packed ? &up_kernel : nullptr, buffers.x + x_offset};
+      x_offset += PreparedRows::bytes(group.rows, shape.hidden_size, up_kernel);
+      auto* rows = reinterpret_cast<std::byte*>(buffers.hidden + group.first_row * stride);
+      group.hidden = {group.rows, shape.intermediate_size, packed ? &down_kernel : nullptr,
+                      packed ? buffers.packed_hidden + hidden_offset : rows};
+      if (packed) hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, down_kernel);
+    }
+  }
+
+  // out[sorted row] = ffn(x[sorted row]).
+  void run(std::span<ExpertGroup> groups, const ProductOutput& out) const {
+    const int64_t hidden_stride = PreparedRows::f32_stride_of(shape.intermediate_size);
+    const int64_t panel_stride =
+        round_up(std::max(panel_memory_bytes(shape.hidden_size, 2, up_kernel),
+                          panel_memory_bytes(shape.intermediate_size, 1, down_kernel)));
+    place(groups);
+    for_groups(
+        pool, groups, &ExpertGroup::first_x_unit, [](const ExpertGroup& g) { return g.x.units(); },
+        [&](const ExpertGroup& g, int64_t unit, int) {
+          RowView rows = x;
+          if (rows.indices != nullptr) rows.indices += g.first_row;
+          g.x.prepare(rows, unit);
+        });
+    for_groups(
+        pool, groups, &ExpertGroup::first_up_block,
+        [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, block_columns(g.x)); },
+        [&](const ExpertGroup& g, int64_t block, int thread) {
+          float* rows = buffers.hidden + g.first_row * hidden_stride;
+          const ProductOutput output{
+              reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32, false, true, hidden_dtype};
+          const std::array<const quant::Weight*, 2> weights = {&g.weights->w1, &g.weights->w3};
+          const int64_t first = block * block_columns(g.x);
+          const int64_t columns = std::min(block_columns(g.x), shape.intermediate_size - first);
+          multiply_block(g.x, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride, output);
+          if (first + columns == shape.intermediate_size) {
+            for (int64_t r = 0; r < g.rows; ++r) {
+              std::fill(rows + r * hidden_stride + shape.intermediate_size, rows + (r + 1) * hidden_stride,
+                        0.0F);
+            }
+          }
+        });
+    for_groups(
+        pool, groups, &ExpertGroup::first_hidden_unit,
+        [](const ExpertGroup& g) { return g.hidden.is_packed() ? g.hidden.units() : 0; },
+        [&](const ExpertGroup& g, int64_t unit, int) {
+          const float* rows = buffers.hidden + g.first_row * hidden_stride;
+          g.hidden.prepare(
+              {reinterpret_cast<const std::byte*>(rows), hidden_stride * 4, DType::kF32, nullptr}, unit);
+        });
+    for_groups(
+        pool, groups, &ExpertGroup::first_down_block,
+        [&](const ExpertGroup& g) { return ceil_div(shape.hidden_size, block_columns(g.hidden)); },
+        [&](const ExpertGroup& g, int64_t block, int thread) {
+          ProductOutput output = out;
+          output.data += g.first_row * out.stride_bytes;
+          const std::array<const quant::Weight*, 1> weights = {&g.weights->w2};
+          const int64_t first = block * block_columns(g.hidden);
+          const int64_t columns = std::min(block_columns(g.hidden), shape.hidden_size - first);
+          multiply_block(g.hidden, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride,
+                         output);
+        });
+  }
+};
+
+Shape shape_of(const ops::Moe& args) {
+  const int64_t pairs = args.expert_ids.numel();
+  return {pairs, std::min(pairs, args.num_experts()), args.x.dim(1), args.intermediate_size()};
+}
+
+// What sorting adds to the buffers of the products.
+struct Sorting {
+  int32_t* tokens;     // [pairs] token of a sorted row
+  int32_t* positions;  // [tokens, k] sorted row of a pair, -1 for none
+  int64_t* starts;     // [experts + 1]
+  float* results;      // [pairs, hidden_size]
+
+  static Sorting carve(Carver& carver, const ops::Moe& args) {
+    const Shape shape = shape_of(args);
+    return {carver.take<int32_t>(shape.pairs), carver.take<int32_t>(shape.pairs),
+            carver.take<int64_t>(args.num_experts() + 1),
+            carver.take<float>(shape.pairs * shape.hidden_size)};
+  }
+
+  // A stable counting sort of the pairs by expert.
+  void sort(const ops::Moe& args) const {
+    const int32_t* ids = args.expert_ids.data<int32_t>();
+    const int64_t pairs = args.expert_ids.numel();
+    const int64_t k = args.expert_ids.dim(1);
+    std::fill(starts, starts + args.num_experts() + 1, 0);
+    for (int64_t i = 0; i < pairs; ++i) {
+      if (ids[i] >= 0) ++starts[ids[i] + 1];
+    }
+    std::partial_sum(starts, starts + args.num_experts() + 1, starts);
+    for (int64_t i = 0; i < pairs; ++i) {
+      positions[i] = ids[i] >= 0 ? static_cast<int32_t>(starts[ids[i]]++) : -1;
+      if (positions[i] >= 0) tokens[positions[i]] = static_cast<int32_t>(i / k);
+    }
+    for (int64_t e = args.num_experts(); e > 0; --e) starts[e] = starts[e - 1];
+    starts[0] = 0;
+  }
+};
+
+template <typename T>
+void combine_row(const ops::Moe& args, const Sorting& sorting, int64_t t) {
+  constexpr int64_t kChunk = 64;
+  const int64_t k = args.expert_ids.dim(1);
+  const int64_t hidden = args.x.dim(1);
+  T* out = args.out.row<T>(t);
+  for (int64_t first = 0; first < hidden; first += kChunk) {
+    const int64_t count = std::min(kChunk, hidden - first);
+    std::array<float, kChunk> sum{};
+    for (int64_t j = 0; j < k; ++j) {
+      const int32_t position = sorting.positions[t * k + j];
+      if (position < 0) continue;
+      const float weight = args.expert_weights.row<float>(t)[j];
+      const float* y = sorting.results + position * hidden + first;
+      for (int64_t i = 0; i < count; ++i) sum[i] += weight * y[i];
+    }
+    for (int64_t i = 0; i < count; ++i) out[first + i] = from_float<T>(sum[i]);
+  }
+}
+
+}  // namespace
+
+int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.experts.front().w1.format, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.experts.front().w2.format, options_);
+  Carver carver(nullptr);
+  Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
+  Sorting::carve(carver, args);
+  return carver.used();
+}
+
+void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.experts.front().w1.format, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.experts.front().w2.format, options_);
+  Carver carver(workspace.data);
+  const Buffers buffers = Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
+  const Sorting sorting = Sorting::carve(carver, args);
+  sorting.sort(args);
+
+  int64_t count = 0;
+  for (int64_t e = 0; e < args.num_experts(); ++e) {
+    const int64_t rows = sorting.starts[e + 1] - sorting.starts[e];
+    if (rows > 0) buffers.groups[count++] = {&args.experts[e], sorting.starts[e], rows, {}, {}};
+  }
+  RowView x = rows_of(args.x);
+  x.indices = sorting.tokens;
+  const GroupedMlp product{pool_, up, down, shape_of(args), buffers, x, args.x.dtype()};
+  const ProductOutput results{reinterpret_cast<std::byte*>(sorting.results),
+                              args.x.dim(1) * 4,
+                              DType::kF32,
+                              false,
+                              false,
+                              DType::kF32};
+  product.run({buffers.groups, static_cast<size_t>(count)}, results);
+  for_rows(args.x.dim(0), args.x.dim(1) * args.expert_ids.dim(1), [&](int64_t t) {
+    args.out.dtype() == DType::kBF16 ? combine_row<bf16>(args, sorting, t)
+                                     : combine_row<float>(args, sorting, t);
+  });
+}
+
+int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.weights.w1.format, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.weights.w2.format, options_);
+  Carver carver(nullptr);
+  Buffers::carve(carver, {args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()}, up, down,
+                 pool_.num_threads());
+  return carver.used();
+}
+
+void CpuBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
+  if (args.x.dim(0) == 0) return;
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.weights.w1.format, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.weights.w2.format, options_);
+  const Shape shape{args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()};
+  Carver carver(workspace.data);
+  const Buffers buffers = Buffers::carve(carver, shape, up, down, pool_.num_threads());
+  buffers.groups[0] = {&args.weights, 0, args.x.dim(0), {}, {}};
+  const GroupedMlp product{pool_, up, down, shape, buffers, rows_of(args.x), args.x.dtype()};
+  product.run({buffers.groups, 1},
+              {static_cast<std::byte*>(args.out.raw()), args.out.stride(0) * size_of(args.out.dtype()),
+               args.out.dtype(), false, false, args.out.dtype()});
+}
+
+namespace {
+
+// The k largest logits (ties: lowest index) and the softmax over them.
+void route_row(const float* logits, int64_t num_experts, int32_t* ids, float* weights, int64_t k) {
+  int64_t count = 0;
+  for (int64_t e = 0; e < num_experts; ++e) {
+    if (count == k && !(logits[e] > logits[ids[k - 1]])) continue;
+    int64_t place = count < k ? count++ : k - 1;
+    for (; place > 0 && logits[e] > logits[ids[place - 1]]; --place) ids[place] = ids[place - 1];
+    ids[place] = static_cast<int32_t>(e);
+  }
+  float sum = 0;
+  for (int64_t j = 0; j < k; ++j) sum += weights[j] = std::exp(logits[ids[j]] - logits[ids[0]]);
+  for (int64_t j = 0; j < k; ++j) weights[j] /= sum;
+}
+
+template <typename T>
+void mix_row(const ops::MixShared& args, int64_t t) {
+  const float c = 1.0F / (1.0F + std::exp(-args.coefficient.row<float>(t)[0]));
+  const T* routed = args.routed.row<T>(t);
+  const T* shared = args.shared.row<T>(t);
+  T* out = args.out.row<T>(t);
+  for (int64_t i = 0; i < args.out.dim(1); ++i) {
+    out[i] = from_float<T>(to_float(routed[i]) * (1.0F - c) + to_float(shared[i]) * c);
+  }
+}
+
+}  // namespace
+
+void CpuBackend::run(const ops::RouteSoftmax& args, ops::Workspace) {
+  for_rows(args.logits.dim(0), args.logits.dim(1) * 4, [&](int64_t t) {
+    route_row(args.logits.row<float>(t), args.logits.dim(1), args.expert_ids.row<int32_t>(t),
+              args.expert_weights.row<float>(t), args.expert_ids.dim(1));
+  });
+}
+
+void CpuBackend::run(const ops::MixShared& args, ops::Workspace) {
+  for_rows(args.out.dim(0), args.out.dim(1), [&](int64_t t) {
+    args.out.dtype() == DType::kBF16 ? mix_row<bf16>(args, t) : mix_row<float>(args, t);
+  });
+}
+
+}  // namespace minimax::cpu

@@ -1,0 +1,182 @@
+// RMSNorm, the DeepNorm residual with its norm, and the gated output norm.
+#include <cmath>
+
+#include "backends/cpu/cpu_ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/norm.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.h:
+#include "backends/cpu/simd-inl.h"
+#include "hwy/contrib/math/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace minimax::cpu {
+namespace HWY_NAMESPACE {
+
+float RsqrtMean(VF sum_of_squares, int64_t n, float eps) {
+  return 1.0F / std::sqrt(SumOfLanes(sum_of_squares) / static_cast<float>(n) + eps);
+}
+
+template <typename TX, typename TW, typename TO>
+void RmsNormRow(const TX* x, const TW* weight, float eps, TO* out, int64_t n) {
+  VF squares = hn::Zero(DF());
+  ForVectors(n, [&](auto load, auto) HWY_ATTR {
+    const VF v = load(x);
+    squares = hn::MulAdd(v, v, squares);
+  });
+  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, eps));
+  ForVectors(
+      n, [&](auto load, auto store) HWY_ATTR { store(hn::Mul(hn::Mul(load(x), scale), load(weight)), out); });
+}
+
+template <typename T, typename TW>
+void ResidualRmsNormRow(const T* residual, const T* branch, float alpha, float beta, const TW* weight,
+                        float eps, T* sum, T* out, int64_t n) {
+  const VF a = hn::Set(DF(), alpha);
+  const VF b = hn::Set(DF(), beta);
+  VF squares = hn::Zero(DF());
+  ForVectors(n, [&](auto load, auto) HWY_ATTR {
+    const VF v = hn::MulAdd(a, load(residual), hn::Mul(b, load(branch)));
+    squares = hn::MulAdd(v, v, squares);
+  });
+  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, eps));
+  // The sum is formed again rather than kept: `sum` may be absent, and `out` may be either input.
+  ForVectors(n, [&](auto load, auto store) HWY_ATTR {
+    const VF v = hn::MulAdd(a, load(residual), hn::Mul(b, load(branch)));
+    if (sum != nullptr) store(v, sum);
+    store(hn::Mul(hn::Mul(v, scale), load(weight)), out);
+  });
+}
+
+template <typename T, typename TW>
+void GatedRmsNormRow(const T* x, const T* gate, const TW* weight, float eps, T* out, int64_t n) {
+  VF squares = hn::Zero(DF());
+  ForVectors(n, [&](auto load, auto) HWY_ATTR {
+    const VF v = load(x);
+    squares = hn::MulAdd(v, v, squares);
+  });
+  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, eps));
+  const VF one = hn::Set(DF(), 1.0F);
+  ForVectors(n, [&](auto load, auto store) HWY_ATTR {
+    const VF normed = hn::Mul(hn::Mul(load(x), scale), load(weight));
+    const VF sigmoid = hn::Div(one, hn::Add(one, hn::Exp(DF(), hn::Neg(load(gate)))));
+    store(hn::Mul(normed, sigmoid), out);
+  });
+}
+
+// `types` picks the instantiation: bit 0 activation is BF16, bit 1 weight is BF16, bit 2 output is BF16.
+template <typename TW>
+void RmsNormPick(int types, const void* x, const TW* weight, float eps, void* out, int64_t n) {
+  const auto* xf = static_cast<const float*>(x);
+  const auto* xb = static_cast<const bf16*>(x);
+  if ((types & 4) != 0) {
+    auto* o = static_cast<bf16*>(out);
+    (types & 1) != 0 ? RmsNormRow(xb, weight, eps, o, n) : RmsNormRow(xf, weight, eps, o, n);
+  } else {
+    auto* o = static_cast<float*>(out);
+    (types & 1) != 0 ? RmsNormRow(xb, weight, eps, o, n) : RmsNormRow(xf, weight, eps, o, n);
+  }
+}
+
+void RmsNormAny(int types, const void* x, const void* weight, float eps, void* out, int64_t n) {
+  if ((types & 2) != 0) {
+    RmsNormPick(types, x, static_cast<const bf16*>(weight), eps, out, n);
+  } else {
+    RmsNormPick(types, x, static_cast<const float*>(weight), eps, out, n);
+  }
+}
+
+template <typename T>
+void ResidualPick(int types, const T* residual, const T* branch, float alpha, float beta, const void* weight,
+                  float eps, T* sum, T* out, int64_t n) {
+  if ((types & 2) != 0) {
+    ResidualRmsNormRow(residual, branch, alpha, beta, static_cast<const bf16*>(weight), eps, sum, out, n);
+  } else {
+    ResidualRmsNormRow(residual, branch, alpha, beta, static_cast<const float*>(weight), eps, sum, out, n);
+  }
+}
+
+void ResidualRmsNormAny(int types, const void* residual, const void* branch, float alpha, float beta,
+                        const void* weight, float eps, void* sum, void* out, int64_t n) {
+  if ((types & 1) != 0) {
+    ResidualPick(types, static_cast<const bf16*>(residual), static_cast<const bf16*>(branch), alpha, beta,
+                 weight, eps, static_cast<bf16*>(sum), static_cast<bf16*>(out), n);
+  } else {
+    ResidualPick(types, static_cast<const float*>(residual), static_cast<const float*>(branch), alpha, beta,
+                 weight, eps, static_cast<float*>(sum), static_cast<float*>(out), n);
+  }
+}
+
+template <typename T>
+void GatedPick(int types, const T* x, const T* gate, const void* weight, float eps, T* out, int64_t n) {
+  if ((types & 2) != 0) {
+    GatedRmsNormRow(x, gate, static_cast<const bf16*>(weight), eps, out, n);
+  } else {
+    GatedRmsNormRow(x, gate, static_cast<const float*>(weight), eps, out, n);
+  }
+}
+
+void GatedRmsNormAny(int types, const void* x, const void* gate, const void* weight, float eps, void* out,
+                     int64_t n) {
+  if ((types & 1) != 0) {
+    GatedPick(types, static_cast<const bf16*>(x), static_cast<const bf16*>(gate), weight, eps,
+              static_cast<bf16*>(out), n);
+  } else {
+    GatedPick(types, static_cast<const float*>(x), static_cast<const float*>(gate), weight, eps,
+              static_cast<float*>(out), n);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace minimax::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace minimax::cpu {
+namespace {
+
+HWY_EXPORT(RmsNormAny);
+HWY_EXPORT(ResidualRmsNormAny);
+HWY_EXPORT(GatedRmsNormAny);
+
+int type_bits(DType activation, DType weight, DType out) {
+  return (activation == DType::kBF16 ? 1 : 0) | (weight == DType::kBF16 ? 2 : 0) |
+         (out == DType::kBF16 ? 4 : 0);
+}
+
+void* row_of(const Tensor& t, int64_t row) {
+  return static_cast<std::byte*>(t.raw()) + row * t.stride(0) * size_of(t.dtype());
+}
+
+}  // namespace
+
+void CpuBackend::run(const ops::RmsNorm& args, ops::Workspace) {
+  const auto kernel = HWY_DYNAMIC_DISPATCH(RmsNormAny);
+  const int types = type_bits(args.x.dtype(), args.weight.dtype(), args.out.dtype());
+  for_rows(args.x.dim(0), args.x.dim(1), [&](int64_t t) {
+    kernel(types, row_of(args.x, t), args.weight.raw(), args.eps, row_of(args.out, t), args.x.dim(1));
+  });
+}
+
+void CpuBackend::run(const ops::ResidualRmsNorm& args, ops::Workspace) {
+  const auto kernel = HWY_DYNAMIC_DISPATCH(ResidualRmsNormAny);
+  const int types = type_bits(args.residual.dtype(), args.weight.dtype(), args.out.dtype());
+  for_rows(args.residual.dim(0), args.residual.dim(1), [&](int64_t t) {
+    kernel(types, row_of(args.residual, t), row_of(args.branch, t), args.alpha, args.beta, args.weight.raw(),
+           args.eps, args.sum.defined() ? row_of(args.sum, t) : nullptr, row_of(args.out, t),
+           args.residual.dim(1));
+  });
+}
+
+void CpuBackend::run(const ops::GatedRmsNorm& args, ops::Workspace) {
+  const auto kernel = HWY_DYNAMIC_DISPATCH(GatedRmsNormAny);
+  const int types = type_bits(args.x.dtype(), args.weight.dtype(), args.out.dtype());
+  for_rows(args.x.dim(0), args.x.dim(1), [&](int64_t t) {
+    kernel(types, row_of(args.x, t), row_of(args.gate, t), args.weight.raw(), args.eps, row_of(args.out, t),
+           args.x.dim(1));
+  });
+}
+
+}  // namespace minimax::cpu
+#endif

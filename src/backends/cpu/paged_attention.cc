@@ -1,0 +1,230 @@
+// Causal GQA over a paged cache, by tiles of query rows and blocks of keys with a running softmax.
+//
+// Scores and outputs are held transposed, [keys, rows] and [head_dim, rows], so that the softmax runs along
+// vectors of rows and neither keys nor values are ever transposed. A row is one (token, query head) pair; a
+// tile holds the query heads of one kv head for as many tokens as fit.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backends/cpu/cpu_ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/paged_attention.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.h:
+#include "backends/cpu/block_matmul-inl.h"
+#include "hwy/contrib/math/math-inl.h"
+
+#ifndef MINIMAX_PAGED_ATTENTION_COMMON_
+#define MINIMAX_PAGED_ATTENTION_COMMON_
+namespace minimax::cpu {
+
+constexpr int64_t kTileRows = 64;
+constexpr int64_t kKeyBlock = 64;
+
+constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
+
+// Query heads beyond kTileRows per kv head get a tile of their own size.
+inline int64_t max_tile_rows(int64_t group) { return std::max(kTileRows, round_up_16(group)); }
+
+inline int64_t attention_scratch_floats(int64_t group, int64_t head_dim) {
+  const int64_t rows = max_tile_rows(group);
+  const int64_t d = round_up_16(head_dim);
+  return 2 * d * rows + kKeyBlock * rows + 2 * kKeyBlock * d + 3 * rows;
+}
+
+// One tile: tokens [first_token, first_token + tokens) of sequence b, the query heads of kv head `kv_head`.
+struct AttentionTile {
+  int64_t b;
+  int64_t kv_head;
+  int64_t first_token;  // row of q
+  int64_t tokens;
+  int64_t first_position;  // of first_token in its sequence
+};
+
+}  // namespace minimax::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace minimax::cpu {
+namespace HWY_NAMESPACE {
+
+template <typename T>
+class TileAttention {
+ public:
+  TileAttention(const ops::PagedAttention& args, const AttentionTile& tile, float* memory)
+      : args_(args), tile_(tile), head_dim_(args.q.dim(2)), d_(round_up_16(head_dim_)) {
+    group_ = args.q.dim(1) / args.k_cache.dim(2);
+    rows_ = tile.tokens * group_;
+    width_ = round_up_16(rows_);
+    q_ = memory;
+    out_ = q_ + d_ * width_;
+    scores_ = out_ + d_ * width_;
+    keys_ = scores_ + kKeyBlock * width_;
+    values_ = keys_ + kKeyBlock * d_;
+    largest_ = values_ + kKeyBlock * d_;
+    sums_ = largest_ + width_;
+    factors_ = sums_ + width_;
+  }
+
+  void Run() {
+    LoadQueries();
+    std::fill_n(out_, d_ * width_, 0.0F);
+    std::fill_n(largest_, width_, -std::numeric_limits<float>::infinity());
+    std::fill_n(sums_, width_, 0.0F);
+    const int64_t keys = tile_.first_position + tile_.tokens;
+    for (int64_t first = 0; first < keys; first += kKeyBlock) Block(first, std::min(kKeyBlock, keys - first));
+    StoreOutput();
+  }
+
+ private:
+  // Row r = token * group + head within the group.
+  T* RowPointer(const Tensor& t, int64_t r) const {
+    return t.row<T>(tile_.first_token + r / group_) + (tile_.kv_head * group_ + r % group_) * t.stride(1);
+  }
+
+  void LoadQueries() {
+    std::fill_n(q_, d_ * width_, 0.0F);
+    for (int64_t r = 0; r < rows_; ++r) {
+      const T* row = RowPointer(args_.q, r);
+      for (int64_t i = 0; i < head_dim_; ++i) q_[i * width_ + r] = to_float(row[i]) * args_.scale;
+    }
+  }
+
+  void LoadCache(const Tensor& cache, int64_t first, int64_t count, float* out) const {
+    const int64_t page_size = cache.dim(1);
+    const int32_t* pages = args_.block_table.row<int32_t>(tile_.b);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t slot = pages[(first + i) / page_size] * page_size + (first + i) % page_size;
+      const T* row = cache.data<T>() + (slot * cache.dim(2) + tile_.kv_head) * head_dim_;
+      UnpackPadded(row, head_dim_, d_, out + i * d_);
+    }
+  }
+
+  // Keys after a row's own position get a score of -inf.
+  void MaskFuture(int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t hidden_tokens = std::clamp<int64_t>(first + i - tile_.first_position, 0, tile_.tokens);
+      std::fill_n(scores_ + i * width_, hidden_tokens * group_, -std::numeric_limits<float>::infinity());
+    }
+  }
+
+  void Softmax(int64_t count) {
+    const DF d;
+    const int64_t lanes = LanesF32();
+    for (int64_t r = 0; r < width_; r += lanes) {
+      const VF old = hn::LoadU(d, largest_ + r);
+      VF largest = old;
+      for (int64_t i = 0; i < count; ++i) largest = hn::Max(largest, hn::LoadU(d, scores_ + i * width_ + r));
+      const VF factor = hn::Exp(d, hn::Sub(old, largest));
+      VF sum = hn::Mul(hn::LoadU(d, sums_ + r), factor);
+      for (int64_t i = 0; i < count; ++i) {
+        const VF p = hn::Exp(d, hn::Sub(hn::LoadU(d, scores_ + i * width_ + r), largest));
+        hn::StoreU(p, d, scores_ + i * width_ + r);
+        sum = hn::Add(sum, p);
+      }
+      hn::StoreU(largest, d, largest_ + r);
+      hn::StoreU(sum, d, sums_ + r);
+      hn::StoreU(factor, d, factors_ + r);
+    }
+  }
+
+  void Block(int64_t first, int64_t count) {
+    LoadCache(args_.k_cache, first, count, keys_);
+    LoadCache(args_.v_cache, first, count, values_);
+    std::fill_n(scores_, count * width_, 0.0F);
+    BlockMultiplyAdd({keys_, d_, 1}, q_, width_, count, width_, d_, scores_, width_);
+    if (first + count > tile_.first_position) MaskFuture(first, count);
+    Softmax(count);
+    for (int64_t i = 0; i < head_dim_; ++i) {
+      for (int64_t r = 0; r < width_; ++r) out_[i * width_ + r] *= factors_[r];
+    }
+    BlockMultiplyAdd({values_, 1, d_}, scores_, width_, head_dim_, width_, count, out_, width_);
+  }
+
+  void StoreOutput() const {
+    for (int64_t r = 0; r < rows_; ++r) {
+      T* row = RowPointer(args_.out, r);
+      const float scale = 1.0F / sums_[r];
+      for (int64_t i = 0; i < head_dim_; ++i) row[i] = from_float<T>(out_[i * width_ + r] * scale);
+    }
+  }
+
+  const ops::PagedAttention& args_;
+  const AttentionTile& tile_;
+  int64_t head_dim_;
+  int64_t d_;
+  int64_t group_;
+  int64_t rows_;
+  int64_t width_;
+  float* q_;        // [D, rows], scaled
+  float* out_;      // [D, rows]
+  float* scores_;   // [keys, rows]
+  float* keys_;     // [keys, D]
+  float* values_;   // [keys, D]
+  float* largest_;  // [rows]
+  float* sums_;     // [rows]
+  float* factors_;  // [rows]
+};
+
+void AttendTile(const ops::PagedAttention& args, const AttentionTile& tile, float* memory) {
+  if (args.q.dtype() == DType::kBF16) {
+    TileAttention<bf16>(args, tile, memory).Run();
+  } else {
+    TileAttention<float>(args, tile, memory).Run();
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace minimax::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace minimax::cpu {
+namespace {
+
+HWY_EXPORT(AttendTile);
+
+int64_t tile_tokens(int64_t group) { return std::max<int64_t>(1, kTileRows / group); }
+
+}  // namespace
+
+int64_t CpuBackend::workspace_bytes(const ops::PagedAttention& args) const {
+  const int64_t group = args.q.dim(1) / args.k_cache.dim(2);
+  return pool_.num_threads() * attention_scratch_floats(group, args.q.dim(2)) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+void CpuBackend::run(const ops::PagedAttention& args, ops::Workspace workspace) {
+  const auto kernel = HWY_DYNAMIC_DISPATCH(AttendTile);
+  const int64_t kv_heads = args.k_cache.dim(2);
+  const int64_t group = args.q.dim(1) / kv_heads;
+  const int64_t tokens_per_tile = tile_tokens(group);
+  const int32_t* starts = args.query_starts.data<int32_t>();
+  const int32_t* lengths = args.seq_lens.data<int32_t>();
+  const int64_t num_seqs = args.seq_lens.dim(0);
+  auto* scratch = reinterpret_cast<float*>(workspace.data);
+
+  for (int64_t b = 0; b < num_seqs; ++b) {
+    const int64_t tokens = starts[b + 1] - starts[b];
+    const int64_t tiles = (tokens + tokens_per_tile - 1) / tokens_per_tile;
+    pool_.parallel_for(tiles * kv_heads, [&](int64_t task, int thread) {
+      // The last tiles have the most keys: they go first, so that threads finish together.
+      const int64_t first = (tiles - 1 - task / kv_heads) * tokens_per_tile;
+      const AttentionTile tile{b, task % kv_heads, starts[b] + first,
+                               std::min(tokens_per_tile, tokens - first), lengths[b] - tokens + first};
+      kernel(args, tile, scratch + thread * attention_scratch_floats(group, args.q.dim(2)));
+    });
+  }
+  for (int64_t t = starts[num_seqs]; t < args.out.dim(0); ++t) {
+    for (int64_t h = 0; h < args.out.dim(1); ++h) {
+      std::fill_n(static_cast<std::byte*>(args.out.raw()) +
+                      (t * args.out.stride(0) + h * args.out.stride(1)) * size_of(args.out.dtype()),
+                  args.out.dim(2) * size_of(args.out.dtype()), std::byte{0});
+    }
+  }
+}
+
+}  // namespace minimax::cpu
+#endif

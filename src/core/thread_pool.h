@@ -1,0 +1,64 @@
+// ThreadPool: a fixed set of threads that run the parallel loops of one step after another.
+//
+// The calling thread takes part, so `num_threads` is the number of cores in use: nothing is oversubscribed.
+// Workers spin briefly between loops, since a decode step runs hundreds of short ones, then sleep.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace minimax {
+
+class ThreadPool {
+ public:
+  // `num_threads` 0: as many as this process may run on.
+  explicit ThreadPool(int num_threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(i, thread) for i in [0, count), thread in [0, num_threads()), each index once, in any order;
+  // returns when all are done. One loop at a time; `body` must not throw and must not start another loop.
+  template <typename Body>
+  void parallel_for(int64_t count, Body&& body) {
+    if (count <= 0) return;
+    if (count == 1 || workers_.empty()) {
+      for (int64_t i = 0; i < count; ++i) body(i, 0);
+      return;
+    }
+    using Function = std::remove_reference_t<Body>;
+    run(
+        count,
+        [](const void* context, int64_t i, int thread) {
+          (*static_cast<const Function*>(context))(i, thread);
+        },
+        &body);
+  }
+
+ private:
+  using Invoke = void (*)(const void* context, int64_t i, int thread);
+
+  void run(int64_t count, Invoke invoke, const void* context);
+  void work(int thread);
+  void drain(int thread);
+  void wait_for_epoch(uint64_t seen);
+
+  std::vector<std::thread> workers_;
+  Invoke invoke_ = nullptr;
+  const void* context_ = nullptr;
+  int64_t count_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint64_t> epoch_{0};
+  alignas(64) std::atomic<int> active_{0};
+  std::atomic<bool> stop_{false};
+};
+
+// Number of processors this process may run on.
+int available_processors();
+
+}  // namespace minimax

@@ -1,0 +1,37 @@
+// Dense layers.
+#pragma once
+
+#include "ops/op.h"
+
+namespace minimax::ops {
+
+enum class Activation : uint8_t {
+  kNone,
+  kSilu,  // z * sigmoid(z)
+};
+
+// out = activation(x W^T), accumulated in F32 (BF16 inputs are multiplied exactly), the activation in F32,
+// rounded once to out's dtype.
+// x [T, K] F32 or BF16, dense rows; weight [N, K] of any weight format; out [T, N] F32 or BF16, dense rows.
+// No aliasing. The SiLU form is the QKV projection of lightning attention, whose heads are read as strided
+// views of the result.
+struct Linear {
+  static constexpr std::string_view kName = "linear";
+  Tensor x;
+  quant::Weight weight;
+  Activation activation = Activation::kNone;
+  Tensor out;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("x", x);
+    v("weight", weight);
+    v("activation", static_cast<double>(activation));
+    v("out", out);
+  }
+};
+
+void linear(OpContext& context, const Linear& args);
+
+}  // namespace minimax::ops

@@ -1,0 +1,103 @@
+// Mixture of experts: routing, expert MLPs with their weighted sum, and the shared expert's mixing.
+#pragma once
+
+#include <span>
+
+#include "ops/op.h"
+
+namespace minimax::ops {
+
+// ffn(x) = w2( SiLU(w1 x) * (w3 x) ): w1 gate [I, H], w3 up [I, H], w2 down [H, I].
+struct MlpWeights {
+  quant::Weight w1;
+  quant::Weight w3;
+  quant::Weight w2;
+};
+
+// p = softmax(logits) over all experts in F32; the k largest (ties: lowest index), in descending order,
+// divided by their sum.
+// logits [T, E] F32; expert_ids [T, k] I32; expert_weights [T, k] F32. k <= E.
+struct RouteSoftmax {
+  static constexpr std::string_view kName = "route_softmax";
+  Tensor logits;
+  Tensor expert_ids;
+  Tensor expert_weights;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("logits", logits);
+    v("expert_ids", expert_ids);
+    v("expert_weights", expert_weights);
+  }
+};
+
+// out[t] = sum_j expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), summed in F32 in the order of j, so
+// that the result does not depend on the other rows. The product SiLU(w1 x) * (w3 x) is rounded to x's dtype.
+// x, out [T, H] of one dtype; expert_ids [T, k] I32 in [0, E) or -1 (contributes nothing); expert_weights
+// [T, k] F32; experts: E sets of weights of one shape and format. No aliasing.
+struct Moe {
+  static constexpr std::string_view kName = "moe";
+  Tensor x;
+  Tensor expert_ids;
+  Tensor expert_weights;
+  std::span<const MlpWeights> experts;
+  Tensor out;
+
+  int64_t num_experts() const { return static_cast<int64_t>(experts.size()); }
+  int64_t intermediate_size() const { return experts.front().w1.out_features(); }
+
+  void check() const;
+  Cost cost() const;  // experts touched: min(T * k, E)
+  void visit(auto&& v) const {
+    v("x", x);
+    v("expert_ids", expert_ids);
+    v("expert_weights", expert_weights);
+    v("w1 of expert 0", experts.front().w1);
+    v("out", out);
+  }
+};
+
+// out = ffn(x), the dense form. x, out [T, H] of one dtype. No aliasing.
+struct Mlp {
+  static constexpr std::string_view kName = "mlp";
+  Tensor x;
+  MlpWeights weights;
+  Tensor out;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("x", x);
+    v("w1", weights.w1);
+    v("w3", weights.w3);
+    v("w2", weights.w2);
+    v("out", out);
+  }
+};
+
+// out = routed * (1 - c) + shared * c with c = sigmoid(coefficient): the shared MLP of Text-01 variants.
+// routed, shared, out [T, H] of one dtype; coefficient [T, 1] F32. `out` may be `routed` or `shared`.
+struct MixShared {
+  static constexpr std::string_view kName = "mix_shared";
+  Tensor routed;
+  Tensor shared;
+  Tensor coefficient;
+  Tensor out;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("routed", routed);
+    v("shared", shared);
+    v("coefficient", coefficient);
+    v("out", out);
+  }
+};
+
+void route_softmax(OpContext& context, const RouteSoftmax& args);
+void moe(OpContext& context, const Moe& args);
+void mlp(OpContext& context, const Mlp& args);
+void mix_shared(OpContext& context, const MixShared& args);
+
+}  // namespace minimax::ops

@@ -1,0 +1,83 @@
+// Root-mean-square norms (arXiv 1910.07467) and their fusions with DeepNorm residuals and gates.
+//
+// All are computed per row in F32 and rounded once, to out's dtype.
+#pragma once
+
+#include "ops/op.h"
+
+namespace minimax::ops {
+
+// out = weight * x / sqrt(mean(x^2) + eps)
+// x, out [T, N] F32 or BF16 with dense rows; weight [N] F32 or BF16. `out` may be `x`.
+struct RmsNorm {
+  static constexpr std::string_view kName = "rms_norm";
+  Tensor x;
+  Tensor weight;
+  float eps = 0;
+  Tensor out;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("x", x);
+    v("weight", weight);
+    v("eps", eps);
+    v("out", out);
+  }
+};
+
+// DeepNorm residual and the norm that follows it (arXiv 2203.00555):
+//   sum = alpha * residual + beta * branch;  out = weight * sum / sqrt(mean(sum^2) + eps)
+// residual, branch, sum, out [T, N] of one dtype, dense rows; weight [N]. `sum` may be undefined when nobody
+// needs it (postnorm). `sum` and `out` may each be `residual` or `branch`, but not one another.
+struct ResidualRmsNorm {
+  static constexpr std::string_view kName = "residual_rms_norm";
+  Tensor residual;
+  Tensor branch;
+  float alpha = 1;
+  float beta = 1;
+  Tensor weight;
+  float eps = 0;
+  Tensor sum;
+  Tensor out;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("residual", residual);
+    v("branch", branch);
+    v("alpha", alpha);
+    v("beta", beta);
+    v("weight", weight);
+    v("eps", eps);
+    v("sum", sum);
+    v("out", out);
+  }
+};
+
+// Output norm and gate of lightning attention: out = sigmoid(gate) * weight * x / sqrt(mean(x^2) + eps)
+// x, gate, out [T, N] of one dtype, dense rows; weight [N]. `out` may be `x` or `gate`.
+struct GatedRmsNorm {
+  static constexpr std::string_view kName = "gated_rms_norm";
+  Tensor x;
+  Tensor gate;
+  Tensor weight;
+  float eps = 0;
+  Tensor out;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("x", x);
+    v("gate", gate);
+    v("weight", weight);
+    v("eps", eps);
+    v("out", out);
+  }
+};
+
+void rms_norm(OpContext& context, const RmsNorm& args);
+void residual_rms_norm(OpContext& context, const ResidualRmsNorm& args);
+void gated_rms_norm(OpContext& context, const GatedRmsNorm& args);
+
+}  // namespace minimax::ops

@@ -1,0 +1,154 @@
+// Reference rotary embedding, paged attention and lightning attention.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "ops/reference/reference_backend.h"
+
+namespace minimax::ops::reference {
+
+void ReferenceBackend::run(const Rope& args, Workspace) {
+  const int64_t half = args.inv_freq.dim(0);
+  for (int64_t t = 0; t < args.x.dim(0); ++t) {
+    const auto position = static_cast<float>(args.positions.data<int32_t>()[t]);
+    for (int64_t c = 0; c < half; ++c) {
+      const float angle = position * args.inv_freq.data<float>()[c];
+      const double cosine = std::cos(static_cast<double>(angle));
+      const double sine = std::sin(static_cast<double>(angle));
+      for (int64_t h = 0; h < args.x.dim(1); ++h) {
+        const double a = load(args.x, t, h, c);
+        const double b = load(args.x, t, h, c + half);
+        store(args.x, t, h, c, a * cosine - b * sine);
+        store(args.x, t, h, c + half, b * cosine + a * sine);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::run(const PagedKvWrite& args, Workspace) {
+  const int64_t row = args.k.dim(1) * args.k.dim(2);
+  for (int64_t t = 0; t < args.k.dim(0); ++t) {
+    const int64_t slot = args.slot_mapping.data<int64_t>()[t];
+    if (slot < 0) continue;
+    for (int64_t h = 0; h < args.k.dim(1); ++h) {
+      for (int64_t d = 0; d < args.k.dim(2); ++d) {
+        store_at(args.k_cache, slot * row + h * args.k.dim(2) + d, load(args.k, t, h, d));
+        store_at(args.v_cache, slot * row + h * args.k.dim(2) + d, load(args.v, t, h, d));
+      }
+    }
+  }
+}
+
+namespace {
+
+// Offset of key `i` of sequence `b`, kv head `h` in the flat cache.
+int64_t cache_offset(const PagedAttention& args, int64_t b, int64_t i, int64_t h) {
+  const int64_t page_size = args.k_cache.dim(1);
+  const int64_t slot = args.block_table.row<int32_t>(b)[i / page_size] * page_size + i % page_size;
+  return (slot * args.k_cache.dim(2) + h) * args.k_cache.dim(3);
+}
+
+void attend(const PagedAttention& args, int64_t b, int64_t t, int64_t h, int64_t num_keys) {
+  const int64_t head_dim = args.q.dim(2);
+  const int64_t kv_head = h / (args.q.dim(1) / args.k_cache.dim(2));
+  std::vector<double> p(static_cast<size_t>(num_keys));
+  double largest = -INFINITY;
+  for (int64_t i = 0; i < num_keys; ++i) {
+    for (int64_t d = 0; d < head_dim; ++d) {
+      p[i] += load(args.q, t, h, d) * load_at(args.k_cache, cache_offset(args, b, i, kv_head) + d);
+    }
+    p[i] *= static_cast<double>(args.scale);
+    largest = std::max(largest, p[i]);
+  }
+  double sum = 0;
+  for (double& x : p) sum += x = std::exp(x - largest);
+  for (int64_t d = 0; d < head_dim; ++d) {
+    double out = 0;
+    for (int64_t i = 0; i < num_keys; ++i)
+      out += p[i] * load_at(args.v_cache, cache_offset(args, b, i, kv_head) + d);
+    store(args.out, t, h, d, out / sum);
+  }
+}
+
+void zero_rows(const Tensor& out, int64_t begin) {
+  for (int64_t t = begin; t < out.dim(0); ++t) {
+    for (int64_t h = 0; h < out.dim(1); ++h) {
+      for (int64_t d = 0; d < out.dim(2); ++d) store(out, t, h, d, 0);
+    }
+  }
+}
+
+}  // namespace
+
+void ReferenceBackend::run(const PagedAttention& args, Workspace) {
+  const int32_t* starts = args.query_starts.data<int32_t>();
+  const int64_t num_seqs = args.seq_lens.dim(0);
+  for (int64_t b = 0; b < num_seqs; ++b) {
+    const int64_t first_position = args.seq_lens.data<int32_t>()[b] - (starts[b + 1] - starts[b]);
+    for (int64_t t = starts[b]; t < starts[b + 1]; ++t) {
+      for (int64_t h = 0; h < args.q.dim(1); ++h) attend(args, b, t, h, first_position + (t - starts[b]) + 1);
+    }
+  }
+  zero_rows(args.out, starts[num_seqs]);
+}
+
+namespace {
+
+// One step of the recurrence for one head: S = exp(-s) S + k^T v; o = q S.
+template <typename Op>
+void recur(const Op& args, std::vector<double>& state, int64_t t, int64_t h) {
+  const int64_t head_dim = args.q.dim(2);
+  const double decay = std::exp(-static_cast<double>(args.decay.template data<float>()[h]));
+  std::vector<double> out(static_cast<size_t>(head_dim));
+  for (int64_t i = 0; i < head_dim; ++i) {
+    for (int64_t j = 0; j < head_dim; ++j) {
+      double& s = state[static_cast<size_t>(i * head_dim + j)];
+      s = decay * s + load(args.k, t, h, i) * load(args.v, t, h, j);
+      out[j] += load(args.q, t, h, i) * s;
+    }
+  }
+  for (int64_t j = 0; j < head_dim; ++j) store(args.out, t, h, j, out[j]);
+}
+
+float* state_of(const Tensor& pool, int64_t slot, int64_t h) {
+  return pool.data<float>() + (slot * pool.dim(1) + h) * pool.dim(2) * pool.dim(3);
+}
+
+// Runs rows [begin, end) of one head from slot `read` (zero when -1) to slot `write` (dropped when -1).
+template <typename Op>
+void recur_rows(const Op& args, int64_t h, int64_t begin, int64_t end, int64_t read, int64_t write) {
+  std::vector<double> state(static_cast<size_t>(args.q.dim(2) * args.q.dim(2)));
+  if (read >= 0) std::copy_n(state_of(args.state, read, h), state.size(), state.begin());
+  for (int64_t t = begin; t < end; ++t) recur(args, state, t, h);
+  if (write < 0) return;
+  for (size_t i = 0; i < state.size(); ++i) state_of(args.state, write, h)[i] = static_cast<float>(state[i]);
+}
+
+}  // namespace
+
+void ReferenceBackend::run(const LightningPrefill& args, Workspace) {
+  const int32_t* starts = args.query_starts.data<int32_t>();
+  const int64_t num_seqs = args.read_slots.dim(0);
+  for (int64_t b = 0; b < num_seqs; ++b) {
+    for (int64_t h = 0; h < args.q.dim(1); ++h) {
+      recur_rows(args, h, starts[b], starts[b + 1], args.read_slots.data<int32_t>()[b],
+                 args.write_slots.data<int32_t>()[b]);
+    }
+  }
+  zero_rows(args.out, starts[num_seqs]);
+}
+
+void ReferenceBackend::run(const LightningDecode& args, Workspace) {
+  for (int64_t b = 0; b < args.q.dim(0); ++b) {
+    const int32_t read = args.read_slots.data<int32_t>()[b];
+    for (int64_t h = 0; h < args.q.dim(1); ++h) {
+      if (read >= 0) {
+        recur_rows(args, h, b, b + 1, read, args.write_slots.data<int32_t>()[b]);
+      } else {
+        for (int64_t d = 0; d < args.q.dim(2); ++d) store(args.out, b, h, d, 0);
+      }
+    }
+  }
+}
+
+}  // namespace minimax::ops::reference

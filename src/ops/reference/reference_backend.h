@@ -1,0 +1,56 @@
+// The oracle: every op as plain loops with F64 sums. Slow, obviously correct, CPU memory only.
+#pragma once
+
+#include "ops/backend.h"
+
+namespace minimax::ops::reference {
+
+// Element access in F64, whatever the dtype.
+inline double load_at(const Tensor& t, int64_t offset) {
+  return t.dtype() == DType::kBF16 ? static_cast<double>(to_float(t.data<bf16>()[offset]))
+                                   : static_cast<double>(t.data<float>()[offset]);
+}
+inline void store_at(const Tensor& t, int64_t offset, double value) {
+  if (t.dtype() == DType::kBF16) {
+    t.data<bf16>()[offset] = to_bf16(static_cast<float>(value));
+  } else {
+    t.data<float>()[offset] = static_cast<float>(value);
+  }
+}
+inline double load(const Tensor& t, int64_t i) { return load_at(t, i * t.stride(0)); }
+inline double load(const Tensor& t, int64_t i, int64_t j) {
+  return load_at(t, i * t.stride(0) + j * t.stride(1));
+}
+inline double load(const Tensor& t, int64_t i, int64_t j, int64_t k) {
+  return load_at(t, i * t.stride(0) + j * t.stride(1) + k * t.stride(2));
+}
+inline void store(const Tensor& t, int64_t i, int64_t j, double value) {
+  store_at(t, i * t.stride(0) + j * t.stride(1), value);
+}
+inline void store(const Tensor& t, int64_t i, int64_t j, int64_t k, double value) {
+  store_at(t, i * t.stride(0) + j * t.stride(1) + k * t.stride(2), value);
+}
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string_view name() const override { return "reference"; }
+  Device device() const override { return {}; }
+
+  void run(const Embedding& args, Workspace workspace) override;
+  void run(const RmsNorm& args, Workspace workspace) override;
+  void run(const ResidualRmsNorm& args, Workspace workspace) override;
+  void run(const GatedRmsNorm& args, Workspace workspace) override;
+  void run(const Linear& args, Workspace workspace) override;
+  void run(const RouteSoftmax& args, Workspace workspace) override;
+  void run(const Moe& args, Workspace workspace) override;
+  void run(const Mlp& args, Workspace workspace) override;
+  void run(const MixShared& args, Workspace workspace) override;
+  void run(const Rope& args, Workspace workspace) override;
+  void run(const PagedKvWrite& args, Workspace workspace) override;
+  void run(const PagedAttention& args, Workspace workspace) override;
+  void run(const LightningPrefill& args, Workspace workspace) override;
+  void run(const LightningDecode& args, Workspace workspace) override;
+  void run(const Sample& args, Workspace workspace) override;
+};
+
+}  // namespace minimax::ops::reference

@@ -1,0 +1,154 @@
+// Shared by the op tests: owned tensors with random content, every backend, comparison with the oracle.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <deque>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "backends/cpu/cpu_backend.h"
+#include "ops/backend.h"
+
+namespace minimax::ops {
+
+// Owns the memory of the tensors it makes. Outputs are poisoned with NaN, so that a hole shows.
+class TensorMaker {
+ public:
+  explicit TensorMaker(uint64_t seed) : rng_(seed) {}
+
+  Tensor uniform(DType dtype, std::initializer_list<int64_t> shape, float low = -1.0F, float high = 1.0F) {
+    Tensor t = memory(dtype, shape);
+    std::uniform_real_distribution<float> distribution(low, high);
+    for (int64_t i = 0; i < t.numel(); ++i) set(t, i, distribution(rng_));
+    return t;
+  }
+  Tensor poisoned(DType dtype, std::initializer_list<int64_t> shape) {
+    Tensor t = memory(dtype, shape);
+    for (int64_t i = 0; i < t.numel(); ++i) set(t, i, NAN);
+    return t;
+  }
+  template <typename T>
+  Tensor integers(DType dtype, const std::vector<T>& values) {
+    Tensor t = memory(dtype, {static_cast<int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), static_cast<T*>(t.raw()));
+    return t;
+  }
+  Tensor ids(const std::vector<int32_t>& values) { return integers(DType::kI32, values); }
+  Tensor longs(const std::vector<int64_t>& values) { return integers(DType::kI64, values); }
+  Tensor floats(const std::vector<float>& values) { return integers(DType::kF32, values); }
+  Tensor copy(const Tensor& source) {
+    buffers_.emplace_back(static_cast<size_t>(source.size_bytes()) + 64);
+    std::memcpy(aligned(buffers_.back()), source.raw(), static_cast<size_t>(source.size_bytes()));
+    return Tensor(aligned(buffers_.back()), source.dtype(), source.shape(), source.name());
+  }
+  quant::Weight weight(DType dtype, int64_t out, int64_t in) {
+    const float scale = 1.0F / std::sqrt(static_cast<float>(std::max<int64_t>(in, 1)));
+    return quant::plain_weight(uniform(dtype, {out, in}, -2 * scale, 2 * scale));
+  }
+  int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng_); }
+  std::mt19937_64& rng() { return rng_; }
+
+ private:
+  static std::byte* aligned(std::vector<std::byte>& buffer) {
+    const auto address = reinterpret_cast<uintptr_t>(buffer.data());
+    return buffer.data() + (64 - address % 64) % 64;
+  }
+  Tensor memory(DType dtype, std::initializer_list<int64_t> shape) {
+    int64_t count = 1;
+    for (const int64_t n : shape) count *= n;
+    buffers_.emplace_back(static_cast<size_t>(count * size_of(dtype)) + 64);
+    return Tensor(aligned(buffers_.back()), dtype, shape);
+  }
+  static void set(const Tensor& t, int64_t i, float value) {
+    if (t.dtype() == DType::kBF16) {
+      t.data<bf16>()[i] = to_bf16(value);
+    } else {
+      t.data<float>()[i] = value;
+    }
+  }
+
+  std::mt19937_64 rng_;
+  std::deque<std::vector<std::byte>> buffers_;
+};
+
+inline double element(const Tensor& t, int64_t i) {
+  switch (t.dtype()) {
+    case DType::kBF16:
+      return to_float(t.data<bf16>()[i]);
+    case DType::kI32:
+      return t.data<int32_t>()[i];
+    default:
+      return t.data<float>()[i];
+  }
+}
+
+// ||out - expected|| / ||expected||, after requiring that NaN stand in the same places.
+inline void expect_close(const Tensor& out, const Tensor& expected, double tolerance, const std::string& what) {
+  ASSERT_EQ(out.numel(), expected.numel()) << what;
+  double error = 0;
+  double norm = 0;
+  double worst = 0;
+  int64_t worst_at = 0;
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    const double a = element(out, i);
+    const double b = element(expected, i);
+    ASSERT_EQ(std::isnan(a), std::isnan(b)) << what << ": element " << i << " is " << a << ", expected " << b;
+    if (std::isnan(b)) continue;
+    error += (a - b) * (a - b);
+    norm += b * b;
+    if (std::abs(a - b) > worst) {
+      worst = std::abs(a - b);
+      worst_at = i;
+    }
+  }
+  const double relative = std::sqrt(error) / std::max(std::sqrt(norm), 1e-20);
+  EXPECT_LE(relative, tolerance) << what << ": worst at " << worst_at << ": "
+                                 << (out.numel() > 0 ? element(out, worst_at) : 0) << " against "
+                                 << (out.numel() > 0 ? element(expected, worst_at) : 0);
+}
+
+// F32 sums of a few thousand terms stay within 1e-5; one rounding to BF16 (2^-9 at most) averages 1.2e-3, two
+// less than 3e-3.
+inline double tolerance(DType dtype) { return dtype == DType::kBF16 ? 3e-3 : 1e-5; }
+
+// A backend under test, or the oracle.
+struct BackendCase {
+  std::string label;
+  std::string simd = "auto";
+  int threads = 1;
+  bool use_bf16_dot = true;
+};
+
+inline std::vector<BackendCase> backend_cases() {
+  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3, true}};
+  for (const std::string& target : cpu::simd_targets()) cases.push_back({"cpu, " + target, target, 1, false});
+  return cases;
+}
+
+// Runs `call(context)` on a CPU backend of the case, scratch memory planned by a dry run of the same call.
+template <typename Call>
+void run_on_cpu(const BackendCase& c, const Call& call) {
+  cpu::select_simd_target(c.simd);
+  ThreadPool pool(c.threads);
+  const auto backend = cpu::make_cpu_backend(pool, {c.use_bf16_dot});
+  Arena plan;
+  OpContext planning{*backend, plan, nullptr};
+  call(planning);
+  Arena arena(plan.peak_bytes());
+  OpContext context{*backend, arena, nullptr};
+  call(context);
+  cpu::select_simd_target("auto");
+}
+
+template <typename Call>
+void run_on_reference(const Call& call) {
+  const auto backend = make_reference_backend();
+  Arena arena(1);
+  OpContext context{*backend, arena, nullptr};
+  call(context);
+}
+
+}  // namespace minimax::ops
