@@ -105,12 +105,14 @@ void read_rotary(const ConfigReader& reader, MiniMaxM1Config& config) {
   if (!theta && nested) theta = nested->number({"rope_theta"}, 1.0, 1e18);
   config.rope_theta = theta ? *theta : reader.required_number("rope_theta", 1.0, 1e18);
 
-  int64_t rotary_dim = config.head_dim;
-  if (nested) {
-    const double share = nested->number({"partial_rotary_factor"}, 0.0, 1.0).value_or(1.0);
-    rotary_dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * share);
+  std::optional<double> share;
+  if (nested) share = nested->number({"partial_rotary_factor"}, 0.0, 1.0);
+  const auto derived = static_cast<int64_t>(static_cast<double>(config.head_dim) * share.value_or(1.0));
+  config.rotary_dim = reader.integer_or("rotary_dim", derived, 2, config.head_dim);
+  if (share && config.rotary_dim != derived) {
+    fail("config.json: rotary_dim is {} but rope_parameters.partial_rotary_factor {} of head_dim {} gives {}",
+         config.rotary_dim, *share, config.head_dim, derived);
   }
-  config.rotary_dim = reader.integer_or("rotary_dim", rotary_dim, 2, config.head_dim);
   if (config.rotary_dim < 2 || config.rotary_dim % 2 != 0) {
     fail("config.json: rotary_dim is {}; expected an even number from 2 to head_dim = {}", config.rotary_dim,
          config.head_dim);

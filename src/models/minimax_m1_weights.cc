@@ -74,8 +74,7 @@ MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, WeightSource& sourc
 }
 
 std::unique_ptr<WeightSource> dummy_weights(const MiniMaxM1Config& config, uint64_t seed) {
-  TensorNaming naming;
-  if (config.num_experts == 1) naming.experts = ExpertNames::kDense;
+  const TensorNaming naming = detect_naming(config, [](std::string_view) { return false; });
   std::vector<TensorInfo> tensors;
   for (TensorSpec& spec : tensor_specs(config, naming)) {
     tensors.push_back({std::move(spec.name), spec.released_dtype, std::move(spec.shape), ""});
