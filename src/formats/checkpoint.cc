@@ -44,7 +44,8 @@ void check_directory(const fs::path& directory) {
 }
 
 // Every tensor is where the index says, and no shard has another.
-void compare_with_index(std::span<const TensorInfo> tensors, const std::map<std::string, std::string>& weight_map,
+void compare_with_index(std::span<const TensorInfo> tensors,
+                        const std::map<std::string, std::string>& weight_map,
                         const std::set<std::string>& failed_files, ProblemList& problems) {
   std::set<std::pair<std::string_view, std::string_view>> found;  // name, file
   for (const auto& info : tensors) found.emplace(info.name, info.file);
@@ -143,7 +144,8 @@ void Checkpoint::add_file(const std::string& file_name) {
 void Checkpoint::sort_tensors() {
   std::vector<size_t> order(tensors_.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(), [this](size_t a, size_t b) { return tensors_[a].name < tensors_[b].name; });
+  std::sort(order.begin(), order.end(),
+            [this](size_t a, size_t b) { return tensors_[a].name < tensors_[b].name; });
   std::vector<TensorInfo> tensors;
   std::vector<Location> locations;
   for (const size_t i : order) {
@@ -162,7 +164,8 @@ Tensor Checkpoint::tensor(const TensorInfo& info) {
          info.shape.size(), Tensor::kMaxRank);
   }
   Location& location = locations_[i];
-  const bool is_misaligned = reinterpret_cast<uintptr_t>(location.data) % static_cast<uintptr_t>(size_of(info.dtype)) != 0;
+  const bool is_misaligned =
+      reinterpret_cast<uintptr_t>(location.data) % static_cast<uintptr_t>(size_of(info.dtype)) != 0;
   if (is_misaligned) {
     const auto bytes = static_cast<size_t>(info.size_bytes());
     location.copy = std::make_unique_for_overwrite<std::byte[]>(bytes);

@@ -25,8 +25,8 @@ class Generator {
   // Sum of four 16-bit uniforms: bell-shaped, mean 0, variance 1, bounded by 3.5.
   float normal() {
     const uint64_t bits = next();
-    const auto sum = static_cast<float>((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) +
-                                        (bits >> 48));
+    const auto sum =
+        static_cast<float>((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48));
     return (sum - 131070.0F) * (1.7320508F / 65536.0F);
   }
 

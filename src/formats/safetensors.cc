@@ -51,9 +51,10 @@ class HeaderHandler : public nlohmann::json_sax<json> {
     fail("{}: safetensors header: {}", file_name_, fmt::format(format, std::forward<Args>(args)...));
   }
   [[noreturn]] void unexpected(std::string_view found) {
-    fail_here("tensor \"{}\": {} stands where it does not belong; expected "
-              "{{\"dtype\": text, \"shape\": [sizes], \"data_offsets\": [begin, end]}}",
-              printable(entry_.name), found);
+    fail_here(
+        "tensor \"{}\": {} stands where it does not belong; expected "
+        "{{\"dtype\": text, \"shape\": [sizes], \"data_offsets\": [begin, end]}}",
+        printable(entry_.name), found);
   }
   void finish_entry();
   void select_field(const std::string& key);
@@ -191,14 +192,17 @@ int64_t header_bytes(std::span<const std::byte> file, std::string_view file_name
   uint64_t length = 0;
   for (int i = kLengthBytes - 1; i >= 0; --i) length = length << 8 | std::to_integer<uint64_t>(file[i]);
   if (length > static_cast<uint64_t>(kMaxSafetensorsHeaderBytes)) {
-    fail("{}: safetensors header length {} exceeds the limit of {}; the file is damaged or no safetensors file",
-         file_name, length, kMaxSafetensorsHeaderBytes);
+    fail(
+        "{}: safetensors header length {} exceeds the limit of {}; the file is damaged or no safetensors "
+        "file",
+        file_name, length, kMaxSafetensorsHeaderBytes);
   }
   const auto bytes = static_cast<int64_t>(length);
   if (bytes > file_bytes - kLengthBytes) {
-    fail("{}: safetensors header of {} bytes does not fit the file of {} bytes; the file is truncated, "
-         "download it again",
-         file_name, bytes, file_bytes);
+    fail(
+        "{}: safetensors header of {} bytes does not fit the file of {} bytes; the file is truncated, "
+        "download it again",
+        file_name, bytes, file_bytes);
   }
   return bytes;
 }
@@ -215,9 +219,11 @@ void check_size(const SafetensorsEntry& entry, int64_t data_bytes, std::string_v
     fail("{}: tensor \"{}\": data_offsets [{}, {}] run backwards", file_name, name, entry.begin, entry.end);
   }
   if (entry.end > data_bytes) {
-    fail("{}: tensor \"{}\" ends at byte {} of the data but the file holds {}; the file is truncated, download "
-         "it again",
-         file_name, name, entry.end, data_bytes);
+    fail(
+        "{}: tensor \"{}\" ends at byte {} of the data but the file holds {}; the file is truncated, "
+        "download "
+        "it again",
+        file_name, name, entry.end, data_bytes);
   }
   if (entry.end - entry.begin != bytes) {
     fail("{}: tensor \"{}\": {} {} needs {} bytes, data_offsets [{}, {}] give {}", file_name, name,

@@ -90,7 +90,8 @@ const json* ConfigReader::list(std::string_view name, int64_t length) const {
   if (value == nullptr) return nullptr;
   if (!value->is_array()) refuse(name, *value, "a list");
   if (static_cast<int64_t>(value->size()) != length) {
-    fail("config.json: {}{} has {} elements; expected {}, one per layer", prefix_, name, value->size(), length);
+    fail("config.json: {}{} has {} elements; expected {}, one per layer", prefix_, name, value->size(),
+         length);
   }
   return value;
 }
@@ -102,10 +103,12 @@ std::optional<ConfigReader> ConfigReader::object(std::string_view name) const {
   return ConfigReader(*value, fmt::format("{}{}.", prefix_, name));
 }
 
-int64_t ConfigReader::checked_integer(std::string_view name, const json& value, int64_t low, int64_t high) const {
-  const bool is_in_range = value.is_number_integer() &&
-                           !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(high)) &&
-                           value.get<int64_t>() >= low && value.get<int64_t>() <= high;
+int64_t ConfigReader::checked_integer(std::string_view name, const json& value, int64_t low,
+                                      int64_t high) const {
+  const bool is_in_range =
+      value.is_number_integer() &&
+      !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(high)) &&
+      value.get<int64_t>() >= low && value.get<int64_t>() <= high;
   if (!is_in_range) refuse(name, value, fmt::format("an integer from {} to {}", low, high));
   return value.get<int64_t>();
 }
@@ -116,8 +119,9 @@ void ConfigReader::refuse(std::string_view name, const json& value, std::string_
 }
 
 void ConfigReader::refuse_absent(std::string_view name, std::string_view expected) const {
-  fail("config.json: {}{} is missing; expected {}; sizes are never guessed, add it or download the file again",
-       prefix_, name, expected);
+  fail(
+      "config.json: {}{} is missing; expected {}; sizes are never guessed, add it or download the file again",
+      prefix_, name, expected);
 }
 
 }  // namespace minimax::models

@@ -24,7 +24,8 @@ class ConfigReader {
   int64_t integer(std::string_view name, int64_t low, int64_t high) const;
   int64_t integer_or(std::string_view name, int64_t absent, int64_t low, int64_t high) const;
   // An integer, or a list (one per layer or a single one) of equal integers.
-  std::optional<int64_t> uniform_integer(std::string_view name, int64_t low, int64_t high, int64_t length) const;
+  std::optional<int64_t> uniform_integer(std::string_view name, int64_t low, int64_t high,
+                                         int64_t length) const;
   // A finite number in [low, high] under the first name that is present.
   std::optional<double> number(std::initializer_list<std::string_view> names, double low, double high) const;
   double required_number(std::string_view name, double low, double high) const;
@@ -36,10 +37,12 @@ class ConfigReader {
   std::optional<ConfigReader> object(std::string_view name) const;
 
   // THROWS: Error "config.json: <name> is <value>; expected <expected>".
-  [[noreturn]] void refuse(std::string_view name, const nlohmann::json& value, std::string_view expected) const;
+  [[noreturn]] void refuse(std::string_view name, const nlohmann::json& value,
+                           std::string_view expected) const;
 
  private:
-  int64_t checked_integer(std::string_view name, const nlohmann::json& value, int64_t low, int64_t high) const;
+  int64_t checked_integer(std::string_view name, const nlohmann::json& value, int64_t low,
+                          int64_t high) const;
   [[noreturn]] void refuse_absent(std::string_view name, std::string_view expected) const;
 
   const nlohmann::json& object_;

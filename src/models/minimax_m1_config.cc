@@ -51,9 +51,10 @@ void check_architecture(const std::string& architecture) {
         kHuggingFaceClass, std::string_view("MiniMaxVL01ForConditionalGeneration")}) {
     if (architecture == known) return;
   }
-  fail("config.json: architecture {} is no MiniMax-Text-01 or M1 model; expected MiniMaxM1ForCausalLM, "
-       "MiniMaxText01ForCausalLM, MiniMaxForCausalLM or MiniMaxVL01ForConditionalGeneration",
-       formats::printable(architecture));
+  fail(
+      "config.json: architecture {} is no MiniMax-Text-01 or M1 model; expected MiniMaxM1ForCausalLM, "
+      "MiniMaxText01ForCausalLM, MiniMaxForCausalLM or MiniMaxVL01ForConditionalGeneration",
+      formats::printable(architecture));
 }
 
 AttentionKind attention_kind(const ConfigReader& reader, std::string_view name, const json& value) {
@@ -77,8 +78,9 @@ std::vector<AttentionKind> read_layer_kinds(const ConfigReader& reader, int64_t 
     first_name = name;
   }
   if (kinds.empty()) {
-    fail("config.json: attn_type_list (or layer_types) is missing; which layers use full attention is not "
-         "guessed, add the list");
+    fail(
+        "config.json: attn_type_list (or layer_types) is missing; which layers use full attention is not "
+        "guessed, add the list");
   }
   return kinds;
 }
@@ -94,7 +96,8 @@ DeepNorm read_factors(const ConfigReader& reader, std::string_view released, std
 
 void read_rotary(const ConfigReader& reader, MiniMaxM1Config& config) {
   if (const json* scaling = reader.find("rope_scaling")) {
-    reader.refuse("rope_scaling", *scaling, "null; scaled rotary embeddings are not supported for this family");
+    reader.refuse("rope_scaling", *scaling,
+                  "null; scaled rotary embeddings are not supported for this family");
   }
   const auto nested = reader.object("rope_parameters");
   if (nested) {

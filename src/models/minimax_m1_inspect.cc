@@ -46,8 +46,8 @@ ModelSummary summarize(const MiniMaxM1Config& config, const formats::WeightSourc
   count_active(config, summary);
   summary.kv_bytes_per_token =
       summary.num_full_layers * 2 * config.num_kv_heads * config.head_dim * size_of(DType::kBF16);
-  summary.linear_state_bytes_per_sequence = summary.num_lightning_layers * config.num_heads * config.head_dim *
-                                            config.head_dim * size_of(DType::kF32);
+  summary.linear_state_bytes_per_sequence = summary.num_lightning_layers * config.num_heads *
+                                            config.head_dim * config.head_dim * size_of(DType::kF32);
   return summary;
 }
 

@@ -25,7 +25,8 @@ class TableBuilder {
   std::vector<TensorSlot> build() {
     const int64_t hidden = config_.hidden_size;
     weights_.layers.resize(static_cast<size_t>(config_.num_layers));
-    add("model.embed_tokens.weight", {config_.vocab_size, hidden}, Component::kEmbedding, weights_.embed_tokens);
+    add("model.embed_tokens.weight", {config_.vocab_size, hidden}, Component::kEmbedding,
+        weights_.embed_tokens);
     for (int64_t l = 0; l < config_.num_layers; ++l) add_layer(l);
     add("model.norm.weight", {hidden}, Component::kNorms, weights_.norm);
     if (!config_.tie_word_embeddings) {
@@ -155,8 +156,9 @@ void TableBuilder::add_mlp(const std::string& mlp, int64_t width, Component comp
 }
 
 bool is_buffer(std::string_view name) {
-  for (const std::string_view buffer : {"rotary_emb.inv_freq", "self_attn.slope_rate", "self_attn.query_decay",
-                                        "self_attn.key_decay", "self_attn.diagonal_decay", "model.slopes"}) {
+  for (const std::string_view buffer :
+       {"rotary_emb.inv_freq", "self_attn.slope_rate", "self_attn.query_decay", "self_attn.key_decay",
+        "self_attn.diagonal_decay", "model.slopes"}) {
     if (name.ends_with(buffer)) return true;
   }
   return false;
@@ -222,13 +224,15 @@ bool is_ignored_tensor(const MiniMaxM1Config& config, const TensorNaming& naming
 
 NameDifference compare_names(const MiniMaxM1Config& config, std::span<const std::string> names) {
   std::unordered_set<std::string_view> given(names.begin(), names.end());
-  const TensorNaming naming = detect_naming(config, [&given](std::string_view n) { return given.contains(n); });
+  const TensorNaming naming =
+      detect_naming(config, [&given](std::string_view n) { return given.contains(n); });
   NameDifference difference;
   for (TensorSpec& spec : tensor_specs(config, naming)) {
     if (given.erase(spec.name) == 0) difference.missing.push_back(std::move(spec.name));
   }
   for (const std::string& name : names) {
-    if (given.contains(name) && !is_ignored_tensor(config, naming, name)) difference.unexpected.push_back(name);
+    if (given.contains(name) && !is_ignored_tensor(config, naming, name))
+      difference.unexpected.push_back(name);
   }
   return difference;
 }

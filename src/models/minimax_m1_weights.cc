@@ -55,7 +55,8 @@ MiniMaxM1Config with_shared_width(const MiniMaxM1Config& config, const TensorNam
 
 }  // namespace
 
-MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, WeightSource& source, formats::Progress& progress) {
+MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, WeightSource& source,
+                              formats::Progress& progress) {
   const TensorNaming naming =
       detect_naming(config, [&source](std::string_view name) { return source.find(name) != nullptr; });
   MiniMaxM1Weights weights;

@@ -28,7 +28,8 @@ class ShardedCheckpoint : public ::testing::Test {
 
   Tensor tensor(size_t i) { return {&values_[2 * i], DType::kF32, {2}}; }
   void write_index(const std::map<std::string, std::string>& weight_map) {
-    dir_.write(kIndexFile, nlohmann::json{{"metadata", {{"total_size", 24}}}, {"weight_map", weight_map}}.dump());
+    dir_.write(kIndexFile,
+               nlohmann::json{{"metadata", {{"total_size", 24}}}, {"weight_map", weight_map}}.dump());
   }
   void expect_open_error(std::string_view part) {
     expect_error([this] { Checkpoint::open(dir_.path()); }, part);
@@ -82,13 +83,15 @@ TEST_F(ShardedCheckpoint, ReportsAllDisagreementsTogether) {
 TEST_F(ShardedCheckpoint, NamesEveryDamagedShard) {
   std::filesystem::resize_file(dir_.path() / kShard1, std::filesystem::file_size(dir_.path() / kShard1) - 1);
   dir_.write(kShard2, "short");
-  expect_open_error("model-00001-of-00002.safetensors: tensor \"a\" ends at byte 16 of the data but the file");
+  expect_open_error(
+      "model-00001-of-00002.safetensors: tensor \"a\" ends at byte 16 of the data but the file");
   expect_open_error("model-00002-of-00002.safetensors: has 5 bytes, fewer than the 8");
   expect_open_error(": 2 problems: ");
 }
 
 TEST_F(ShardedCheckpoint, RefusesFileNamesThatLeaveTheDirectory) {
-  for (const char* name : {"../model.safetensors", "/etc/passwd", "sub/model.safetensors", "..", ".", "", "a\\b"}) {
+  for (const char* name :
+       {"../model.safetensors", "/etc/passwd", "sub/model.safetensors", "..", ".", "", "a\\b"}) {
     write_index({{"a", name}});
     expect_open_error("expected the plain name of a file in the same directory");
   }

@@ -20,7 +20,8 @@ std::pair<double, double> moments(const Tensor& tensor) {
   double sum = 0;
   double squares = 0;
   for (int64_t i = 0; i < tensor.numel(); ++i) {
-    const double x = tensor.dtype() == DType::kF32 ? tensor.data<float>()[i] : to_float(tensor.data<bf16>()[i]);
+    const double x =
+        tensor.dtype() == DType::kF32 ? tensor.data<float>()[i] : to_float(tensor.data<bf16>()[i]);
     sum += x;
     squares += x * x;
   }
@@ -53,7 +54,8 @@ TEST(DummyWeights, DependOnSeedAndNameOnly) {
 
 TEST(DummyWeights, ReportLackOfMemory) {
   DummyWeights source({{"huge", DType::kF32, {int64_t{1} << 30, int64_t{1} << 27}, ""}}, 1);
-  testing::expect_error([&] { source.tensor("huge"); }, "no memory for tensor huge of 576460752303423488 bytes");
+  testing::expect_error([&] { source.tensor("huge"); },
+                        "no memory for tensor huge of 576460752303423488 bytes");
 }
 
 }  // namespace

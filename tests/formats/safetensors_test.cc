@@ -55,7 +55,8 @@ TEST(Safetensors, KnowsEveryDtype) {
   for (const char* dtype : {"F32", "BF16", "F16", "F64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "I32", "I16",
                             "I8", "U64", "U32", "U16", "U8", "BOOL"}) {
     const auto bytes = size_of(*dtype_from_name(dtype));
-    const auto header = fmt::format(R"({{"a":{{"dtype":"{}","shape":[1],"data_offsets":[0,{}]}}}})", dtype, bytes);
+    const auto header =
+        fmt::format(R"({{"a":{{"dtype":"{}","shape":[1],"data_offsets":[0,{}]}}}})", dtype, bytes);
     EXPECT_NO_THROW(parse(file_of(header, static_cast<size_t>(bytes)))) << dtype;
   }
 }
@@ -104,7 +105,8 @@ TEST(Safetensors, RefusesMalformedHeaders) {
       {R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", 1, "the number -1 stands"},
       {R"({"a":{"dtype":"U8","shape":[1.5],"data_offsets":[0,1]}})", 1, "the number 1.5 stands"},
       {R"({"a":{"dtype":"U8","shape":[9223372036854775808],"data_offsets":[0,1]}})", 1, "is too large"},
-      {R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})", 1, "more than 8 dimensions"},
+      {R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})", 1,
+       "more than 8 dimensions"},
       {R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", 0, "overflows"},
       {R"({"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0, "overflows"},
       {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}})", 1, "data_offsets has 1 numbers, expected 2"},
@@ -116,14 +118,18 @@ TEST(Safetensors, RefusesMalformedHeaders) {
        "file is truncated"},
       {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}})", 7, "F32 [2] needs 8 bytes"},
       // tiling and names
-      {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 2, "the last 1 bytes of the file belong to no"},
-      {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2, "bytes 0 to 1 of the data, before tensor"},
+      {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 2,
+       "the last 1 bytes of the file belong to no"},
+      {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2,
+       "bytes 0 to 1 of the data, before tensor"},
       {R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}})",
        3, "tensor \"b\" begins at byte 1 inside the tensor before it"},
       {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
        2, "tensor \"a\" appears twice"},
-      {R"({"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", 1, "field dtype appears twice"},
-      {R"({"a":{"dtype":"U8","shape":[1],"shape":[2],"data_offsets":[0,1]}})", 1, "field shape appears twice"},
+      {R"({"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", 1,
+       "field dtype appears twice"},
+      {R"({"a":{"dtype":"U8","shape":[1],"shape":[2],"data_offsets":[0,1]}})", 1,
+       "field shape appears twice"},
       {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[0,1]}})", 1,
        "field data_offsets appears twice"},
       {R"({"__metadata__":{"k":"1","k":"2"}})", 0, "__metadata__ key \"k\" appears twice"},
@@ -152,7 +158,8 @@ TEST(Safetensors, TruncationAtAnyByteIsRefused) {
 }
 
 TEST(Safetensors, MessagesShowHostileNamesHarmlessly) {
-  expect_error([] { parse(file_of("{\"a\\n\\u001b[31m\":{}}")); }, "tensor \"a\\x0a\\x1b[31m\": has no dtype");
+  expect_error([] { parse(file_of("{\"a\\n\\u001b[31m\":{}}")); },
+               "tensor \"a\\x0a\\x1b[31m\": has no dtype");
   const std::string long_name(5000, 'n');
   try {
     parse(file_of("{\"" + long_name + "\":{}}"));

@@ -63,7 +63,8 @@ struct TestModel {
   }
   void rename(std::string_view from, std::string_view to) {
     for (auto& tensor : tensors) {
-      if (const auto at = tensor.name.find(from); at != std::string::npos) tensor.name.replace(at, from.size(), to);
+      if (const auto at = tensor.name.find(from); at != std::string::npos)
+        tensor.name.replace(at, from.size(), to);
     }
   }
 };
@@ -104,7 +105,8 @@ TEST(MiniMaxM1Weights, LoadsWhatTransformersSaved) {
             checkpoint.tensor("model.layers.0.self_attn.qkv_proj.weight").raw());
   EXPECT_EQ(std::get<FullAttentionWeights>(weights.layers[3].attention).k_proj.out_features(), 2 * 16);
   EXPECT_EQ(weights.layers[3].router.format, quant::WeightFormat::kBF16);
-  EXPECT_EQ(weights.layers[1].experts[3].w2.values.name(), "model.layers.1.block_sparse_moe.experts.3.w2.weight");
+  EXPECT_EQ(weights.layers[1].experts[3].w2.values.name(),
+            "model.layers.1.block_sparse_moe.experts.3.w2.weight");
   EXPECT_FALSE(weights.layers[0].shared_mlp.w1.defined());
   EXPECT_EQ(weights.lm_head.out_features(), 96);
 }
@@ -235,8 +237,9 @@ TEST(MiniMaxM1Weights, TiedHeadIsTheEmbedding) {
 TEST(MiniMaxM1Weights, IgnoresBuffers) {
   TestModel model = model_of(tensor_specs(small_config()));
   const Tensor any = model.at("model.norm.weight").tensor;
-  for (const char* name : {"model.slopes", "model.layers.1.self_attn.rotary_emb.inv_freq",
-                           "model.layers.0.self_attn.slope_rate", "model.layers.0.self_attn.diagonal_decay"}) {
+  for (const char* name :
+       {"model.slopes", "model.layers.1.self_attn.rotary_emb.inv_freq", "model.layers.0.self_attn.slope_rate",
+        "model.layers.0.self_attn.diagonal_decay"}) {
     model.tensors.push_back({name, any});
   }
   const TempDir dir;
@@ -251,14 +254,16 @@ TEST(MiniMaxM1Weights, ListsAllProblemsTogether) {
   model.rename("layers.1.self_attn.k_proj", "layers.1.self_attn.key");
   NamedTensor& head = model.at("lm_head.weight");
   head.tensor = head.tensor.slice(0, 0, 19);
-  expect_load_error(small_config(), model,
-                    "tensors do not match MiniMaxM1ForCausalLM: 4 problems: model.layers.1.self_attn.k_proj.weight "
-                    "is missing; model.norm.weight is missing; model.layers.1.self_attn.key.weight is unexpected; "
-                    "lm_head.weight is [19, 8], the configuration needs [20, 8]");
+  expect_load_error(
+      small_config(), model,
+      "tensors do not match MiniMaxM1ForCausalLM: 4 problems: model.layers.1.self_attn.k_proj.weight "
+      "is missing; model.norm.weight is missing; model.layers.1.self_attn.key.weight is unexpected; "
+      "lm_head.weight is [19, 8], the configuration needs [20, 8]");
 }
 
 TEST(MiniMaxM1Weights, BoundsTheList) {
-  expect_load_error(config_in("hf-minimax"), model_of(tensor_specs(small_config())), "more. Check that config");
+  expect_load_error(config_in("hf-minimax"), model_of(tensor_specs(small_config())),
+                    "more. Check that config");
 }
 
 TEST(MiniMaxM1Weights, RefusesOtherDtypes) {
