@@ -1,10 +1,15 @@
 // Weights of MiniMax-Text-01 / M1, bound to a checkpoint's tensors without copying.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <variant>
 #include <vector>
 
 #include "core/tensor.h"
+#include "formats/progress.h"
+#include "formats/weight_source.h"
+#include "models/minimax_m1_config.h"
 #include "quant/weight.h"
 
 namespace minimax::models {
@@ -46,5 +51,14 @@ struct MiniMaxM1Weights {
   Tensor norm;            // [hidden]
   quant::Weight lm_head;  // [vocab, hidden]; the embedding when tied
 };
+
+// Binds every tensor of the model to `source`, which must outlive the weights, and brings it into memory;
+// `progress` counts the bytes. Linear weights, norms and the embedding may be BF16 or F32.
+// THROWS: Error that lists missing, unexpected and mis-shaped tensors together.
+MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, formats::WeightSource& source,
+                              formats::Progress& progress);
+
+// A source of random weights in the released names and dtypes. Costs no tensor memory until it is loaded.
+std::unique_ptr<formats::WeightSource> dummy_weights(const MiniMaxM1Config& config, uint64_t seed);
 
 }  // namespace minimax::models

@@ -1,0 +1,47 @@
+// Progress of a load: the loader reports bytes, the caller decides how they look.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <string_view>
+
+namespace minimax::formats {
+
+// Ignores everything; the base of the others.
+class Progress {
+ public:
+  virtual ~Progress() = default;
+  virtual void start(std::string_view /*what*/, int64_t /*total_bytes*/) {}
+  virtual void advance(int64_t /*bytes*/) {}
+  virtual void finish() {}
+};
+
+// A bar that is redrawn in place on a terminal, one plain line per 10 % elsewhere.
+class TextProgress : public Progress {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // REQUIRES: `out` outlives the object.
+  TextProgress(std::ostream& out, bool is_terminal) : out_(out), is_terminal_(is_terminal) {}
+
+  void start(std::string_view what, int64_t total_bytes) override;
+  void advance(int64_t bytes) override;
+  void finish() override;
+
+ private:
+  int64_t percent() const;
+  void draw_bar();
+  void print_line();
+
+  std::ostream& out_;
+  bool is_terminal_;
+  std::string what_;
+  int64_t total_bytes_ = 0;
+  int64_t done_bytes_ = 0;
+  int64_t shown_percent_ = -1;
+  Clock::time_point start_time_;
+};
+
+}  // namespace minimax::formats
