@@ -74,6 +74,15 @@ MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, WeightSource& sourc
   return weights;
 }
 
+MiniMaxM1Weights planned_weights(const MiniMaxM1Config& config) {
+  MiniMaxM1Weights weights;
+  for (const TensorSlot& slot : tensor_slots(config, {}, weights)) {
+    slot.assign(Tensor(nullptr, slot.spec.released_dtype, slot.spec.shape));
+  }
+  if (config.tie_word_embeddings) weights.lm_head = quant::plain_weight(weights.embed_tokens);
+  return weights;
+}
+
 std::unique_ptr<WeightSource> dummy_weights(const MiniMaxM1Config& config, uint64_t seed) {
   const TensorNaming naming = detect_naming(config, [](std::string_view) { return false; });
   std::vector<TensorInfo> tensors;

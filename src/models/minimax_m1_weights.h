@@ -10,6 +10,7 @@
 #include "formats/progress.h"
 #include "formats/weight_source.h"
 #include "models/minimax_m1_config.h"
+#include "ops/moe.h"
 #include "quant/weight.h"
 
 namespace minimax::models {
@@ -28,12 +29,7 @@ struct FullAttentionWeights {
   quant::Weight o_proj;  // [hidden, num_heads * head_dim]
 };
 
-// ffn(x) = w2( SiLU(w1 x) * (w3 x) )
-struct MlpWeights {
-  quant::Weight w1;  // gate, [intermediate, hidden]
-  quant::Weight w3;  // up, [intermediate, hidden]
-  quant::Weight w2;  // down, [hidden, intermediate]
-};
+using MlpWeights = ops::MlpWeights;
 
 struct MiniMaxM1Layer {
   Tensor input_layernorm;           // [hidden]
@@ -57,6 +53,9 @@ struct MiniMaxM1Weights {
 // THROWS: Error that lists missing, unexpected and mis-shaped tensors together.
 MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, formats::WeightSource& source,
                               formats::Progress& progress);
+
+// Shapes without memory, for dry runs: every tensor has its shape and released dtype and no data.
+MiniMaxM1Weights planned_weights(const MiniMaxM1Config& config);
 
 // A source of random weights in the released names and dtypes. Costs no tensor memory until it is loaded.
 std::unique_ptr<formats::WeightSource> dummy_weights(const MiniMaxM1Config& config, uint64_t seed);

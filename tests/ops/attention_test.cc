@@ -83,7 +83,8 @@ TEST(PagedAttention, MatchesTheOracle) {
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.poisoned(dtype, {rows, p.heads, p.head_dim});
         run_on_cpu(backend, call(out));
-        expect_close(out, expected, tolerance(dtype), fmt::format("{}: {} heads of {}", backend.label, p.heads, p.head_dim));
+        expect_close(out, expected, tolerance(dtype),
+                     fmt::format("{}: {} heads of {}", backend.label, p.heads, p.head_dim));
       }
     }
   }
@@ -143,7 +144,8 @@ TEST(LightningPrefill, MatchesTheRecurrence) {
       const Tensor start = make.uniform(DType::kF32, {2 * num_seqs, l.heads, l.head_dim, l.head_dim});
       const auto call = [&](const Tensor& state, const Tensor& out) {
         return [&, state, out](OpContext& c) {
-          lightning_prefill(c, {q, k, v, decay, state, make.ids(read), make.ids(write), make.ids(starts), out});
+          lightning_prefill(c,
+                            {q, k, v, decay, state, make.ids(read), make.ids(write), make.ids(starts), out});
         };
       };
       const Tensor expected_state = make.copy(start);
@@ -172,8 +174,8 @@ TEST(LightningPrefill, AnyChunkSplitGivesTheSame) {
     int64_t begin = 0;
     for (const int64_t end : cuts) {
       run_on_cpu({"", "auto", 2, true}, [&](OpContext& c) {
-        lightning_prefill(c, {q.slice(0, begin, end), k.slice(0, begin, end), v.slice(0, begin, end), decay, state,
-                              make.ids({begin == 0 ? -1 : 0}), make.ids({0}),
+        lightning_prefill(c, {q.slice(0, begin, end), k.slice(0, begin, end), v.slice(0, begin, end), decay,
+                              state, make.ids({begin == 0 ? -1 : 0}), make.ids({0}),
                               make.ids({0, static_cast<int32_t>(end - begin)}), out.slice(0, begin, end)});
       });
       begin = end;
@@ -191,7 +193,8 @@ TEST(LightningPrefill, AnyChunkSplitGivesTheSame) {
 
 TEST(LightningDecode, MatchesTheRecurrenceAndLeavesPaddingAlone) {
   TensorMaker make(6);
-  for (const auto& [heads, head_dim] : {std::pair<int64_t, int64_t>{1, 1}, {3, 20}, {12, 24}, {2, 64}, {1, 128}}) {
+  for (const auto& [heads, head_dim] :
+       {std::pair<int64_t, int64_t>{1, 1}, {3, 20}, {12, 24}, {2, 64}, {1, 128}}) {
     for (const DType dtype : kActivations) {
       const Tensor q = make.uniform(dtype, {4, heads, head_dim});
       const Tensor k = make.uniform(dtype, {4, heads, head_dim});

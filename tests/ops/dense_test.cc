@@ -52,7 +52,8 @@ TEST(Norms, MatchTheOracle) {
           const std::vector<Tensor> out = outputs();
           run_on_cpu(backend, call(out));
           for (size_t i = 0; i < out.size(); ++i) {
-            expect_close(out[i], expected[i], tolerance(dtype), fmt::format("{}: output {} of [{}, {}]", backend.label, i, rows, n));
+            expect_close(out[i], expected[i], tolerance(dtype),
+                         fmt::format("{}: output {} of [{}, {}]", backend.label, i, rows, n));
           }
         }
       }
@@ -67,14 +68,18 @@ TEST(Norms, ResidualMayBeOverwritten) {
     const Tensor branch = make.uniform(dtype, {5, 70});
     const Tensor weight = make.uniform(dtype, {70});
     const Tensor expected = make.poisoned(dtype, {5, 70});
-    run_on_reference([&](OpContext& c) { residual_rms_norm(c, {residual, branch, 2, 1, weight, 1e-5F, {}, expected}); });
+    run_on_reference([&](OpContext& c) {
+      residual_rms_norm(c, {residual, branch, 2, 1, weight, 1e-5F, {}, expected});
+    });
     for (const BackendCase& backend : backend_cases()) {
       for (const bool over_residual : {true, false}) {
         const Tensor r = make.copy(residual);
         const Tensor b = make.copy(branch);
         const Tensor out = over_residual ? r : b;
         Arena arena(1);
-        run_on_cpu(backend, [&](OpContext& c) { residual_rms_norm(c, {r, b, 2, 1, weight, 1e-5F, {}, out}); });
+        run_on_cpu(backend, [&](OpContext& c) {
+          residual_rms_norm(c, {r, b, 2, 1, weight, 1e-5F, {}, out});
+        });
         expect_close(out, expected, tolerance(dtype), backend.label);
       }
     }
@@ -83,8 +88,9 @@ TEST(Norms, ResidualMayBeOverwritten) {
 
 TEST(Linear, MatchesTheOracle) {
   TensorMaker make(4);
-  const std::vector<std::array<int64_t, 3>> shapes = {{0, 5, 3},   {1, 1, 1},    {1, 33, 65},  {3, 100, 7},  {8, 64, 40},
-                                                      {9, 31, 33}, {13, 129, 1}, {25, 7, 100}, {70, 256, 97}, {200, 48, 16}};
+  const std::vector<std::array<int64_t, 3>> shapes = {{0, 5, 3},     {1, 1, 1},    {1, 33, 65},  {3, 100, 7},
+                                                      {8, 64, 40},   {9, 31, 33},  {13, 129, 1}, {25, 7, 100},
+                                                      {70, 256, 97}, {200, 48, 16}};
   for (const auto& [rows, k, n] : shapes) {
     for (const DType dtype : kActivations) {
       for (const DType weight_dtype : kActivations) {
@@ -98,7 +104,8 @@ TEST(Linear, MatchesTheOracle) {
           for (const BackendCase& backend : backend_cases()) {
             const Tensor out = make.poisoned(out_dtype, {rows, n});
             run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out}); });
-            expect_close(out, expected, tolerance(out_dtype), fmt::format("{}: [{}, {}] x [{}, {}]", backend.label, rows, k, n, k));
+            expect_close(out, expected, tolerance(out_dtype),
+                         fmt::format("{}: [{}, {}] x [{}, {}]", backend.label, rows, k, n, k));
           }
         }
       }
@@ -111,8 +118,12 @@ TEST(Moe, RoutingMatchesTheOracle) {
   for (const int64_t rows : {0, 1, 50}) {
     for (const auto& [experts, k] : {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {32, 2}, {33, 33}}) {
       const Tensor logits = make.uniform(DType::kF32, {rows, experts}, -4, 4);
-      if (rows > 0 && experts > 2) logits.row<float>(0)[2] = logits.row<float>(0)[1];  // a tie: the lower index first
-      const auto outputs = [&] { return std::pair{make.copy(make.poisoned(DType::kF32, {rows, k})), make.poisoned(DType::kF32, {rows, k})}; };
+      if (rows > 0 && experts > 2)
+        logits.row<float>(0)[2] = logits.row<float>(0)[1];  // a tie: the lower index first
+      const auto outputs = [&] {
+        return std::pair{make.copy(make.poisoned(DType::kF32, {rows, k})),
+                         make.poisoned(DType::kF32, {rows, k})};
+      };
       auto [expected_ids, expected_weights] = outputs();
       expected_ids = Tensor(expected_ids.raw(), DType::kI32, {rows, k});
       run_on_reference([&](OpContext& c) { route_softmax(c, {logits, expected_ids, expected_weights}); });
@@ -132,12 +143,17 @@ TEST(Moe, ExpertsMatchTheOracle) {
   struct Shape {
     int64_t rows, hidden, intermediate, experts, k;
   };
-  for (const Shape s : {Shape{0, 8, 8, 2, 1}, {1, 40, 24, 4, 2}, {7, 65, 33, 3, 3}, {60, 96, 50, 4, 2}, {130, 32, 17, 5, 1}}) {
+  for (const Shape s : {Shape{0, 8, 8, 2, 1},
+                        {1, 40, 24, 4, 2},
+                        {7, 65, 33, 3, 3},
+                        {60, 96, 50, 4, 2},
+                        {130, 32, 17, 5, 1}}) {
     for (const DType dtype : kActivations) {
       for (const DType weight_dtype : kActivations) {
         std::vector<MlpWeights> experts;
         for (int64_t e = 0; e < s.experts; ++e) {
-          experts.push_back({make.weight(weight_dtype, s.intermediate, s.hidden), make.weight(weight_dtype, s.intermediate, s.hidden),
+          experts.push_back({make.weight(weight_dtype, s.intermediate, s.hidden),
+                             make.weight(weight_dtype, s.intermediate, s.hidden),
                              make.weight(weight_dtype, s.hidden, s.intermediate)});
         }
         std::vector<int32_t> picks;
@@ -164,8 +180,10 @@ TEST(Moe, ExpertsMatchTheOracle) {
           const Tensor out = make.poisoned(dtype, {s.rows, s.hidden});
           const Tensor dense = make.poisoned(dtype, {s.rows, s.hidden});
           run_on_cpu(backend, call(out, dense));
-          expect_close(out, expected, tolerance(dtype), fmt::format("{}: moe, {} rows", backend.label, s.rows));
-          expect_close(dense, expected_dense, tolerance(dtype), fmt::format("{}: mlp, {} rows", backend.label, s.rows));
+          expect_close(out, expected, tolerance(dtype),
+                       fmt::format("{}: moe, {} rows", backend.label, s.rows));
+          expect_close(dense, expected_dense, tolerance(dtype),
+                       fmt::format("{}: mlp, {} rows", backend.label, s.rows));
         }
       }
     }

@@ -86,7 +86,8 @@ inline double element(const Tensor& t, int64_t i) {
 }
 
 // ||out - expected|| / ||expected||, after requiring that NaN stand in the same places.
-inline void expect_close(const Tensor& out, const Tensor& expected, double tolerance, const std::string& what) {
+inline void expect_close(const Tensor& out, const Tensor& expected, double tolerance,
+                         const std::string& what) {
   ASSERT_EQ(out.numel(), expected.numel()) << what;
   double error = 0;
   double norm = 0;

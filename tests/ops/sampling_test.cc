@@ -12,8 +12,12 @@ struct SampleCase {
   Sample args;
 
   SampleCase(uint64_t seed, int64_t rows, int64_t vocab, int64_t limit, int64_t top) : make(seed) {
-    const auto constant = [&](float value) { return make.floats(std::vector<float>(static_cast<size_t>(rows), value)); };
-    const auto zeros = [&](int64_t count) { return make.longs(std::vector<int64_t>(static_cast<size_t>(count), 0)); };
+    const auto constant = [&](float value) {
+      return make.floats(std::vector<float>(static_cast<size_t>(rows), value));
+    };
+    const auto zeros = [&](int64_t count) {
+      return make.longs(std::vector<int64_t>(static_cast<size_t>(count), 0));
+    };
     args.logits = make.uniform(DType::kF32, {rows, vocab}, -6, 6);
     args.vocab_limit = limit;
     args.temperature = constant(0);

@@ -1,0 +1,203 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace minimax::engine {
+namespace {
+
+using models::CacheLayout;
+using models::Model;
+using models::ModelCache;
+using models::StepBatch;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t num_pages(const Model& model, const SessionOptions& options) {
+  return ceil_div(options.max_context, model.cache_layout().page_size);
+}
+
+// Places tensors one behind the other; without memory it only measures.
+class Placer {
+ public:
+  explicit Placer(std::byte* base) : base_(base) {}
+  Tensor operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
+    const Tensor tensor(base_ + used_, dtype, shape, name);
+    used_ += ceil_div(tensor.size_bytes(), Arena::kAlignment) * Arena::kAlignment;
+    return tensor;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
+ModelCache place_cache(const Model& model, const SessionOptions& options, Placer& place) {
+  const CacheLayout layout = model.cache_layout();
+  const int64_t pages = num_pages(model, options);
+  ModelCache cache;
+  for (int64_t i = 0; i < layout.num_state_layers; ++i) {
+    cache.states.push_back(
+        place("state", DType::kF32, {1, layout.num_state_heads, layout.head_dim, layout.head_dim}));
+  }
+  for (int64_t i = 0; i < layout.num_kv_layers; ++i) {
+    const Tensor k =
+        place("k_cache", layout.kv_dtype, {pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
+    const Tensor v =
+        place("v_cache", layout.kv_dtype, {pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
+    cache.kv.push_back({k, v});
+  }
+  return cache;
+}
+
+StepBatch place_inputs(const Model& model, const SessionOptions& options, Placer& place) {
+  const int64_t tokens = options.prefill_chunk;
+  StepBatch batch;
+  batch.token_ids = place("token_ids", DType::kI32, {tokens});
+  batch.positions = place("positions", DType::kI32, {tokens});
+  batch.query_starts = place("query_starts", DType::kI32, {2});
+  batch.seq_lens = place("seq_lens", DType::kI32, {1});
+  batch.block_table = place("block_table", DType::kI32, {1, num_pages(model, options)});
+  batch.slot_mapping = place("slot_mapping", DType::kI64, {tokens});
+  batch.state_read_slots = place("state_read_slots", DType::kI32, {1});
+  batch.state_write_slots = place("state_write_slots", DType::kI32, {1});
+  batch.logits_rows = place("logits_rows", DType::kI32, {options.max_logits_rows});
+  return batch;
+}
+
+Tensor place_logits(const Model& model, const SessionOptions& options, Placer& place) {
+  return place("logits", DType::kF32, {options.max_logits_rows, model.vocab_size()});
+}
+
+// The front of the buffers, for a step of `tokens` tokens.
+StepBatch front(const StepBatch& inputs, int64_t tokens, int64_t logits_rows, bool is_decode) {
+  StepBatch batch = inputs;
+  batch.token_ids = inputs.token_ids.slice(0, 0, tokens);
+  batch.positions = inputs.positions.slice(0, 0, tokens);
+  batch.slot_mapping = inputs.slot_mapping.slice(0, 0, tokens);
+  batch.logits_rows = inputs.logits_rows.slice(0, 0, logits_rows);
+  batch.is_decode = is_decode;
+  return batch;
+}
+
+SessionOptions checked(const Model& model, SessionOptions options) {
+  if (options.max_context < 1 || options.max_context > model.max_position_embeddings()) {
+    fail("a context of {} tokens was asked for; this model takes 1 to {}", options.max_context,
+         model.max_position_embeddings());
+  }
+  options.prefill_chunk = std::clamp<int64_t>(options.prefill_chunk, 1, options.max_context);
+  options.max_logits_rows = std::clamp<int64_t>(options.max_logits_rows, 1, options.prefill_chunk);
+  return options;
+}
+
+}  // namespace
+
+MemoryPlan Session::plan(const Model& model, ops::Backend& backend, const SessionOptions& requested) {
+  const SessionOptions options = checked(model, requested);
+  Placer place(nullptr);
+  MemoryPlan plan;
+  const ModelCache cache = place_cache(model, options, place);
+  plan.linear_state_bytes = model.cache_layout().state_bytes(1);
+  plan.kv_cache_bytes = place.used() - plan.linear_state_bytes;
+
+  Placer place_buffers(nullptr);
+  const StepBatch inputs = place_inputs(model, options, place_buffers);
+  const Tensor logits = place_logits(model, options, place_buffers);
+  plan.buffer_bytes = place_buffers.used();
+
+  Arena arena;
+  ops::OpContext context{backend, arena, nullptr};
+  model.forward(context, front(inputs, options.prefill_chunk, options.max_logits_rows, false), cache, logits);
+  model.forward(context, front(inputs, 1, 1, true), cache, logits.slice(0, 0, 1));
+  plan.activation_bytes = arena.peak_bytes();
+  return plan;
+}
+
+Session::Session(const Model& model, ops::Backend& backend, const SessionOptions& options)
+    : model_(model),
+      backend_(backend),
+      options_(checked(model, options)),
+      plan_(plan(model, backend, options)),
+      arena_(plan_.activation_bytes),
+      cache_memory_(plan_.kv_cache_bytes + plan_.linear_state_bytes),
+      buffer_memory_(plan_.buffer_bytes) {
+  Placer place(cache_memory_.data());
+  cache_ = place_cache(model, options_, place);
+  Placer place_buffers(buffer_memory_.data());
+  inputs_ = place_inputs(model, options_, place_buffers);
+  logits_ = place_logits(model, options_, place_buffers);
+  auto* pages = inputs_.block_table.data<int32_t>();
+  std::iota(pages, pages + inputs_.block_table.numel(), 0);
+}
+
+void Session::check_room(std::span<const int32_t> tokens) const {
+  MM_CHECK(!tokens.empty(), "session: no tokens to append");
+  const auto count = static_cast<int64_t>(tokens.size());
+  if (length_ + count > options_.max_context) {
+    fail(
+        "the context is full: {} tokens in it, {} more asked for, {} is the limit; raise --max-model-len or "
+        "shorten "
+        "the prompt",
+        length_, count, options_.max_context);
+  }
+  for (const int32_t id : tokens) {
+    if (id < 0 || id >= model_.vocab_size()) {
+      fail("token id {} is outside the model's vocabulary of {}", id, model_.vocab_size());
+    }
+  }
+}
+
+StepBatch Session::fill_batch(std::span<const int32_t> tokens, int64_t logits_rows) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  // A first token has no state to read, which only prefill knows to start from zero.
+  const StepBatch batch = front(inputs_, count, logits_rows, count == 1 && length_ > 0);
+  std::copy(tokens.begin(), tokens.end(), batch.token_ids.data<int32_t>());
+  for (int64_t t = 0; t < count; ++t) {
+    batch.positions.data<int32_t>()[t] = static_cast<int32_t>(length_ + t);
+    batch.slot_mapping.data<int64_t>()[t] = length_ + t;
+  }
+  batch.query_starts.data<int32_t>()[0] = 0;
+  batch.query_starts.data<int32_t>()[1] = static_cast<int32_t>(count);
+  batch.seq_lens.data<int32_t>()[0] = static_cast<int32_t>(length_ + count);
+  batch.state_read_slots.data<int32_t>()[0] = length_ == 0 ? -1 : 0;
+  batch.state_write_slots.data<int32_t>()[0] = 0;
+  for (int64_t r = 0; r < logits_rows; ++r) {
+    batch.logits_rows.data<int32_t>()[r] = static_cast<int32_t>(count - logits_rows + r);
+  }
+  return batch;
+}
+
+Tensor Session::step(std::span<const int32_t> tokens, int64_t logits_rows) {
+  const StepBatch batch = fill_batch(tokens, logits_rows);
+  const Tensor logits = logits_.slice(0, 0, logits_rows);
+  ops::OpContext context{backend_, arena_, tracer_};
+  model_.forward(context, batch, cache_, logits);
+  length_ += static_cast<int64_t>(tokens.size());
+  return logits;
+}
+
+std::span<const float> Session::append(std::span<const int32_t> tokens) {
+  check_room(tokens);
+  Tensor logits;
+  while (!tokens.empty()) {
+    const size_t count = std::min(tokens.size(), static_cast<size_t>(options_.prefill_chunk));
+    logits = step(tokens.first(count), 1);
+    tokens = tokens.subspan(count);
+  }
+  return {logits.data<float>(), static_cast<size_t>(model_.vocab_size())};
+}
+
+void Session::append_visiting(std::span<const int32_t> tokens,
+                              const std::function<void(int64_t first, const Tensor& logits)>& visit) {
+  check_room(tokens);
+  const auto chunk = static_cast<size_t>(std::min(options_.prefill_chunk, options_.max_logits_rows));
+  for (int64_t first = 0; !tokens.empty();) {
+    const size_t count = std::min(tokens.size(), chunk);
+    visit(first, step(tokens.first(count), static_cast<int64_t>(count)));
+    first += static_cast<int64_t>(count);
+    tokens = tokens.subspan(count);
+  }
+}
+
+}  // namespace minimax::engine

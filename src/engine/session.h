@@ -1,0 +1,82 @@
+// Session: one sequence running on one model, with its own caches.
+//
+// All memory is planned when the session is made: the activations by a dry run of the largest prefill and of
+// a decode step, the caches by the context length. A decode step allocates nothing. One thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "core/host_memory.h"
+#include "models/model.h"
+#include "ops/backend.h"
+
+namespace minimax::engine {
+
+struct SessionOptions {
+  int64_t max_context = 0;       // tokens, prompt and answer
+  int64_t prefill_chunk = 2048;  // most tokens of a prefill step
+  int64_t max_logits_rows = 1;   // rows of logits one step may return
+};
+
+// Bytes a session needs besides the weights.
+struct MemoryPlan {
+  int64_t kv_cache_bytes = 0;
+  int64_t linear_state_bytes = 0;
+  int64_t activation_bytes = 0;
+  int64_t buffer_bytes = 0;  // step inputs and logits
+
+  int64_t total_bytes() const {
+    return kv_cache_bytes + linear_state_bytes + activation_bytes + buffer_bytes;
+  }
+};
+
+class Session {
+ public:
+  // REQUIRES: `model` and `backend` outlive the session. THROWS: Error when the memory cannot be had.
+  Session(const models::Model& model, ops::Backend& backend, const SessionOptions& options);
+
+  // What a session would take, without taking it.
+  static MemoryPlan plan(const models::Model& model, ops::Backend& backend, const SessionOptions& options);
+
+  const MemoryPlan& memory_plan() const { return plan_; }
+  int64_t length() const { return length_; }
+  int64_t max_context() const { return options_.max_context; }
+
+  // Forgets the sequence. The next tokens start at position 0 from a zero state.
+  void reset() { length_ = 0; }
+
+  // Appends tokens, in chunks. RETURNS: logits [vocab] after the last one, valid until the next call.
+  // REQUIRES: at least one token, ids in [0, vocab). THROWS: Error when the context is full.
+  std::span<const float> append(std::span<const int32_t> tokens);
+
+  // Appends tokens and hands out the logits of every one: visit(first row, logits [rows, vocab]).
+  void append_visiting(std::span<const int32_t> tokens,
+                       const std::function<void(int64_t first, const Tensor& logits)>& visit);
+
+  // Records the ops of the following steps; null to stop.
+  void set_tracer(ops::Tracer* tracer) { tracer_ = tracer; }
+
+ private:
+  void check_room(std::span<const int32_t> tokens) const;
+  // One forward over at most prefill_chunk tokens, with the logits of the last `logits_rows` of them.
+  Tensor step(std::span<const int32_t> tokens, int64_t logits_rows);
+  models::StepBatch fill_batch(std::span<const int32_t> tokens, int64_t logits_rows);
+
+  const models::Model& model_;
+  ops::Backend& backend_;
+  SessionOptions options_;
+  MemoryPlan plan_;
+  Arena arena_;
+  HostMemory cache_memory_;
+  models::ModelCache cache_;
+  HostMemory buffer_memory_;
+  models::StepBatch inputs_;  // at full size; steps use the front
+  Tensor logits_;             // [max_logits_rows, vocab]
+  int64_t length_ = 0;
+  ops::Tracer* tracer_ = nullptr;
+};
+
+}  // namespace minimax::engine

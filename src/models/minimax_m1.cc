@@ -1,0 +1,177 @@
+#include "models/minimax_m1.h"
+
+#include <cmath>
+
+#include "ops/attention.h"
+#include "ops/embedding.h"
+#include "ops/lightning_attention.h"
+#include "ops/linear.h"
+#include "ops/moe.h"
+#include "ops/norm.h"
+
+namespace minimax::models {
+namespace {
+
+// A constant vector of the model as an op's operand.
+Tensor view(const std::vector<float>& values, std::string_view name) {
+  return Tensor(const_cast<float*>(values.data()), DType::kF32, {static_cast<int64_t>(values.size())}, name);
+}
+
+}  // namespace
+
+MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, DType activation_dtype)
+    : config_(std::move(config)), weights_(std::move(weights)), dtype_(activation_dtype) {
+  int64_t lightning = 0;
+  int64_t full = 0;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    const bool is_lightning = config_.layer_kinds[layer] == AttentionKind::kLightning;
+    decay_.push_back(decay_rates(config_, layer));
+    cache_index_.push_back(is_lightning ? lightning++ : full++);
+  }
+  for (int64_t c = 0; c < config_.rotary_dim / 2; ++c) {
+    const double exponent = 2.0 * static_cast<double>(c) / static_cast<double>(config_.rotary_dim);
+    inv_freq_.push_back(static_cast<float>(std::pow(config_.rope_theta, -exponent)));
+  }
+}
+
+CacheLayout MiniMaxM1::cache_layout() const {
+  CacheLayout layout;
+  layout.num_kv_layers = config_.count(AttentionKind::kFull);
+  layout.num_kv_heads = config_.num_kv_heads;
+  layout.head_dim = config_.head_dim;
+  layout.kv_dtype = dtype_;
+  layout.num_state_layers = config_.count(AttentionKind::kLightning);
+  layout.num_state_heads = config_.num_heads;
+  return layout;
+}
+
+void MiniMaxM1::forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
+                        const Tensor& logits) const {
+  Arena& arena = context.arena;
+  const Arena::Scope scope(arena);
+  const int64_t num_tokens = batch.token_ids.dim(0);
+  // `x` is the normed input of each branch. With postnorm it is the residual stream too; otherwise `h` is.
+  const Tensor h = arena.tensor("hidden", dtype_, {num_tokens, config_.hidden_size});
+  const Tensor x = arena.tensor("normed", dtype_, {num_tokens, config_.hidden_size});
+  const Tensor branch = arena.tensor("branch", dtype_, {num_tokens, config_.hidden_size});
+  const Tensor residual = config_.postnorm ? x : h;
+  const Tensor sum = config_.postnorm ? Tensor() : h;
+
+  ops::embedding(context, {batch.token_ids, weights_.embed_tokens, h});
+  ops::rms_norm(context, {h, weights_.layers.front().input_layernorm, config_.rms_norm_eps, x});
+  for (int64_t l = 0; l < config_.num_layers; ++l) {
+    const MiniMaxM1Layer& layer = weights_.layers[l];
+    const bool is_lightning = config_.layer_kinds[l] == AttentionKind::kLightning;
+    const DeepNorm& attention_norm = is_lightning ? config_.lightning_attention : config_.full_attention;
+    const Tensor& next_norm =
+        l + 1 < config_.num_layers ? weights_.layers[l + 1].input_layernorm : weights_.norm;
+
+    attention(context, batch, cache, l, x, branch);
+    ops::residual_rms_norm(context, {residual, branch, attention_norm.alpha, attention_norm.beta,
+                                     layer.post_attention_layernorm, config_.rms_norm_eps, sum, x});
+    feed_forward(context, layer, x, branch);
+    ops::residual_rms_norm(context, {residual, branch, config_.mlp.alpha, config_.mlp.beta, next_norm,
+                                     config_.rms_norm_eps, sum, x});
+  }
+  const Tensor last = arena.tensor("last", dtype_, {batch.logits_rows.dim(0), config_.hidden_size});
+  ops::embedding(context, {batch.logits_rows, x, last});
+  ops::linear(context, {last, weights_.lm_head, ops::Activation::kNone, logits});
+}
+
+void MiniMaxM1::attention(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
+                          int64_t layer, const Tensor& x, const Tensor& out) const {
+  const auto& weights = weights_.layers[layer].attention;
+  const int64_t index = cache_index_[layer];
+  if (config_.layer_kinds[layer] == AttentionKind::kLightning) {
+    lightning_attention(context, batch, std::get<LightningWeights>(weights), layer, cache.states[index], x,
+                        out);
+  } else {
+    full_attention(context, batch, std::get<FullAttentionWeights>(weights), cache.kv[index], x, out);
+  }
+}
+
+void MiniMaxM1::lightning_attention(ops::OpContext& context, const StepBatch& batch,
+                                    const LightningWeights& weights, int64_t layer, const Tensor& state,
+                                    const Tensor& x, const Tensor& out) const {
+  const Arena::Scope scope(context.arena);
+  const int64_t num_tokens = x.dim(0);
+  const int64_t heads = config_.num_heads;
+  const int64_t d = config_.head_dim;
+  const Tensor qkv = context.arena.tensor("qkv", dtype_, {num_tokens, heads * 3 * d});
+  const Tensor gate = context.arena.tensor("gate", dtype_, {num_tokens, heads * d});
+  const Tensor mixed = context.arena.tensor("mixed", dtype_, {num_tokens, heads * d});
+  ops::linear(context, {x, weights.qkv_proj, ops::Activation::kSilu, qkv});
+  ops::linear(context, {x, weights.output_gate, ops::Activation::kNone, gate});
+
+  // The projection is interleaved per head: [heads, q | k | v].
+  const Tensor per_head = qkv.split_last(heads, 3 * d);
+  const Tensor q = per_head.slice(2, 0, d).named("q");
+  const Tensor k = per_head.slice(2, d, 2 * d).named("k");
+  const Tensor v = per_head.slice(2, 2 * d, 3 * d).named("v");
+  const Tensor o = mixed.split_last(heads, d);
+  const Tensor decay = view(decay_[layer], "decay");
+  if (batch.is_decode) {
+    ops::lightning_decode(context,
+                          {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots, o});
+  } else {
+    ops::lightning_prefill(context, {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots,
+                                     batch.query_starts, o});
+  }
+  ops::gated_rms_norm(context, {mixed, gate, weights.norm, config_.lightning_norm_eps, mixed});
+  ops::linear(context, {mixed, weights.out_proj, ops::Activation::kNone, out});
+}
+
+void MiniMaxM1::full_attention(ops::OpContext& context, const StepBatch& batch,
+                               const FullAttentionWeights& weights, const KvPages& pages, const Tensor& x,
+                               const Tensor& out) const {
+  const Arena::Scope scope(context.arena);
+  const int64_t num_tokens = x.dim(0);
+  const int64_t d = config_.head_dim;
+  const int64_t q_width = config_.num_heads * d;
+  const int64_t kv_width = config_.num_kv_heads * d;
+  const Tensor q = context.arena.tensor("q", dtype_, {num_tokens, q_width});
+  const Tensor k = context.arena.tensor("k", dtype_, {num_tokens, kv_width});
+  const Tensor v = context.arena.tensor("v", dtype_, {num_tokens, kv_width});
+  const Tensor mixed = context.arena.tensor("mixed", dtype_, {num_tokens, q_width});
+  ops::linear(context, {x, weights.q_proj, ops::Activation::kNone, q});
+  ops::linear(context, {x, weights.k_proj, ops::Activation::kNone, k});
+  ops::linear(context, {x, weights.v_proj, ops::Activation::kNone, v});
+
+  const Tensor q_heads = q.split_last(config_.num_heads, d);
+  const Tensor k_heads = k.split_last(config_.num_kv_heads, d);
+  const Tensor v_heads = v.split_last(config_.num_kv_heads, d);
+  const Tensor inv_freq = view(inv_freq_, "inv_freq");
+  ops::rope(context, {q_heads, batch.positions, inv_freq});
+  ops::rope(context, {k_heads, batch.positions, inv_freq});
+  ops::paged_kv_write(context, {k_heads, v_heads, batch.slot_mapping, pages.k, pages.v});
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+  ops::paged_attention(context, {q_heads, pages.k, pages.v, batch.block_table, batch.query_starts,
+                                 batch.seq_lens, scale, mixed.split_last(config_.num_heads, d)});
+  ops::linear(context, {mixed, weights.o_proj, ops::Activation::kNone, out});
+}
+
+void MiniMaxM1::feed_forward(ops::OpContext& context, const MiniMaxM1Layer& layer, const Tensor& x,
+                             const Tensor& out) const {
+  const Arena::Scope scope(context.arena);
+  const int64_t num_tokens = x.dim(0);
+  if (layer.router.defined()) {
+    const int64_t k = config_.num_experts_per_tok;
+    const Tensor logits =
+        context.arena.tensor("router_logits", DType::kF32, {num_tokens, config_.num_experts});
+    const Tensor ids = context.arena.tensor("expert_ids", DType::kI32, {num_tokens, k});
+    const Tensor weights = context.arena.tensor("expert_weights", DType::kF32, {num_tokens, k});
+    ops::linear(context, {x, layer.router, ops::Activation::kNone, logits});
+    ops::route_softmax(context, {logits, ids, weights});
+    ops::moe(context, {x, ids, weights, layer.experts, out});
+  } else {
+    ops::mlp(context, {x, layer.experts.front(), out});
+  }
+  if (!layer.coefficient.defined()) return;
+  const Tensor shared = context.arena.tensor("shared", dtype_, {num_tokens, config_.hidden_size});
+  const Tensor coefficient = context.arena.tensor("coefficient", DType::kF32, {num_tokens, 1});
+  ops::mlp(context, {x, layer.shared_mlp, shared});
+  ops::linear(context, {x, layer.coefficient, ops::Activation::kNone, coefficient});
+  ops::mix_shared(context, {out, shared, coefficient, out});
+}
+
+}  // namespace minimax::models

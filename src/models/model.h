@@ -1,0 +1,89 @@
+// Model: what the engine knows of an architecture. One step runs a ragged batch of sequences whose state
+// (KV pages, linear states) lives in caches given by the caller, never in the model.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "formats/progress.h"
+#include "formats/weight_source.h"
+#include "models/minimax_m1_inspect.h"
+#include "ops/op.h"
+
+namespace minimax::models {
+
+// The inputs of one step. All are content of buffers on the backend's device: two decode steps of one shape
+// differ in nothing else. T tokens of B sequences; rows and sequences beyond those in use are padding.
+struct StepBatch {
+  Tensor token_ids;          // [T] I32, -1 for padding
+  Tensor positions;          // [T] I32
+  Tensor query_starts;       // [B + 1] I32: sequence b owns rows query_starts[b] .. query_starts[b+1]-1
+  Tensor seq_lens;           // [B] I32, this step's tokens included
+  Tensor block_table;        // [B, max_pages] I32
+  Tensor slot_mapping;       // [T] I64 cache slot of each token, -1 for padding
+  Tensor state_read_slots;   // [B] I32: -1 is a zero state (prefill) or padding (decode)
+  Tensor state_write_slots;  // [B] I32
+  Tensor logits_rows;        // [R] I32 rows whose logits are wanted, -1 for padding
+  bool is_decode = false;    // one row a sequence, T == B
+};
+
+// What the caches of a model hold: the one description that planning, allocation and `inspect` share.
+struct CacheLayout {
+  int64_t num_kv_layers = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t page_size = 16;  // tokens of a KV page
+  DType kv_dtype = DType::kBF16;
+  int64_t num_state_layers = 0;
+  int64_t num_state_heads = 0;
+
+  // K and V of one page of one layer.
+  int64_t page_bytes() const { return 2 * page_size * num_kv_heads * head_dim * size_of(kv_dtype); }
+  int64_t kv_bytes(int64_t num_pages) const { return num_kv_layers * num_pages * page_bytes(); }
+  int64_t state_bytes(int64_t num_slots) const {
+    return num_state_layers * num_slots * num_state_heads * head_dim * head_dim * 4;
+  }
+};
+
+struct KvPages {
+  Tensor k;  // [pages, page_size, kv_heads, head_dim]
+  Tensor v;
+};
+
+struct ModelCache {
+  std::vector<KvPages> kv;     // [num_kv_layers]
+  std::vector<Tensor> states;  // [num_state_layers], each [slots, heads, head_dim, head_dim] F32
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual int64_t vocab_size() const = 0;  // rows of the head
+  virtual int64_t max_position_embeddings() const = 0;
+  virtual DType activation_dtype() const = 0;
+  virtual CacheLayout cache_layout() const = 0;
+
+  // logits [R, vocab_size] F32 of the rows asked for. Reads and writes `cache` as the batch says.
+  virtual void forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
+                       const Tensor& logits) const = 0;
+};
+
+// The model that config.json names, with the weights of `source`, which must outlive it.
+// THROWS: Error for an architecture that is not supported, or as the family's loader says.
+std::unique_ptr<Model> load_model(const nlohmann::json& config, DType activation_dtype,
+                                  formats::WeightSource& source, formats::Progress& progress);
+
+// The same with shapes in place of weights: for dry runs only.
+std::unique_ptr<Model> plan_model(const nlohmann::json& config, DType activation_dtype);
+
+// Sizes of the model, with the dtypes of `source` where it has the tensor (null: the released dtypes).
+ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source);
+
+// A source of random weights for the configuration.
+std::unique_ptr<formats::WeightSource> make_dummy_weights(const nlohmann::json& config, uint64_t seed);
+
+}  // namespace minimax::models
