@@ -20,7 +20,10 @@ Tensor view(const std::vector<float>& values, std::string_view name) {
 }  // namespace
 
 MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, DType activation_dtype)
-    : config_(std::move(config)), weights_(std::move(weights)), dtype_(activation_dtype) {
+    : config_(std::move(config)),
+      weights_(std::move(weights)),
+      dtype_(activation_dtype),
+      precision_(activation_dtype == DType::kBF16 ? ops::Precision::kBF16 : ops::Precision::kF32) {
   int64_t lightning = 0;
   int64_t full = 0;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -50,10 +53,12 @@ void MiniMaxM1::forward(ops::OpContext& context, const StepBatch& batch, const M
   Arena& arena = context.arena;
   const Arena::Scope scope(arena);
   const int64_t num_tokens = batch.token_ids.dim(0);
-  // `x` is the normed input of each branch. With postnorm it is the residual stream too; otherwise `h` is.
-  const Tensor h = arena.tensor("hidden", dtype_, {num_tokens, config_.hidden_size});
-  const Tensor x = arena.tensor("normed", dtype_, {num_tokens, config_.hidden_size});
-  const Tensor branch = arena.tensor("branch", dtype_, {num_tokens, config_.hidden_size});
+  // The residual stream is F32 in every mode: rounding it would cost more accuracy than all products
+  // together. `x` is the normed input of each branch. With postnorm it is the residual stream too; otherwise
+  // `h` is.
+  const Tensor h = arena.tensor("hidden", DType::kF32, {num_tokens, config_.hidden_size});
+  const Tensor x = arena.tensor("normed", DType::kF32, {num_tokens, config_.hidden_size});
+  const Tensor branch = arena.tensor("branch", DType::kF32, {num_tokens, config_.hidden_size});
   const Tensor residual = config_.postnorm ? x : h;
   const Tensor sum = config_.postnorm ? Tensor() : h;
 
@@ -73,9 +78,9 @@ void MiniMaxM1::forward(ops::OpContext& context, const StepBatch& batch, const M
     ops::residual_rms_norm(context, {residual, branch, config_.mlp.alpha, config_.mlp.beta, next_norm,
                                      config_.rms_norm_eps, sum, x});
   }
-  const Tensor last = arena.tensor("last", dtype_, {batch.logits_rows.dim(0), config_.hidden_size});
+  const Tensor last = arena.tensor("last", DType::kF32, {batch.logits_rows.dim(0), config_.hidden_size});
   ops::embedding(context, {batch.logits_rows, x, last});
-  ops::linear(context, {last, weights_.lm_head, ops::Activation::kNone, logits});
+  ops::linear(context, {last, weights_.lm_head, ops::Activation::kNone, logits, precision_});
 }
 
 void MiniMaxM1::attention(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
@@ -100,8 +105,8 @@ void MiniMaxM1::lightning_attention(ops::OpContext& context, const StepBatch& ba
   const Tensor qkv = context.arena.tensor("qkv", dtype_, {num_tokens, heads * 3 * d});
   const Tensor gate = context.arena.tensor("gate", dtype_, {num_tokens, heads * d});
   const Tensor mixed = context.arena.tensor("mixed", dtype_, {num_tokens, heads * d});
-  ops::linear(context, {x, weights.qkv_proj, ops::Activation::kSilu, qkv});
-  ops::linear(context, {x, weights.output_gate, ops::Activation::kNone, gate});
+  ops::linear(context, {x, weights.qkv_proj, ops::Activation::kSilu, qkv, precision_});
+  ops::linear(context, {x, weights.output_gate, ops::Activation::kNone, gate, precision_});
 
   // The projection is interleaved per head: [heads, q | k | v].
   const Tensor per_head = qkv.split_last(heads, 3 * d);
@@ -118,7 +123,7 @@ void MiniMaxM1::lightning_attention(ops::OpContext& context, const StepBatch& ba
                                      batch.query_starts, o});
   }
   ops::gated_rms_norm(context, {mixed, gate, weights.norm, config_.lightning_norm_eps, mixed});
-  ops::linear(context, {mixed, weights.out_proj, ops::Activation::kNone, out});
+  ops::linear(context, {mixed, weights.out_proj, ops::Activation::kNone, out, precision_});
 }
 
 void MiniMaxM1::full_attention(ops::OpContext& context, const StepBatch& batch,
@@ -133,9 +138,9 @@ void MiniMaxM1::full_attention(ops::OpContext& context, const StepBatch& batch,
   const Tensor k = context.arena.tensor("k", dtype_, {num_tokens, kv_width});
   const Tensor v = context.arena.tensor("v", dtype_, {num_tokens, kv_width});
   const Tensor mixed = context.arena.tensor("mixed", dtype_, {num_tokens, q_width});
-  ops::linear(context, {x, weights.q_proj, ops::Activation::kNone, q});
-  ops::linear(context, {x, weights.k_proj, ops::Activation::kNone, k});
-  ops::linear(context, {x, weights.v_proj, ops::Activation::kNone, v});
+  ops::linear(context, {x, weights.q_proj, ops::Activation::kNone, q, precision_});
+  ops::linear(context, {x, weights.k_proj, ops::Activation::kNone, k, precision_});
+  ops::linear(context, {x, weights.v_proj, ops::Activation::kNone, v, precision_});
 
   const Tensor q_heads = q.split_last(config_.num_heads, d);
   const Tensor k_heads = k.split_last(config_.num_kv_heads, d);
@@ -147,7 +152,7 @@ void MiniMaxM1::full_attention(ops::OpContext& context, const StepBatch& batch,
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
   ops::paged_attention(context, {q_heads, pages.k, pages.v, batch.block_table, batch.query_starts,
                                  batch.seq_lens, scale, mixed.split_last(config_.num_heads, d)});
-  ops::linear(context, {mixed, weights.o_proj, ops::Activation::kNone, out});
+  ops::linear(context, {mixed, weights.o_proj, ops::Activation::kNone, out, precision_});
 }
 
 void MiniMaxM1::feed_forward(ops::OpContext& context, const MiniMaxM1Layer& layer, const Tensor& x,
@@ -160,16 +165,17 @@ void MiniMaxM1::feed_forward(ops::OpContext& context, const MiniMaxM1Layer& laye
         context.arena.tensor("router_logits", DType::kF32, {num_tokens, config_.num_experts});
     const Tensor ids = context.arena.tensor("expert_ids", DType::kI32, {num_tokens, k});
     const Tensor weights = context.arena.tensor("expert_weights", DType::kF32, {num_tokens, k});
+    // Routing decides which experts run at all, so its product is always F32.
     ops::linear(context, {x, layer.router, ops::Activation::kNone, logits});
     ops::route_softmax(context, {logits, ids, weights});
-    ops::moe(context, {x, ids, weights, layer.experts, out});
+    ops::moe(context, {x, ids, weights, layer.experts, out, precision_});
   } else {
-    ops::mlp(context, {x, layer.experts.front(), out});
+    ops::mlp(context, {x, layer.experts.front(), out, precision_});
   }
   if (!layer.coefficient.defined()) return;
-  const Tensor shared = context.arena.tensor("shared", dtype_, {num_tokens, config_.hidden_size});
+  const Tensor shared = context.arena.tensor("shared", DType::kF32, {num_tokens, config_.hidden_size});
   const Tensor coefficient = context.arena.tensor("coefficient", DType::kF32, {num_tokens, 1});
-  ops::mlp(context, {x, layer.shared_mlp, shared});
+  ops::mlp(context, {x, layer.shared_mlp, shared, precision_});
   ops::linear(context, {x, layer.coefficient, ops::Activation::kNone, coefficient});
   ops::mix_shared(context, {out, shared, coefficient, out});
 }

@@ -31,7 +31,8 @@ class MiniMaxM1 final : public Model {
 
   MiniMaxM1Config config_;
   MiniMaxM1Weights weights_;
-  DType dtype_;
+  DType dtype_;                            // of projections and caches
+  ops::Precision precision_;               // of matrix products
   std::vector<std::vector<float>> decay_;  // [layers][heads]
   std::vector<float> inv_freq_;            // [rotary_dim / 2]
   std::vector<int64_t> cache_index_;       // [layers]: place among the layers of its kind

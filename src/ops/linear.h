@@ -10,8 +10,13 @@ enum class Activation : uint8_t {
   kSilu,  // z * sigmoid(z)
 };
 
-// out = activation(x W^T), accumulated in F32 (BF16 inputs are multiplied exactly), the activation in F32,
-// rounded once to out's dtype.
+// What a matrix product may do to its inputs. Sums are F32 in both.
+enum class Precision : uint8_t {
+  kF32,   // inputs enter as they are (BF16 values are exact in F32)
+  kBF16,  // inputs may be rounded to BF16 first, where that is what the hardware multiplies fastest
+};
+
+// out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype.
 // x [T, K] F32 or BF16, dense rows; weight [N, K] of any weight format; out [T, N] F32 or BF16, dense rows.
 // No aliasing. The SiLU form is the QKV projection of lightning attention, whose heads are read as strided
 // views of the result.
@@ -21,6 +26,7 @@ struct Linear {
   quant::Weight weight;
   Activation activation = Activation::kNone;
   Tensor out;
+  Precision precision = Precision::kF32;
 
   void check() const;
   Cost cost() const;
@@ -29,6 +35,7 @@ struct Linear {
     v("weight", weight);
     v("activation", static_cast<double>(activation));
     v("out", out);
+    v("precision", static_cast<double>(precision));
   }
 };
 

@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "ops/linear.h"
 #include "ops/op.h"
 
 namespace minimax::ops {
@@ -43,6 +44,7 @@ struct Moe {
   Tensor expert_weights;
   std::span<const MlpWeights> experts;
   Tensor out;
+  Precision precision = Precision::kF32;
 
   int64_t num_experts() const { return static_cast<int64_t>(experts.size()); }
   int64_t intermediate_size() const { return experts.front().w1.out_features(); }
@@ -55,6 +57,7 @@ struct Moe {
     v("expert_weights", expert_weights);
     v("w1 of expert 0", experts.front().w1);
     v("out", out);
+    v("precision", static_cast<double>(precision));
   }
 };
 
@@ -64,6 +67,7 @@ struct Mlp {
   Tensor x;
   MlpWeights weights;
   Tensor out;
+  Precision precision = Precision::kF32;
 
   void check() const;
   Cost cost() const;
@@ -73,6 +77,7 @@ struct Mlp {
     v("w3", weights.w3);
     v("w2", weights.w2);
     v("out", out);
+    v("precision", static_cast<double>(precision));
   }
 };
 

@@ -56,9 +56,10 @@ RowView rows_of(const Tensor& matrix) {
           matrix.dtype(), nullptr};
 }
 
-const PackedKernel& packed_kernel(DType x, quant::WeightFormat weight, const CpuOptions& options) {
-  if (options.use_bf16_dot && x == DType::kBF16 && weight == quant::WeightFormat::kBF16 &&
-      bf16_kernel() != nullptr) {
+const PackedKernel& packed_kernel(DType x, ops::Precision precision, quant::WeightFormat weight,
+                                  const CpuOptions& options) {
+  const bool allowed = precision == ops::Precision::kBF16 || x == DType::kBF16;
+  if (options.use_bf16_dot && allowed && weight == quant::WeightFormat::kBF16 && bf16_kernel() != nullptr) {
     return *bf16_kernel();
   }
   return f32_kernel();
@@ -100,7 +101,7 @@ void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const>
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
-  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.weight.format, options_);
+  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight.format, options_);
   const int64_t k = args.x.dim(1);
   return PreparedRows::bytes(args.x.dim(0), k, kernel) +
          pool_.num_threads() * panel_memory_bytes(k, 1, kernel);
@@ -109,7 +110,7 @@ int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
 void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const int64_t rows = args.x.dim(0);
   const int64_t n = args.weight.out_features();
-  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.weight.format, options_);
+  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight.format, options_);
   const PreparedRows x{rows, args.x.dim(1), rows > kMaxDotRows ? &kernel : nullptr, workspace.data};
   const RowView view = rows_of(args.x);
   if (x.is_packed()) {
@@ -119,11 +120,8 @@ void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   }
 
   const ProductOutput output{static_cast<std::byte*>(args.out.raw()),
-                             args.out.stride(0) * size_of(args.out.dtype()),
-                             args.out.dtype(),
-                             args.activation == ops::Activation::kSilu,
-                             false,
-                             args.out.dtype()};
+                             args.out.stride(0) * size_of(args.out.dtype()), args.out.dtype(),
+                             args.activation == ops::Activation::kSilu};
   std::byte* panels = workspace.data + PreparedRows::bytes(rows, x.k, kernel);
   const int64_t columns = block_columns(x);
   const int64_t blocks = ceil_div(n, columns);

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "core/thread_pool.h"
+#include "ops/linear.h"
 #include "quant/weight.h"
 
 namespace minimax::cpu {
@@ -58,18 +59,18 @@ struct PackedKernel {
 const PackedKernel& f32_kernel();
 // Null when the processor has no BF16 dot product.
 const PackedKernel* bf16_kernel();
-// The kernel that is exact for these types: BF16 products only when both sides are BF16.
-const PackedKernel& packed_kernel(DType x, quant::WeightFormat weight, const CpuOptions& options);
+// The fastest kernel that keeps the precision asked for.
+const PackedKernel& packed_kernel(DType x, ops::Precision precision, quant::WeightFormat weight,
+                                  const CpuOptions& options);
 
 // Where results go: out[row, column] of F32 or BF16; `activation` as in ops::Linear. With two weights the
-// result is SiLU(first) * second, rounded to `round_to` before it is stored.
+// result is SiLU(first) * second.
 struct ProductOutput {
   std::byte* data = nullptr;
   int64_t stride_bytes = 0;
   DType dtype = DType::kF32;
   bool silu = false;
   bool gated = false;
-  DType round_to = DType::kF32;
 };
 
 // x of up to kMaxDotRows rows unpacked to F32, or packed tiles; memory given by the caller.

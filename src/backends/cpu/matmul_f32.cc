@@ -212,11 +212,6 @@ void StoreBlock(const float* gate, const float* up, int64_t ld, int64_t rows, in
       VF v = load(z);
       if (output.silu || output.gated) v = hn::Div(v, hn::Add(one, hn::Exp(DF(), hn::Neg(v))));
       if (output.gated) v = hn::Mul(v, load(u));
-      if (output.round_to == DType::kBF16 && sizeof(T) == sizeof(float)) {
-        HWY_ALIGN bf16 rounded[HWY_MAX_BYTES / sizeof(float)];
-        StoreF32(v, rounded);
-        v = LoadF32(rounded);
-      }
       store(v, out);
     });
   }
@@ -254,7 +249,7 @@ double ReadBytes(const void* data, int64_t bytes) {
 const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
 
 const PackedKernel& F32Kernel() {
-  static const PackedKernel kernel = {"f32",     kMr,       2 * LanesF32(), sizeof(float), 1,
+  static const PackedKernel kernel = {"f32",     kMr,        2 * LanesF32(), sizeof(float), 1,
                                       &PackTile, &PackPanel, &Multiply,      &MultiplyChain};
   return kernel;
 }
@@ -278,7 +273,8 @@ HWY_EXPORT(F32Kernel);
 
 std::vector<std::string> simd_targets() {
   std::vector<std::string> names;
-  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) names.emplace_back(hwy::TargetName(target));
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets())
+    names.emplace_back(hwy::TargetName(target));
   return names;
 }
 
@@ -288,7 +284,8 @@ void select_simd_target(std::string_view name) {
     const auto targets = hwy::SupportedAndGeneratedTargets();
     const auto chosen = std::find_if(targets.begin(), targets.end(),
                                      [name](int64_t target) { return hwy::TargetName(target) == name; });
-    if (chosen == targets.end()) fail("this machine has no SIMD target {}; it has {}", name, fmt::join(simd_targets(), ", "));
+    if (chosen == targets.end())
+      fail("this machine has no SIMD target {}; it has {}", name, fmt::join(simd_targets(), ", "));
     hwy::SetSupportedTargetsForTest(*chosen);
   }
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());

@@ -111,7 +111,6 @@ struct GroupedMlp {
   Shape shape;
   Buffers buffers;
   RowView x;  // in sorted order, gathered
-  DType hidden_dtype;
 
   // Assigns memory to groups whose weights, first_row and rows are set.
   void place(std::span<ExpertGroup> groups) const {
@@ -148,8 +147,8 @@ struct GroupedMlp {
         [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, block_columns(g.x)); },
         [&](const ExpertGroup& g, int64_t block, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
-          const ProductOutput output{
-              reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32, false, true, hidden_dtype};
+          const ProductOutput output{reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32,
+                                     false, true};
           const std::array<const quant::Weight*, 2> weights = {&g.weights->w1, &g.weights->w3};
           const int64_t first = block * block_columns(g.x);
           const int64_t columns = std::min(block_columns(g.x), shape.intermediate_size - first);
@@ -245,8 +244,10 @@ void combine_row(const ops::Moe& args, const Sorting& sorting, int64_t t) {
 }  // namespace
 
 int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.experts.front().w1.format, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.experts.front().w2.format, options_);
+  const PackedKernel& up =
+      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1.format, options_);
+  const PackedKernel& down =
+      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2.format, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   Sorting::carve(carver, args);
@@ -254,8 +255,10 @@ int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
 }
 
 void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.experts.front().w1.format, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.experts.front().w2.format, options_);
+  const PackedKernel& up =
+      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1.format, options_);
+  const PackedKernel& down =
+      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2.format, options_);
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   const Sorting sorting = Sorting::carve(carver, args);
@@ -268,13 +271,8 @@ void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   }
   RowView x = rows_of(args.x);
   x.indices = sorting.tokens;
-  const GroupedMlp product{pool_, up, down, shape_of(args), buffers, x, args.x.dtype()};
-  const ProductOutput results{reinterpret_cast<std::byte*>(sorting.results),
-                              args.x.dim(1) * 4,
-                              DType::kF32,
-                              false,
-                              false,
-                              DType::kF32};
+  const GroupedMlp product{pool_, up, down, shape_of(args), buffers, x};
+  const ProductOutput results{reinterpret_cast<std::byte*>(sorting.results), args.x.dim(1) * 4, DType::kF32};
   product.run({buffers.groups, static_cast<size_t>(count)}, results);
   for_rows(args.x.dim(0), args.x.dim(1) * args.expert_ids.dim(1), [&](int64_t t) {
     args.out.dtype() == DType::kBF16 ? combine_row<bf16>(args, sorting, t)
@@ -283,8 +281,8 @@ void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.weights.w1.format, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.weights.w2.format, options_);
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1.format, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2.format, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, {args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()}, up, down,
                  pool_.num_threads());
@@ -293,16 +291,15 @@ int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
 
 void CpuBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   if (args.x.dim(0) == 0) return;
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.weights.w1.format, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.weights.w2.format, options_);
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1.format, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2.format, options_);
   const Shape shape{args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()};
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape, up, down, pool_.num_threads());
   buffers.groups[0] = {&args.weights, 0, args.x.dim(0), {}, {}};
-  const GroupedMlp product{pool_, up, down, shape, buffers, rows_of(args.x), args.x.dtype()};
-  product.run({buffers.groups, 1},
-              {static_cast<std::byte*>(args.out.raw()), args.out.stride(0) * size_of(args.out.dtype()),
-               args.out.dtype(), false, false, args.out.dtype()});
+  const GroupedMlp product{pool_, up, down, shape, buffers, rows_of(args.x)};
+  product.run({buffers.groups, 1}, {static_cast<std::byte*>(args.out.raw()),
+                                    args.out.stride(0) * size_of(args.out.dtype()), args.out.dtype()});
 }
 
 namespace {

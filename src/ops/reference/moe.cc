@@ -11,10 +11,6 @@ namespace {
 
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
-double round_to(double value, DType dtype) {
-  return dtype == DType::kBF16 ? static_cast<double>(to_float(to_bf16(static_cast<float>(value)))) : value;
-}
-
 std::vector<double> product(const quant::Weight& weight, const std::vector<double>& x) {
   std::vector<float> row(x.size());
   std::vector<double> out(static_cast<size_t>(weight.out_features()));
@@ -25,11 +21,10 @@ std::vector<double> product(const quant::Weight& weight, const std::vector<doubl
   return out;
 }
 
-// The product of gate and up is rounded to `dtype`, as the contract says.
-std::vector<double> ffn(const MlpWeights& weights, const std::vector<double>& x, DType dtype) {
+std::vector<double> ffn(const MlpWeights& weights, const std::vector<double>& x) {
   std::vector<double> gate = product(weights.w1, x);
   const std::vector<double> up = product(weights.w3, x);
-  for (size_t i = 0; i < gate.size(); ++i) gate[i] = round_to(gate[i] * sigmoid(gate[i]) * up[i], dtype);
+  for (size_t i = 0; i < gate.size(); ++i) gate[i] *= sigmoid(gate[i]) * up[i];
   return product(weights.w2, gate);
 }
 
@@ -66,7 +61,7 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
     for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) {
       const int32_t expert = args.expert_ids.row<int32_t>(t)[j];
       if (expert < 0) continue;
-      const std::vector<double> y = ffn(args.experts[expert], x, args.x.dtype());
+      const std::vector<double> y = ffn(args.experts[expert], x);
       for (size_t i = 0; i < y.size(); ++i) sum[i] += load(args.expert_weights, t, j) * y[i];
     }
     for (size_t i = 0; i < sum.size(); ++i) store(args.out, t, static_cast<int64_t>(i), sum[i]);
@@ -75,7 +70,7 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
 
 void ReferenceBackend::run(const Mlp& args, Workspace) {
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
-    const std::vector<double> y = ffn(args.weights, row_of(args.x, t), args.x.dtype());
+    const std::vector<double> y = ffn(args.weights, row_of(args.x, t));
     for (size_t i = 0; i < y.size(); ++i) store(args.out, t, static_cast<int64_t>(i), y[i]);
   }
 }
