@@ -43,6 +43,13 @@ void check_directory(const fs::path& directory) {
   fail("{}: is no directory; give the directory that holds config.json and the weights", directory.string());
 }
 
+// The list of problems names the directory once.
+std::string without_directory(std::string_view message, const fs::path& directory) {
+  const std::string prefix = (directory / "").string();
+  if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
+  return std::string(message);
+}
+
 // Every tensor is where the index says, and no shard has another.
 void compare_with_index(std::span<const TensorInfo> tensors,
                         const std::map<std::string, std::string>& weight_map,
@@ -122,7 +129,7 @@ void Checkpoint::open_shards() {
       add_file(file);
     } catch (const Error& e) {
       failed_files.insert(file);
-      problems.add(e.what());
+      problems.add(without_directory(e.what(), directory_));
     }
   }
   compare_with_index(tensors_, weight_map, failed_files, problems);
