@@ -19,10 +19,11 @@ std::vector<TensorSpec> specs_of(const MiniMaxM1Config& config, const formats::W
 void count_active(const MiniMaxM1Config& config, ModelSummary& summary) {
   const int64_t experts = summary.component(Component::kExperts).parameters;
   const int64_t idle = experts / config.num_experts * (config.num_experts - config.num_experts_per_tok);
-  summary.active_parameters_with_head =
-      summary.total_parameters - idle - summary.component(Component::kEmbedding).parameters;
-  summary.active_parameters =
-      summary.active_parameters_with_head - summary.component(Component::kHead).parameters;
+  summary.active_parameters = summary.total_parameters - idle -
+                              summary.component(Component::kEmbedding).parameters -
+                              summary.component(Component::kHead).parameters;
+  // A tied head is counted as the embedding but multiplied all the same.
+  summary.active_parameters_with_head = summary.active_parameters + config.vocab_size * config.hidden_size;
 }
 
 }  // namespace

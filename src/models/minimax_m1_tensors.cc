@@ -1,7 +1,5 @@
 #include "models/minimax_m1_tensors.h"
 
-#include <algorithm>
-#include <set>
 #include <unordered_set>
 #include <utility>
 

@@ -147,6 +147,16 @@ TEST(MiniMaxM1Weights, CountsTheReleasedModel) {
   EXPECT_EQ(sum, summary.total_parameters);
 }
 
+TEST(MiniMaxM1Weights, ATiedHeadIsActiveWithoutBeingStored) {
+  const ModelSummary untied = summarize(small_config());
+  MiniMaxM1Config config = small_config();
+  config.tie_word_embeddings = true;
+  const ModelSummary tied = summarize(config);
+  EXPECT_EQ(tied.total_parameters, untied.total_parameters - 20 * 8);
+  EXPECT_EQ(tied.active_parameters, untied.active_parameters);
+  EXPECT_EQ(tied.active_parameters_with_head, untied.active_parameters_with_head);
+}
+
 TEST(MiniMaxM1Weights, SummaryTakesDtypesFromTheCheckpoint) {
   const Checkpoint checkpoint = Checkpoint::open(kFixtures / "hf-minimax");
   const ModelSummary summary = summarize(config_in("hf-minimax"), &checkpoint);
