@@ -43,6 +43,20 @@ void check_directory(const fs::path& directory) {
   fail("{}: is no directory; give the directory that holds config.json and the weights", directory.string());
 }
 
+bool file_exists(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::none) fail("{}: cannot be read: {}", path.string(), error.message());
+  return fs::exists(status);
+}
+
+// The list of problems names the directory once.
+std::string without_directory(std::string_view message, const fs::path& directory) {
+  const std::string prefix = (directory / "").string();
+  if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
+  return std::string(message);
+}
+
 // Every tensor is where the index says, and no shard has another.
 void compare_with_index(std::span<const TensorInfo> tensors,
                         const std::map<std::string, std::string>& weight_map,
@@ -70,7 +84,7 @@ json read_config(const fs::path& directory) {
 json read_generation_config(const fs::path& directory) {
   check_directory(directory);
   const fs::path path = directory / kGenerationConfigFile;
-  return fs::exists(path) ? read_json_object(path, kMaxConfigBytes) : json::object();
+  return file_exists(path) ? read_json_object(path, kMaxConfigBytes) : json::object();
 }
 
 std::map<std::string, std::string> read_weight_map(const fs::path& index_path) {
@@ -94,7 +108,7 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index_path) {
 Checkpoint Checkpoint::open(const fs::path& directory) {
   check_directory(directory);
   Checkpoint checkpoint(directory);
-  if (fs::exists(directory / kIndexFile)) {
+  if (file_exists(directory / kIndexFile)) {
     checkpoint.open_shards();
   } else {
     checkpoint.open_single();
@@ -104,7 +118,7 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
 }
 
 void Checkpoint::open_single() {
-  if (!fs::exists(directory_ / kWeightsFile)) {
+  if (!file_exists(directory_ / kWeightsFile)) {
     fail("{}: holds neither {} nor {}; only safetensors checkpoints can be read, download those files",
          directory_.string(), kWeightsFile, kIndexFile);
   }
@@ -122,7 +136,7 @@ void Checkpoint::open_shards() {
       add_file(file);
     } catch (const Error& e) {
       failed_files.insert(file);
-      problems.add(e.what());
+      problems.add(without_directory(e.what(), directory_));
     }
   }
   compare_with_index(tensors_, weight_map, failed_files, problems);

@@ -34,7 +34,7 @@ class FileDescriptor {
 int open_for_reading(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd >= 0) return fd;
-  if (errno == ENOENT) fail("{}: no such file; check the path, or download the file", path.string());
+  if (errno == ENOENT) fail("{}: no such file; check the path or download it", path.string());
   if (errno == EACCES) fail("{}: not readable by this user; check the permissions", path.string());
   fail("{}: cannot open: {}", path.string(), std::strerror(errno));
 }

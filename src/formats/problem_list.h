@@ -13,7 +13,6 @@ class ProblemList {
 
   void add(std::string problem);
   bool empty() const { return count_ == 0; }
-  int64_t count() const { return count_; }
 
   // THROWS: Error "<summary>: <count> problem(s): <first kMaxShown, joined by ;> <remedy>" when not empty.
   void throw_if_any(const std::string& summary, const std::string& remedy) const;

@@ -6,9 +6,19 @@ namespace minimax::formats {
 namespace {
 
 constexpr int64_t kBarWidth = 30;
-constexpr double kGigabyte = 1e9;
+
+// "1.50 GB", or "1.50 MB" for small models.
+std::string amount(int64_t bytes) {
+  constexpr int64_t kGigabyte = 1'000'000'000;
+  const auto value = static_cast<double>(bytes);
+  return bytes >= kGigabyte ? fmt::format("{:.2f} GB", value / 1e9) : fmt::format("{:.2f} MB", value / 1e6);
+}
 
 }  // namespace
+
+TextProgress::~TextProgress() {
+  if (is_running_ && is_terminal_) out_ << '\n' << std::flush;
+}
 
 void TextProgress::start(std::string_view what, int64_t total_bytes) {
   what_ = what;
@@ -16,6 +26,7 @@ void TextProgress::start(std::string_view what, int64_t total_bytes) {
   done_bytes_ = 0;
   shown_percent_ = -1;
   start_time_ = Clock::now();
+  is_running_ = true;
   advance(0);
 }
 
@@ -33,9 +44,10 @@ void TextProgress::advance(int64_t bytes) {
 }
 
 void TextProgress::finish() {
+  is_running_ = false;
   const double seconds = std::chrono::duration<double>(Clock::now() - start_time_).count();
-  out_ << fmt::format("{}{}: {:.2f} GB in {:.1f} s\n", is_terminal_ ? "\r\x1b[K" : "", what_,
-                      static_cast<double>(done_bytes_) / kGigabyte, seconds)
+  out_ << fmt::format("{}{}: {} in {:.1f} s\n", is_terminal_ ? "\r\x1b[K" : "", what_, amount(done_bytes_),
+                      seconds)
        << std::flush;
 }
 
@@ -46,16 +58,13 @@ int64_t TextProgress::percent() const {
 
 void TextProgress::draw_bar() {
   const int64_t filled = percent() * kBarWidth / 100;
-  out_ << fmt::format("\r\x1b[K{} [{:=<{}}{:<{}}] {:3d} %  {:.2f} / {:.2f} GB", what_, "", filled, "",
-                      kBarWidth - filled, percent(), static_cast<double>(done_bytes_) / kGigabyte,
-                      static_cast<double>(total_bytes_) / kGigabyte)
+  out_ << fmt::format("\r\x1b[K{} [{:=<{}}{:<{}}] {:3d} %  {} of {}", what_, "", filled, "",
+                      kBarWidth - filled, percent(), amount(done_bytes_), amount(total_bytes_))
        << std::flush;
 }
 
 void TextProgress::print_line() {
-  out_ << fmt::format("{}: {} % of {:.2f} GB\n", what_, shown_percent_,
-                      static_cast<double>(total_bytes_) / kGigabyte)
-       << std::flush;
+  out_ << fmt::format("{}: {} % of {}\n", what_, shown_percent_, amount(total_bytes_)) << std::flush;
 }
 
 }  // namespace minimax::formats

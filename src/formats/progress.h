@@ -25,6 +25,10 @@ class TextProgress : public Progress {
 
   // REQUIRES: `out` outlives the object.
   TextProgress(std::ostream& out, bool is_terminal) : out_(out), is_terminal_(is_terminal) {}
+  TextProgress(const TextProgress&) = delete;
+  TextProgress& operator=(const TextProgress&) = delete;
+  // Ends the line of a bar that an error cut short.
+  ~TextProgress() override;
 
   void start(std::string_view what, int64_t total_bytes) override;
   void advance(int64_t bytes) override;
@@ -37,6 +41,7 @@ class TextProgress : public Progress {
 
   std::ostream& out_;
   bool is_terminal_;
+  bool is_running_ = false;
   std::string what_;
   int64_t total_bytes_ = 0;
   int64_t done_bytes_ = 0;

@@ -17,7 +17,7 @@ using nlohmann::json;
 
 // Upper bounds, far above every released model, that keep all products of sizes, the parameters of the whole
 // model in bytes included, below 2^63, and the list of its tensors small.
-constexpr int64_t kMaxWidth = int64_t{1} << 18;
+constexpr int64_t kMaxWidth = kMaxMiniMaxM1Width;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxLayers = int64_t{1} << 10;
 constexpr int64_t kMaxHeads = int64_t{1} << 12;
@@ -26,6 +26,7 @@ constexpr int64_t kMaxExperts = int64_t{1} << 12;
 constexpr int64_t kMaxLayersTimesExperts = int64_t{1} << 18;
 constexpr int64_t kMaxPositions = int64_t{1} << 32;
 constexpr double kMaxFactor = 1e6;
+constexpr double kMaxRopeTheta = 1e18;
 
 constexpr std::string_view kHuggingFaceClass = "MiniMaxForCausalLM";
 
@@ -104,9 +105,13 @@ void read_rotary(const ConfigReader& reader, MiniMaxM1Config& config) {
     const std::string type = nested->text("rope_type").value_or("default");
     if (type != "default") nested->refuse("rope_type", type, "\"default\"");
   }
-  auto theta = reader.number({"rope_theta"}, 1.0, 1e18);
-  if (!theta && nested) theta = nested->number({"rope_theta"}, 1.0, 1e18);
-  config.rope_theta = theta ? *theta : reader.required_number("rope_theta", 1.0, 1e18);
+  const auto theta = reader.number({"rope_theta"}, 1.0, kMaxRopeTheta);
+  std::optional<double> nested_theta;
+  if (nested) nested_theta = nested->number({"rope_theta"}, 1.0, kMaxRopeTheta);
+  if (theta && nested_theta && *theta != *nested_theta) {
+    fail("config.json: rope_theta is {} but rope_parameters.rope_theta is {}", *theta, *nested_theta);
+  }
+  config.rope_theta = nested_theta ? *nested_theta : reader.required_number("rope_theta", 1.0, kMaxRopeTheta);
 
   std::optional<double> share;
   if (nested) share = nested->number({"partial_rotary_factor"}, 0.0, 1.0);
@@ -228,6 +233,16 @@ MiniMaxM1Config MiniMaxM1Config::from_json(const json& root) {
 
 int64_t MiniMaxM1Config::count(AttentionKind kind) const {
   return std::count(layer_kinds.begin(), layer_kinds.end(), kind);
+}
+
+MiniMaxM1Config MiniMaxM1Config::first_layers(int64_t layers) const {
+  if (layers < 1 || layers > num_layers) {
+    fail("{} layers asked for; the model has {}, give a number from 1 to that", layers, num_layers);
+  }
+  MiniMaxM1Config cut = *this;
+  cut.num_layers = layers;
+  cut.layer_kinds.resize(static_cast<size_t>(layers));
+  return cut;
 }
 
 std::vector<float> decay_rates(const MiniMaxM1Config& config, int64_t layer) {

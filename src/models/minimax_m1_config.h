@@ -22,6 +22,9 @@ struct DeepNorm {
   float beta = 1.0F;
 };
 
+// The largest accepted hidden or intermediate size; see the bounds in minimax_m1_config.cc.
+inline constexpr int64_t kMaxMiniMaxM1Width = int64_t{1} << 18;
+
 struct MiniMaxM1Config {
   std::string architecture;  // as in config.json, e.g. "MiniMaxM1ForCausalLM"
   int64_t vocab_size = 0;
@@ -51,6 +54,10 @@ struct MiniMaxM1Config {
   static MiniMaxM1Config from_json(const nlohmann::json& config);
 
   int64_t count(AttentionKind kind) const;
+
+  // The same model cut to its first `layers` layers, for trials with dummy weights.
+  // THROWS: Error when the model has not that many.
+  MiniMaxM1Config first_layers(int64_t layers) const;
 };
 
 // Decay rates s[h, l] = slope[h] * f(l) of one layer, [num_heads].

@@ -9,18 +9,21 @@ int64_t element_count(const std::vector<int64_t>& shape) {
   return n;
 }
 
-TensorNaming naming_of(const MiniMaxM1Config& config, const formats::WeightSource* source) {
-  return detect_naming(
-      config, [source](std::string_view name) { return source != nullptr && source->find(name) != nullptr; });
+std::vector<TensorSpec> specs_of(const MiniMaxM1Config& config, const formats::WeightSource* source) {
+  if (source == nullptr)
+    return tensor_specs(config, detect_naming(config, [](std::string_view) { return false; }));
+  const TensorNaming naming = detect_naming(config, *source);
+  return tensor_specs(with_stored_shared_width(config, naming, *source), naming);
 }
 
 void count_active(const MiniMaxM1Config& config, ModelSummary& summary) {
   const int64_t experts = summary.component(Component::kExperts).parameters;
   const int64_t idle = experts / config.num_experts * (config.num_experts - config.num_experts_per_tok);
-  summary.active_parameters_with_head =
-      summary.total_parameters - idle - summary.component(Component::kEmbedding).parameters;
-  summary.active_parameters =
-      summary.active_parameters_with_head - summary.component(Component::kHead).parameters;
+  summary.active_parameters = summary.total_parameters - idle -
+                              summary.component(Component::kEmbedding).parameters -
+                              summary.component(Component::kHead).parameters;
+  // A tied head is counted as the embedding but multiplied all the same.
+  summary.active_parameters_with_head = summary.active_parameters + config.vocab_size * config.hidden_size;
 }
 
 }  // namespace
@@ -33,7 +36,7 @@ ModelSummary summarize(const MiniMaxM1Config& config, const formats::WeightSourc
   summary.num_lightning_layers = config.count(AttentionKind::kLightning);
   summary.num_full_layers = config.count(AttentionKind::kFull);
   summary.max_position_embeddings = config.max_position_embeddings;
-  for (const TensorSpec& spec : tensor_specs(config, naming_of(config, source))) {
+  for (const TensorSpec& spec : specs_of(config, source)) {
     const auto* info = source == nullptr ? nullptr : source->find(spec.name);
     const int64_t parameters = element_count(spec.shape);
     const int64_t bytes = parameters * size_of(info == nullptr ? spec.released_dtype : info->dtype);

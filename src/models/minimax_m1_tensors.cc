@@ -1,7 +1,5 @@
 #include "models/minimax_m1_tensors.h"
 
-#include <algorithm>
-#include <set>
 #include <unordered_set>
 #include <utility>
 
@@ -202,6 +200,20 @@ TensorNaming detect_naming(const MiniMaxM1Config& config, const std::function<bo
     naming.experts = ExpertNames::kDense;
   }
   return naming;
+}
+
+TensorNaming detect_naming(const MiniMaxM1Config& config, const formats::WeightSource& source) {
+  return detect_naming(config, [&source](std::string_view name) { return source.find(name) != nullptr; });
+}
+
+MiniMaxM1Config with_stored_shared_width(const MiniMaxM1Config& config, const TensorNaming& naming,
+                                         const formats::WeightSource& source) {
+  MiniMaxM1Config stored = config;
+  const auto* gate = source.find(naming.prefix + "model.layers.0.shared_mlp.gate_proj.weight");
+  const bool is_usable = config.shared_intermediate_size > 0 && gate != nullptr && gate->shape.size() == 2 &&
+                         gate->shape[0] >= 1 && gate->shape[0] <= kMaxMiniMaxM1Width;
+  if (is_usable) stored.shared_intermediate_size = gate->shape[0];
+  return stored;
 }
 
 std::vector<TensorSlot> tensor_slots(const MiniMaxM1Config& config, const TensorNaming& naming,

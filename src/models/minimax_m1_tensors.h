@@ -59,6 +59,12 @@ struct TensorSlot {
 
 // The naming that `has(name)` reveals; the released one when nothing does.
 TensorNaming detect_naming(const MiniMaxM1Config& config, const std::function<bool(std::string_view)>& has);
+TensorNaming detect_naming(const MiniMaxM1Config& config, const formats::WeightSource& source);
+
+// The configuration with the shared MLP's width as stored: the released code and vLLM take it from different
+// fields, so the tensor decides.
+MiniMaxM1Config with_stored_shared_width(const MiniMaxM1Config& config, const TensorNaming& naming,
+                                         const formats::WeightSource& source);
 
 // The table, in the order of the forward pass. Resizes `weights` and refers to its members, so `weights` must
 // not be moved while the slots are used.

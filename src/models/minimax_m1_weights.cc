@@ -42,25 +42,13 @@ void check_tensors(const MiniMaxM1Config& config, const std::vector<TensorSlot>&
                         "Check that config.json belongs to these weights");
 }
 
-// The width of the shared MLP is taken from its tensor: the released code and vLLM read different fields.
-MiniMaxM1Config with_shared_width(const MiniMaxM1Config& config, const TensorNaming& naming,
-                                  const WeightSource& source) {
-  MiniMaxM1Config resolved = config;
-  const TensorInfo* gate = source.find(naming.prefix + "model.layers.0.shared_mlp.gate_proj.weight");
-  if (config.shared_intermediate_size > 0 && gate != nullptr && gate->shape.size() == 2) {
-    resolved.shared_intermediate_size = gate->shape[0];
-  }
-  return resolved;
-}
-
 }  // namespace
 
 MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, WeightSource& source,
                               formats::Progress& progress) {
-  const TensorNaming naming =
-      detect_naming(config, [&source](std::string_view name) { return source.find(name) != nullptr; });
+  const TensorNaming naming = detect_naming(config, source);
   MiniMaxM1Weights weights;
-  const auto slots = tensor_slots(with_shared_width(config, naming, source), naming, weights);
+  const auto slots = tensor_slots(with_stored_shared_width(config, naming, source), naming, weights);
   check_tensors(config, slots, source);
 
   int64_t total_bytes = 0;

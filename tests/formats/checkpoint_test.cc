@@ -120,6 +120,14 @@ TEST(Checkpoint, NamesWhatIsNoModelDirectory) {
   expect_error([&] { Checkpoint::open(dir.path()); }, "holds neither model.safetensors nor");
 }
 
+TEST(Checkpoint, NamesAFileWhoseStateIsUnknown) {
+  // A symbolic link to itself cannot be followed by anyone, the superuser included.
+  const TempDir dir;
+  std::filesystem::create_symlink(kIndexFile, dir.path() / kIndexFile);
+  expect_error([&] { Checkpoint::open(dir.path()); },
+               "model.safetensors.index.json: cannot be read: Too many");
+}
+
 TEST(Checkpoint, ReadsConfigsWithoutWeights) {
   const TempDir dir;
   expect_error([&] { read_config(dir.path()); }, "config.json: no such file");

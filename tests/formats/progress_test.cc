@@ -38,14 +38,23 @@ TEST(TextProgress, StepsBeyondSeveralTensShowTheLast) {
   TextProgress progress(out, false);
   progress.start("loading", 100);
   progress.advance(57);
-  EXPECT_EQ(out.str(), "loading: 0 % of 0.00 GB\nloading: 50 % of 0.00 GB\n");
+  EXPECT_EQ(out.str(), "loading: 0 % of 0.00 MB\nloading: 50 % of 0.00 MB\n");
+}
+
+TEST(TextProgress, ABarThatAnErrorCutsShortEndsItsLine) {
+  std::ostringstream out;
+  {
+    TextProgress progress(out, true);
+    progress.start("loading", 100);
+  }
+  EXPECT_TRUE(out.str().ends_with("\n"));
 }
 
 TEST(TextProgress, AnEmptyLoadIsComplete) {
   std::ostringstream out;
   TextProgress progress(out, false);
   progress.start("loading", 0);
-  EXPECT_EQ(out.str(), "loading: 100 % of 0.00 GB\n");
+  EXPECT_EQ(out.str(), "loading: 100 % of 0.00 MB\n");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A directory that is removed at the end of a test, and helpers to fill it.
+// A directory that is removed at the end of a test, with the means to fill it.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -202,6 +202,9 @@ TEST(MiniMaxM1Config, RefusesBadValuesByName) {
       {"rope_parameters",
        {{"partial_rotary_factor", 1.0}},
        "rotary_dim is 64 but rope_parameters.partial_rotary"},
+      {"rope_parameters",
+       {{"rope_theta", 5e6}},
+       "rope_theta is 10000000 but rope_parameters.rope_theta is 5000000"},
       {"rms_norm_eps", 0, "rms_norm_eps is 0; expected a number"},
       {"layernorm_mlp_alpha", json::array(), "layernorm_mlp_alpha is []; expected a number"},
       {"postnorm", 1, "postnorm is 1; expected true or false"},
@@ -232,6 +235,15 @@ TEST(MiniMaxM1Config, ASharedMlpNeedsTheSigmoidMixing) {
   EXPECT_EQ(MiniMaxM1Config::from_json(file).shared_intermediate_size, 64);
   expect_error([&] { MiniMaxM1Config::from_json(with(file, "shared_moe_mode", "softmax")); },
                "shared_moe_mode is \"softmax\" with a shared MLP; expected \"sigmoid\"");
+}
+
+TEST(MiniMaxM1Config, CanBeCutToItsFirstLayers) {
+  const auto cut = MiniMaxM1Config::from_json(released_json()).first_layers(8);
+  EXPECT_EQ(cut.num_layers, 8);
+  EXPECT_EQ(cut.count(AttentionKind::kLightning), 7);
+  EXPECT_EQ(cut.count(AttentionKind::kFull), 1);
+  expect_error([&] { static_cast<void>(cut.first_layers(9)); }, "9 layers asked for; the model has 8");
+  expect_error([&] { static_cast<void>(cut.first_layers(0)); }, "0 layers asked for");
 }
 
 MiniMaxM1Config decay_config(int64_t num_heads, int64_t num_layers, DecayRule rule) {

@@ -147,6 +147,16 @@ TEST(MiniMaxM1Weights, CountsTheReleasedModel) {
   EXPECT_EQ(sum, summary.total_parameters);
 }
 
+TEST(MiniMaxM1Weights, ATiedHeadIsActiveWithoutBeingStored) {
+  const ModelSummary untied = summarize(small_config());
+  MiniMaxM1Config config = small_config();
+  config.tie_word_embeddings = true;
+  const ModelSummary tied = summarize(config);
+  EXPECT_EQ(tied.total_parameters, untied.total_parameters - 20 * 8);
+  EXPECT_EQ(tied.active_parameters, untied.active_parameters);
+  EXPECT_EQ(tied.active_parameters_with_head, untied.active_parameters_with_head);
+}
+
 TEST(MiniMaxM1Weights, SummaryTakesDtypesFromTheCheckpoint) {
   const Checkpoint checkpoint = Checkpoint::open(kFixtures / "hf-minimax");
   const ModelSummary summary = summarize(config_in("hf-minimax"), &checkpoint);
@@ -164,6 +174,7 @@ TEST(MiniMaxM1Weights, LoadsDummyWeights) {
   const auto source = dummy_weights(small_config(), 1);
   Progress silent;
   const MiniMaxM1Weights weights = load_weights(small_config(), *source, silent);
+  EXPECT_EQ(weights.layers.size(), 2U);
   EXPECT_EQ(weights.layers[0].router.format, quant::WeightFormat::kF32);
   EXPECT_EQ(weights.layers[1].experts[2].w1.format, quant::WeightFormat::kBF16);
   EXPECT_NEAR(to_float(weights.norm.data<bf16>()[3]), 1.0F, 0.3F);
@@ -221,6 +232,7 @@ TEST(MiniMaxM1Weights, TheSharedMlpWidthIsThatOfItsTensor) {
   const MiniMaxM1Weights weights = load_weights(config, checkpoint, silent);
   EXPECT_EQ(weights.layers[0].shared_mlp.w1.out_features(), 10);
   EXPECT_EQ(weights.layers[1].coefficient.values.dim(0), 1);
+  EXPECT_EQ(summarize(config, &checkpoint).total_parameters, summarize(stored).total_parameters);
 }
 
 TEST(MiniMaxM1Weights, TiedHeadIsTheEmbedding) {
