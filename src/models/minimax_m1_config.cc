@@ -235,16 +235,6 @@ int64_t MiniMaxM1Config::count(AttentionKind kind) const {
   return std::count(layer_kinds.begin(), layer_kinds.end(), kind);
 }
 
-MiniMaxM1Config MiniMaxM1Config::first_layers(int64_t layers) const {
-  if (layers < 1 || layers > num_layers) {
-    fail("{} layers asked for; the model has {}, give a number from 1 to that", layers, num_layers);
-  }
-  MiniMaxM1Config cut = *this;
-  cut.num_layers = layers;
-  cut.layer_kinds.resize(static_cast<size_t>(layers));
-  return cut;
-}
-
 std::vector<float> decay_rates(const MiniMaxM1Config& config, int64_t layer) {
   MM_CHECK(layer >= 0 && layer < config.num_layers, "decay_rates: layer {} of {}", layer, config.num_layers);
   const bool is_released = config.decay_rule == DecayRule::kReleased;

@@ -54,10 +54,6 @@ struct MiniMaxM1Config {
   static MiniMaxM1Config from_json(const nlohmann::json& config);
 
   int64_t count(AttentionKind kind) const;
-
-  // The same model cut to its first `layers` layers, for trials with dummy weights.
-  // THROWS: Error when the model has not that many.
-  MiniMaxM1Config first_layers(int64_t layers) const;
 };
 
 // Decay rates s[h, l] = slope[h] * f(l) of one layer, [num_heads].

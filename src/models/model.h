@@ -83,6 +83,10 @@ std::unique_ptr<Model> plan_model(const nlohmann::json& config, DType activation
 // Sizes of the model, with the dtypes of `source` where it has the tensor (null: the released dtypes).
 ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source);
 
+// The configuration of the same model cut to its first `num_layers` layers.
+// THROWS: Error when it has fewer.
+nlohmann::json with_first_layers(const nlohmann::json& config, int64_t num_layers);
+
 // A source of random weights for the configuration.
 std::unique_ptr<formats::WeightSource> make_dummy_weights(const nlohmann::json& config, uint64_t seed);
 

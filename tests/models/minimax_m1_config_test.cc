@@ -1,4 +1,5 @@
 #include "models/minimax_m1_config.h"
+#include "models/model.h"
 
 #include <gtest/gtest.h>
 
@@ -238,12 +239,12 @@ TEST(MiniMaxM1Config, ASharedMlpNeedsTheSigmoidMixing) {
 }
 
 TEST(MiniMaxM1Config, CanBeCutToItsFirstLayers) {
-  const auto cut = MiniMaxM1Config::from_json(released_json()).first_layers(8);
+  const auto cut = MiniMaxM1Config::from_json(with_first_layers(released_json(), 8));
   EXPECT_EQ(cut.num_layers, 8);
   EXPECT_EQ(cut.count(AttentionKind::kLightning), 7);
   EXPECT_EQ(cut.count(AttentionKind::kFull), 1);
-  expect_error([&] { static_cast<void>(cut.first_layers(9)); }, "9 layers asked for; the model has 8");
-  expect_error([&] { static_cast<void>(cut.first_layers(0)); }, "0 layers asked for");
+  expect_error([&] { with_first_layers(released_json(), 81); }, "81 layers asked for; the model has 80");
+  expect_error([&] { with_first_layers(released_json(), 0); }, "0 layers asked for");
 }
 
 MiniMaxM1Config decay_config(int64_t num_heads, int64_t num_layers, DecayRule rule) {

@@ -1,0 +1,206 @@
+// minimax bench: prefill and decode speed of a model, as shares of what this machine can do at best.
+//
+// The machine's state drifts within seconds, so every measurement has probes of the same kind right before
+// and right after it, and shares are medians over repetitions of measured rate / mean of its two probes.
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <vector>
+
+#include "apps/commands.h"
+#include "apps/model_setup.h"
+#include "core/host_memory.h"
+
+namespace minimax::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchOptions {
+  ModelOptions model;
+  int64_t prompt_tokens = 2048;
+  int64_t prompt_before_decode = 512;
+  int64_t decode_tokens = 64;
+  int64_t prefill_chunk = 2048;
+  int repetitions = 5;
+  bool json = false;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Rates of one kind of run: what was reached, the floor's rate around it, their ratio.
+struct Series {
+  std::vector<double> tokens_per_second;
+  std::vector<double> probe;
+  std::vector<double> share;
+
+  void add(double tokens, double seconds, double work_per_token, double probe_before, double probe_after) {
+    const double floor_rate = (probe_before + probe_after) / 2;
+    tokens_per_second.push_back(tokens / seconds);
+    probe.push_back(floor_rate);
+    share.push_back(tokens / seconds * work_per_token / floor_rate);
+  }
+};
+
+class Bench {
+ public:
+  explicit Bench(const BenchOptions& options)
+      : options_(options), runtime_(set_up_model(options.model)), probe_memory_(kProbeBytes) {
+    std::fill_n(probe_memory_.data(), kProbeBytes, std::byte{1});
+    const int64_t context =
+        std::max(options.prompt_tokens, options.prompt_before_decode + options.decode_tokens + 1);
+    session_ = std::make_unique<engine::Session>(
+        *runtime_.model, *runtime_.backend,
+        engine::SessionOptions{runtime_.context_length(options.model, context), options.prefill_chunk, 1});
+  }
+
+  void run() {
+    prefill_once();  // warms up memory and code
+    for (int i = 0; i < options_.repetitions; ++i) {
+      measure_decode();
+      measure_prefill();
+    }
+  }
+
+  void print() const {
+    const double decode_bytes = weight_bytes_per_token();
+    const double prefill_flops = 2 * static_cast<double>(runtime_.summary.active_parameters);
+    if (options_.json) {
+      const nlohmann::json result = {{"decode",
+                                      {{"tokens_per_second", median(decode_.tokens_per_second)},
+                                       {"bytes_per_token", decode_bytes},
+                                       {"read_bandwidth", median(decode_.probe)},
+                                       {"share_of_floor", median(decode_.share)}}},
+                                     {"prefill",
+                                      {{"tokens_per_second", median(prefill_.tokens_per_second)},
+                                       {"flops_per_token", prefill_flops},
+                                       {"gemm_rate", median(prefill_.probe)},
+                                       {"share_of_floor", median(prefill_.share)}}}};
+      std::cout << result.dump() << "\n";
+      return;
+    }
+    fmt::print("{} on {}, {} threads, medians of {} repetitions\n", cpu::describe_simd(),
+               runtime_.backend->name(), runtime_.pool->num_threads(), options_.repetitions);
+    fmt::print(
+        "decode, batch 1 after {} tokens:  {:8.1f} tokens/s  {:6.1f} GB/s of weights, {:6.1f} GB/s measured: "
+        "{:.0f} %\n",
+        options_.prompt_before_decode, median(decode_.tokens_per_second),
+        median(decode_.tokens_per_second) * decode_bytes / 1e9, median(decode_.probe) / 1e9,
+        100 * median(decode_.share));
+    fmt::print(
+        "prefill of {} tokens:           {:8.1f} tokens/s  {:6.1f} GFLOP/s, {:6.1f} GFLOP/s measured: {:.0f} "
+        "%\n",
+        options_.prompt_tokens, median(prefill_.tokens_per_second),
+        median(prefill_.tokens_per_second) * prefill_flops / 1e9, median(prefill_.probe) / 1e9,
+        100 * median(prefill_.share));
+  }
+
+ private:
+  static constexpr int64_t kProbeBytes = int64_t{512} << 20U;
+
+  // Bytes of weights a token at batch 1 must read; caches and activations come on top and are not credited.
+  double weight_bytes_per_token() const {
+    const models::ModelSummary& summary = runtime_.summary;
+    const double per_parameter =
+        static_cast<double>(summary.weight_bytes) / static_cast<double>(summary.total_parameters);
+    return static_cast<double>(summary.active_parameters_with_head) * per_parameter;
+  }
+
+  double bandwidth() {
+    return cpu::measure_read_bandwidth(*runtime_.pool, probe_memory_.data(), kProbeBytes);
+  }
+  double multiply_rate() { return cpu::measure_multiply_rate(*runtime_.pool); }
+
+  std::vector<int32_t> random_tokens(int64_t count) {
+    std::vector<int32_t> tokens(static_cast<size_t>(count));
+    for (int32_t& token : tokens) {
+      random_ = random_ * 6364136223846793005ULL + 1442695040888963407ULL;
+      token = static_cast<int32_t>((random_ >> 33U) % static_cast<uint64_t>(runtime_.model->vocab_size()));
+    }
+    return tokens;
+  }
+
+  double seconds_of(const std::vector<int32_t>& tokens, bool one_by_one) {
+    const auto start = Clock::now();
+    for (size_t i = 0; one_by_one && i < tokens.size(); ++i)
+      session_->append(std::span(tokens).subspan(i, 1));
+    if (!one_by_one) session_->append(tokens);
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  double prefill_once() {
+    session_->reset();
+    return seconds_of(random_tokens(options_.prompt_tokens), false);
+  }
+
+  void measure_prefill() {
+    const double before = multiply_rate();
+    const double seconds = prefill_once();
+    prefill_.add(static_cast<double>(options_.prompt_tokens), seconds,
+                 2 * static_cast<double>(runtime_.summary.active_parameters), before, multiply_rate());
+  }
+
+  void measure_decode() {
+    session_->reset();
+    session_->append(random_tokens(options_.prompt_before_decode));
+    const double before = bandwidth();
+    const double seconds = seconds_of(random_tokens(options_.decode_tokens), true);
+    decode_.add(static_cast<double>(options_.decode_tokens), seconds, weight_bytes_per_token(), before,
+                bandwidth());
+  }
+
+  BenchOptions options_;
+  ModelRuntime runtime_;
+  HostMemory probe_memory_;
+  std::unique_ptr<engine::Session> session_;
+  uint64_t random_ = 1;
+  Series decode_;
+  Series prefill_;
+};
+
+void run_bench(const BenchOptions& options) {
+  if (options.model.dry_run) {
+    const ModelRuntime runtime = set_up_model(options.model);
+    const int64_t context = runtime.context_length(
+        options.model,
+        std::max(options.prompt_tokens, options.prompt_before_decode + options.decode_tokens + 1));
+    std::cout << describe_plan(runtime, {context, options.prefill_chunk, 1});
+    return;
+  }
+  Bench bench(options);
+  bench.run();
+  bench.print();
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* command =
+      app.add_subcommand("bench", "Measure prefill and decode as shares of the machine's best");
+  options->model.add_to(*command);
+  command->add_option("--prompt-tokens", options->prompt_tokens, "Tokens of the measured prefill")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--decode-context", options->prompt_before_decode,
+                   "Tokens in the context when decoding starts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--decode-tokens", options->decode_tokens, "Tokens of the measured decode")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--prefill-chunk", options->prefill_chunk, "Most tokens of one prefill step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--repetitions", options->repetitions)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--json", options->json, "Print one JSON object");
+  command->callback([options] { run_bench(*options); });
+}
+
+}  // namespace minimax::apps

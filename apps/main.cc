@@ -1,0 +1,36 @@
+// minimax: the command line.
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "apps/commands.h"
+#include "core/error.h"
+
+namespace {
+
+// What the user gave cannot be used.
+constexpr int kExitBadInput = 2;
+// A bug of ours.
+constexpr int kExitInternal = 70;
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"minimax: runs MiniMax models from Hugging Face checkpoints as they are"};
+  app.set_version_flag("--version", MINIMAX_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(36);
+  minimax::apps::add_logits_command(app);
+  minimax::apps::add_bench_command(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitBadInput;
+  } catch (const minimax::Error& error) {
+    std::cerr << "minimax: error: " << error.what() << "\n";
+    return kExitBadInput;
+  } catch (const std::exception& error) {
+    std::cerr << "minimax: internal error: " << error.what() << "\n";
+    return kExitInternal;
+  }
+  return 0;
+}

@@ -1,0 +1,126 @@
+#include "apps/model_setup.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <iostream>
+
+#include "core/host_memory.h"
+#include "formats/checkpoint.h"
+
+namespace minimax::apps {
+
+void ModelOptions::add_to(CLI::App& command) {
+  command.add_option("-m,--model", model, "Hugging Face model directory")->required();
+  command.add_option("--dtype", dtype, "Compute in auto (what the checkpoint says), bfloat16 or float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
+      ->capture_default_str();
+  command.add_option("--load-format", load_format, "auto, or dummy: random weights, no weight file is read")
+      ->check(CLI::IsMember({"auto", "dummy"}))
+      ->capture_default_str();
+  command.add_option("--num-layers", num_layers, "With dummy weights, keep only the first layers (0: all)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", threads, "CPU threads (0: all processors)")->check(CLI::NonNegativeNumber);
+  command
+      .add_option("--max-model-len", max_model_len, "Longest context in tokens, e.g. 4096, 128k, 1M or auto")
+      ->capture_default_str();
+  command.add_flag("--dry-run", dry_run, "Print the memory plan and stop");
+}
+
+std::optional<int64_t> parse_token_count(const std::string& text, const std::string& option) {
+  if (text == "auto" || text == "-1") return std::nullopt;
+  int64_t count = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, count);
+  const std::string suffix(rest, end);
+  int64_t factor = suffix.empty() ? 1 : 0;
+  if (suffix == "k" || suffix == "K") factor = 1024;
+  if (suffix == "m" || suffix == "M") factor = 1024 * 1024;
+  if (error != std::errc() || factor == 0 || count < 1 || count > (int64_t{1} << 40U)) {
+    fail("{} is \"{}\"; expected auto or a number of tokens such as 4096, 128k or 1M", option, text);
+  }
+  return count * factor;
+}
+
+DType activation_dtype(const std::string& option, const nlohmann::json& config) {
+  std::string wanted = option;
+  if (wanted == "auto") {
+    wanted = "bfloat16";
+    for (const char* field : {"torch_dtype", "dtype"}) {
+      const auto value = config.find(field);
+      if (value != config.end() && value->is_string()) wanted = value->get<std::string>();
+    }
+  }
+  return wanted == "float32" ? DType::kF32 : DType::kBF16;
+}
+
+nlohmann::json read_model_config(const ModelOptions& options) {
+  nlohmann::json config = formats::read_config(options.model);
+  if (options.num_layers > 0) {
+    if (options.load_format != "dummy") fail("--num-layers {} needs --load-format dummy", options.num_layers);
+    config = models::with_first_layers(config, options.num_layers);
+  }
+  return config;
+}
+
+ModelRuntime set_up_model(const ModelOptions& options) {
+  ModelRuntime runtime;
+  runtime.config = read_model_config(options);
+  runtime.dtype = activation_dtype(options.dtype, runtime.config);
+  runtime.pool = std::make_unique<ThreadPool>(options.threads);
+  runtime.backend = cpu::make_cpu_backend(*runtime.pool);
+  runtime.planned = options.dry_run;
+  if (options.dry_run) {
+    runtime.summary = models::summarize_model(runtime.config, nullptr);
+    runtime.model = models::plan_model(runtime.config, runtime.dtype);
+    return runtime;
+  }
+  if (options.load_format == "dummy") {
+    runtime.weights = models::make_dummy_weights(runtime.config, 1);
+  } else {
+    runtime.weights = std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(options.model));
+  }
+  runtime.summary = models::summarize_model(runtime.config, runtime.weights.get());
+  if (const int64_t available = available_memory_bytes(); runtime.summary.weight_bytes > available) {
+    fail(
+        "{}: the weights take {} bytes and {} bytes of memory are available; use a machine with more memory, "
+        "or "
+        "--load-format dummy --num-layers N to exercise a part",
+        options.model, runtime.summary.weight_bytes, available);
+  }
+  formats::TextProgress progress(std::cerr, isatty(STDERR_FILENO) != 0);
+  runtime.model = models::load_model(runtime.config, runtime.dtype, *runtime.weights, progress);
+  return runtime;
+}
+
+int64_t ModelRuntime::context_length(const ModelOptions& options, int64_t wanted) const {
+  const int64_t limit = model->max_position_embeddings();
+  const std::optional<int64_t> given = parse_token_count(options.max_model_len, "--max-model-len");
+  if (given && *given > limit)
+    fail("--max-model-len {} is more than the {} positions of this model", *given, limit);
+  return std::min(given.value_or(wanted), limit);
+}
+
+std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOptions& session) {
+  const engine::MemoryPlan plan = engine::Session::plan(*runtime.model, *runtime.backend, session);
+  const int64_t total = runtime.summary.weight_bytes + plan.total_bytes();
+  const int64_t available = available_memory_bytes();
+  std::string text = fmt::format("memory plan for a context of {} tokens, {} activations\n",
+                                 session.max_context, runtime.dtype == DType::kBF16 ? "bfloat16" : "float32");
+  const auto line = [&text](std::string_view what, int64_t bytes) {
+    text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);
+  };
+  line("weights", runtime.summary.weight_bytes);
+  line("KV cache", plan.kv_cache_bytes);
+  line("linear states", plan.linear_state_bytes);
+  line("activations", plan.activation_bytes);
+  line("step buffers", plan.buffer_bytes);
+  line("total", total);
+  line("available", available);
+  text += total <= available ? "  it fits\n"
+                             : fmt::format("  it does not fit: {} bytes are missing\n", total - available);
+  return text;
+}
+
+}  // namespace minimax::apps

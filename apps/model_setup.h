@@ -1,0 +1,61 @@
+// What every command that computes shares: its options, and a model on a backend made from them.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "backends/cpu/cpu_backend.h"
+#include "core/thread_pool.h"
+#include "engine/session.h"
+#include "formats/weight_source.h"
+#include "models/model.h"
+
+namespace minimax::apps {
+
+struct ModelOptions {
+  std::string model;                 // directory
+  std::string dtype = "auto";        // auto, bfloat16, float32
+  std::string load_format = "auto";  // auto, dummy
+  int64_t num_layers = 0;            // with dummy weights: run only the first layers; 0: all
+  int threads = 0;                   // 0: all processors
+  std::string max_model_len = "auto";
+  bool dry_run = false;
+
+  void add_to(CLI::App& command);
+};
+
+// "auto" gives nothing; "4096", "128k", "1M" give tokens. THROWS: Error.
+std::optional<int64_t> parse_token_count(const std::string& text, const std::string& option);
+
+// The activation dtype that --dtype and config.json ask for. THROWS: Error.
+DType activation_dtype(const std::string& option, const nlohmann::json& config);
+
+// Everything that must live as long as a model computes.
+struct ModelRuntime {
+  nlohmann::json config;
+  DType dtype = DType::kBF16;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<ops::Backend> backend;
+  std::unique_ptr<formats::WeightSource> weights;  // null for a plan
+  std::unique_ptr<models::Model> model;
+  models::ModelSummary summary;
+  bool planned = false;
+
+  // The context a session gets: --max-model-len, else `wanted`, within what the model takes.
+  int64_t context_length(const ModelOptions& options, int64_t wanted) const;
+};
+
+// config.json alone, its layers cut to options.num_layers when that is set.
+nlohmann::json read_model_config(const ModelOptions& options);
+
+// Loads the model (or with --dry-run only its shapes), with progress on stderr. THROWS: Error.
+ModelRuntime set_up_model(const ModelOptions& options);
+
+// The byte-exact plan of a session, as text for people.
+std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOptions& session);
+
+}  // namespace minimax::apps
