@@ -11,6 +11,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h:
 #include "backends/cpu/simd-inl.h"
+#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -59,11 +60,39 @@ HWY_INLINE void DotColumns(const float* HWY_RESTRICT x, int64_t x_stride, const 
   }
 }
 
+// One row of x: the weight is read in memory order, as the prefetchers like it, with explicit prefetches that
+// run ahead across the ends of rows.
+template <typename TW>
+HWY_INLINE float DotColumn(const float* HWY_RESTRICT x, const TW* HWY_RESTRICT w, int64_t k) {
+  constexpr int64_t kAheadBytes = 4096;
+  const int64_t lanes = LanesF32();
+  VF sums[4];
+  for (VF& sum : sums) sum = hn::Zero(DF());
+  int64_t i = 0;
+  for (; i + 4 * lanes <= k; i += 4 * lanes) {
+    for (int64_t offset = 0; offset < 4 * lanes * static_cast<int64_t>(sizeof(TW)); offset += 64) {
+      hwy::Prefetch(reinterpret_cast<const std::byte*>(w + i) + kAheadBytes + offset);
+    }
+    HWY_UNROLL(4)
+    for (int u = 0; u < 4; ++u) {
+      sums[u] = hn::MulAdd(LoadF32(x + i + u * lanes), LoadF32(w + i + u * lanes), sums[u]);
+    }
+  }
+  for (; i + lanes <= k; i += lanes) sums[0] = hn::MulAdd(LoadF32(x + i), LoadF32(w + i), sums[0]);
+  if (const int64_t rest = k - i; rest > 0) {
+    sums[1] = hn::MulAdd(LoadF32(x + i), LoadTail(w + i, rest), sums[1]);
+  }
+  return SumOfLanes(hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3])));
+}
+
 template <int kRows, typename TW>
 void DotRows(const float* x, int64_t x_stride, const TW* w, int64_t w_stride, int64_t k, int64_t columns,
              float* out, int64_t out_stride) {
-  // More columns at once means more streams from memory in flight.
-  constexpr int kColumns = kRows == 1 ? 4 : 2;
+  if constexpr (kRows == 1) {
+    for (int64_t c = 0; c < columns; ++c) out[c] = DotColumn(x, w + c * w_stride, k);
+    return;
+  }
+  constexpr int kColumns = 2;
   int64_t c = 0;
   for (; c + kColumns <= columns; c += kColumns) {
     DotColumns<kRows, kColumns>(x, x_stride, w + c * w_stride, w_stride, k, out + c, out_stride);
