@@ -45,6 +45,11 @@ DecodedChar decode_utf8(std::string_view text, size_t pos) {
   return {value, lead.size, true};
 }
 
+bool is_incomplete_utf8(std::string_view text, size_t pos) {
+  const DecodedChar c = decode_utf8(text, pos);
+  return !c.valid && pos + c.size == text.size() && lead_of(static_cast<uint8_t>(text[pos])).size > c.size;
+}
+
 void append_utf8(std::string& out, char32_t code_point) {
   if (code_point > 0x10FFFF || (code_point >= 0xD800 && code_point < 0xE000)) code_point = kReplacement;
   const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<uint8_t>(byte))); };
