@@ -43,6 +43,23 @@ function(minimax_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "cpu;${ARG_LABELS}")
 endfunction()
 
+# Tests in Python run in .venv when scripts/install-deps.sh has made it, else in the system's Python.
+if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python3)
+  set(MINIMAX_PYTHON ${PROJECT_SOURCE_DIR}/.venv/bin/python3)
+else()
+  set(MINIMAX_PYTHON python3)
+endif()
+
+# minimax_python_test(check_rooms SCRIPT check_rooms.py [ARGS --self-test] [LABELS slow] [TIMEOUT 300])
+function(minimax_python_test name)
+  cmake_parse_arguments(ARG "" "SCRIPT;TIMEOUT" "ARGS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 600)
+  endif()
+  add_test(NAME ${name} COMMAND ${MINIMAX_PYTHON} ${ARG_SCRIPT} ${ARG_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "cpu;python;${ARG_LABELS}")
+endfunction()
+
 # minimax_fuzzer(fuzz_jinja SOURCES fuzz_jinja.cc DEPS jinja): seeds live in fuzz/seeds/<name>/.
 function(minimax_fuzzer name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})

@@ -1,5 +1,5 @@
-// The M1 model against transformers' MiniMaxForCausalLM and the released modeling code, both run in float32 on
-// small random models (tests/models/make_m1_parity.py).
+// The M1 model against transformers' MiniMaxForCausalLM and the released modeling code, both run in float32
+// on small random models (tests/models/make_m1_parity.py).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -49,7 +49,8 @@ struct Parity {
     const fs::path copy = fs::temp_directory_path() / ("minimax_parity_" + folder.filename().string());
     fs::create_directories(copy);
     fs::copy_file(folder / "config.json", copy / "config.json", fs::copy_options::overwrite_existing);
-    fs::copy_file(folder / "expected.safetensors", copy / "model.safetensors", fs::copy_options::overwrite_existing);
+    fs::copy_file(folder / "expected.safetensors", copy / "model.safetensors",
+                  fs::copy_options::overwrite_existing);
     return formats::Checkpoint::open(copy);
   }
 
@@ -58,16 +59,17 @@ struct Parity {
     engine::Session session(*model, backend, {static_cast<int64_t>(ids.size()), chunk, chunk});
     double difference = 0;
     double norm = 0;
-    session.append_visiting(std::span(ids).first(static_cast<size_t>(count)), [&](int64_t first, const Tensor& rows) {
-      for (int64_t r = 0; r < rows.dim(0); ++r) {
-        for (int64_t v = 0; v < rows.dim(1); ++v) {
-          const double want = logits.row<float>(first + r)[v];
-          const double got = rows.row<float>(r)[v];
-          difference += (got - want) * (got - want);
-          norm += want * want;
-        }
-      }
-    });
+    session.append_visiting(std::span(ids).first(static_cast<size_t>(count)),
+                            [&](int64_t first, const Tensor& rows) {
+                              for (int64_t r = 0; r < rows.dim(0); ++r) {
+                                for (int64_t v = 0; v < rows.dim(1); ++v) {
+                                  const double want = logits.row<float>(first + r)[v];
+                                  const double got = rows.row<float>(r)[v];
+                                  difference += (got - want) * (got - want);
+                                  norm += want * want;
+                                }
+                              }
+                            });
     return std::sqrt(difference / norm);
   }
 
@@ -78,7 +80,8 @@ struct Parity {
     request.prompt.assign(ids.begin(), ids.begin() + prompt);
     request.sampling.temperature = 0;
     request.max_tokens = expected.tensor("greedy").numel();
-    return engine::generate(session, *model, backend, request, [](const engine::SampledToken&) { return true; })
+    return engine::generate(session, *model, backend, request,
+                            [](const engine::SampledToken&) { return true; })
         .token_ids;
   }
 

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# run_sanitized.sh asan|tsan [ctest arguments]: builds a sanitizer preset and runs its tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly PRESET="${1:?asan or tsan}"
+shift
+JOBS="$(nproc)"
+RUN=()
+case "$PRESET" in
+  # Tests labelled no_sanitizer measure the process itself (its peak memory), which a sanitizer changes.
+  asan) SELECT=(-LE no_sanitizer) ;;
+  # Everything that starts a thread pool does so in seconds; "slow" tests repeat the same code with more data.
+  tsan)
+    SELECT=(-LE 'slow|no_sanitizer')
+    # The thread sanitizer of GCC 12 does not start where the kernel randomises addresses with many bits.
+    if setarch "$(uname -m)" -R true 2>/dev/null; then RUN=(setarch "$(uname -m)" -R); fi ;;
+  *) echo "run_sanitized.sh: unknown preset $PRESET" >&2; exit 1 ;;
+esac
+
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_stack_use_after_return=1:strict_string_checks=1}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}"
+
+cmake --preset "$PRESET" >/dev/null
+cmake --build --preset "$PRESET" -j "$JOBS"
+"${RUN[@]}" ctest --test-dir "build/$PRESET" --output-on-failure "${SELECT[@]}" "$@"
