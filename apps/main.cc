@@ -19,7 +19,11 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", MINIMAX_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(36);
+  minimax::apps::add_run_command(app);
+  minimax::apps::add_chat_command(app);
   minimax::apps::add_logits_command(app);
+  minimax::apps::add_tokenize_command(app);
+  minimax::apps::add_inspect_command(app);
   minimax::apps::add_bench_command(app);
   try {
     app.parse(argc, argv);

@@ -10,6 +10,12 @@
 #include "formats/checkpoint.h"
 
 namespace minimax::apps {
+namespace {
+
+// A load below this is over before a progress bar could be read.
+constexpr int64_t kSilentLoadBytes = int64_t{64} << 20U;
+
+}  // namespace
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("-m,--model", model, "Hugging Face model directory")->required();
@@ -89,7 +95,9 @@ ModelRuntime set_up_model(const ModelOptions& options) {
         "--load-format dummy --num-layers N to exercise a part",
         options.model, runtime.summary.weight_bytes, available);
   }
-  formats::TextProgress progress(std::cerr, isatty(STDERR_FILENO) != 0);
+  formats::TextProgress text(std::cerr, isatty(STDERR_FILENO) != 0);
+  formats::Progress silent;
+  formats::Progress& progress = runtime.summary.weight_bytes < kSilentLoadBytes ? silent : text;
   runtime.model = models::load_model(runtime.config, runtime.dtype, *runtime.weights, progress);
   return runtime;
 }

@@ -44,6 +44,13 @@ void check_tensors(const MiniMaxM1Config& config, const std::vector<TensorSlot>&
 
 }  // namespace
 
+void check_weights(const MiniMaxM1Config& config, const WeightSource& source) {
+  const TensorNaming naming = detect_naming(config, source);
+  MiniMaxM1Weights places;
+  check_tensors(config, tensor_slots(with_stored_shared_width(config, naming, source), naming, places),
+                source);
+}
+
 MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, WeightSource& source,
                               formats::Progress& progress) {
   const TensorNaming naming = detect_naming(config, source);

@@ -48,6 +48,9 @@ struct MiniMaxM1Weights {
   quant::Weight lm_head;  // [vocab, hidden]; the embedding when tied
 };
 
+// THROWS: Error that lists missing, unexpected and mis-shaped tensors of `source` together.
+void check_weights(const MiniMaxM1Config& config, const formats::WeightSource& source);
+
 // Binds every tensor of the model to `source`, which must outlive the weights, and brings it into memory;
 // `progress` counts the bytes. Linear weights, norms and the embedding may be BF16 or F32.
 // THROWS: Error that lists missing, unexpected and mis-shaped tensors together.

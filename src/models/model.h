@@ -83,6 +83,10 @@ std::unique_ptr<Model> plan_model(const nlohmann::json& config, DType activation
 // Sizes of the model, with the dtypes of `source` where it has the tensor (null: the released dtypes).
 ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source);
 
+// Compares names, shapes and dtypes of `source` with what the configuration needs, without loading.
+// THROWS: Error that lists missing, unexpected and mis-shaped tensors together.
+void check_weights(const nlohmann::json& config, const formats::WeightSource& source);
+
 // The configuration of the same model cut to its first `num_layers` layers.
 // THROWS: Error when it has fewer.
 nlohmann::json with_first_layers(const nlohmann::json& config, int64_t num_layers);

@@ -51,6 +51,10 @@ ModelSummary summarize_model(const nlohmann::json& config, const formats::Weight
   return summarize(MiniMaxM1Config::from_json(config), source);
 }
 
+void check_weights(const nlohmann::json& config, const formats::WeightSource& source) {
+  check_weights(MiniMaxM1Config::from_json(config), source);
+}
+
 std::unique_ptr<formats::WeightSource> make_dummy_weights(const nlohmann::json& config, uint64_t seed) {
   return dummy_weights(MiniMaxM1Config::from_json(config), seed);
 }

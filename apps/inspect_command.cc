@@ -1,0 +1,110 @@
+// minimax inspect: what a checkpoint is and what it needs, from its configuration and tensor headers alone.
+#include <iostream>
+
+#include "apps/commands.h"
+#include "apps/model_setup.h"
+#include "core/host_memory.h"
+#include "formats/checkpoint.h"
+
+namespace minimax::apps {
+namespace {
+
+struct InspectOptions {
+  std::string model;
+  bool json = false;
+};
+
+// The weights' headers where there are weights, else nothing: a configuration alone can be inspected too.
+std::unique_ptr<formats::Checkpoint> open_weights(const std::filesystem::path& directory) {
+  const bool single = std::filesystem::exists(directory / formats::kWeightsFile);
+  const bool sharded = std::filesystem::exists(directory / formats::kIndexFile);
+  if (!single && !sharded) return nullptr;
+  if (sharded && !single) {
+    // An index without a single shard beside it is a download that has not begun.
+    bool any = false;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+      any = any || entry.path().extension() == ".safetensors";
+    }
+    if (!any) return nullptr;
+  }
+  return std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(directory));
+}
+
+nlohmann::ordered_json to_json(const models::ModelSummary& s, bool has_weights) {
+  nlohmann::ordered_json components = nlohmann::ordered_json::object();
+  for (int c = 0; c < models::kNumComponents; ++c) {
+    const auto& size = s.components[static_cast<size_t>(c)];
+    if (size.parameters == 0) continue;
+    components[std::string(models::name(static_cast<models::Component>(c)))] = {
+        {"parameters", size.parameters}, {"bytes", size.bytes}};
+  }
+  const int64_t available = available_memory_bytes();
+  const int64_t room = available - s.weight_bytes - s.linear_state_bytes_per_sequence;
+  nlohmann::ordered_json result = {{"family", s.family},
+                                   {"architecture", s.architecture},
+                                   {"weights_present", has_weights},
+                                   {"num_layers", s.num_layers},
+                                   {"num_lightning_layers", s.num_lightning_layers},
+                                   {"num_full_attention_layers", s.num_full_layers},
+                                   {"max_position_embeddings", s.max_position_embeddings},
+                                   {"total_parameters", s.total_parameters},
+                                   {"active_parameters", s.active_parameters},
+                                   {"active_parameters_with_head", s.active_parameters_with_head},
+                                   {"weight_bytes", s.weight_bytes},
+                                   {"components", components},
+                                   {"kv_bytes_per_token", s.kv_bytes_per_token},
+                                   {"linear_state_bytes_per_sequence", s.linear_state_bytes_per_sequence},
+                                   {"available_memory_bytes", available},
+                                   {"fits", room >= 0}};
+  if (room >= 0 && s.kv_bytes_per_token > 0) {
+    result["context_tokens_that_fit"] = std::min(s.max_position_embeddings, room / s.kv_bytes_per_token);
+  }
+  return result;
+}
+
+void print_text(const models::ModelSummary& s, const nlohmann::ordered_json& j) {
+  fmt::print("{} ({}){}\n", s.family, s.architecture, j["weights_present"] ? "" : ", configuration only");
+  fmt::print("layers            {}: {} lightning attention, {} full attention\n", s.num_layers,
+             s.num_lightning_layers, s.num_full_layers);
+  fmt::print("parameters        {} ({:.1f}B), {} ({:.1f}B) active per token without embedding and head\n",
+             s.total_parameters, static_cast<double>(s.total_parameters) / 1e9, s.active_parameters,
+             static_cast<double>(s.active_parameters) / 1e9);
+  fmt::print("weights           {} bytes\n", s.weight_bytes);
+  for (const auto& [component, size] : j["components"].items()) {
+    fmt::print("  {:<20}{:>18} parameters {:>18} bytes\n", component, size["parameters"].get<int64_t>(),
+               size["bytes"].get<int64_t>());
+  }
+  fmt::print("KV cache          {} bytes per token in BF16\n", s.kv_bytes_per_token);
+  fmt::print("linear states     {} bytes per sequence\n", s.linear_state_bytes_per_sequence);
+  fmt::print("longest context   {} tokens\n", s.max_position_embeddings);
+  fmt::print(
+      "memory at hand    {} bytes: {}\n", j["available_memory_bytes"].get<int64_t>(),
+      j.contains("context_tokens_that_fit")
+          ? fmt::format("one sequence of up to {} tokens fits", j["context_tokens_that_fit"].get<int64_t>())
+          : (j["fits"].get<bool>() ? "it fits" : "the weights do not fit"));
+}
+
+void run_inspect(const InspectOptions& options) {
+  const nlohmann::json config = formats::read_config(options.model);
+  const auto weights = open_weights(options.model);
+  if (weights != nullptr) models::check_weights(config, *weights);
+  const models::ModelSummary summary = models::summarize_model(config, weights.get());
+  const nlohmann::ordered_json object = to_json(summary, weights != nullptr);
+  if (options.json) {
+    std::cout << object.dump() << "\n";
+  } else {
+    print_text(summary, object);
+  }
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App* command = app.add_subcommand("inspect", "Say what a checkpoint is and what it needs");
+  command->add_option("-m,--model", options->model, "Hugging Face model directory")->required();
+  command->add_flag("--json", options->json, "Print one JSON object");
+  command->callback([options] { run_inspect(*options); });
+}
+
+}  // namespace minimax::apps
