@@ -1,0 +1,217 @@
+// The executable as a user meets it: outputs, exit codes, one clear line for every damaged checkpoint.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "formats/checkpoint.h"
+#include "formats/safetensors.h"
+
+namespace minimax {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kSource = MINIMAX_SOURCE_DIR;
+
+struct Outcome {
+  int exit_code = -1;
+  std::string out;
+  std::string err;
+};
+
+// A folder of this test's own, gone afterwards.
+struct Folder {
+  fs::path path;
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "minimax_cli_XXXXXX").string();
+    path = mkdtemp(name.data());
+  }
+  ~Folder() { fs::remove_all(path); }
+};
+
+std::string read(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write(const fs::path& path, std::string_view text) {
+  std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
+}
+
+Outcome minimax(const std::string& arguments, const std::string& input = "") {
+  const Folder folder;
+  write(folder.path / "in", input);
+  const std::string command = fmt::format("{} {} <{}/in >{}/out 2>{}/err", MINIMAX_BINARY, arguments,
+                                          folder.path.string(), folder.path.string(), folder.path.string());
+  const int status = std::system(command.c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(folder.path / "out"), read(folder.path / "err")};
+}
+
+nlohmann::json last_line_json(const std::string& text) {
+  const size_t end = text.find_last_not_of('\n');
+  const size_t begin = text.rfind('\n', end);
+  return nlohmann::json::parse(text.substr(begin == std::string::npos ? 0 : begin + 1));
+}
+
+fs::path parity_model() { return kSource / "tests/models/parity/released_heads8"; }
+
+// A copy of a good checkpoint, to be damaged.
+void copy_model(const fs::path& to) {
+  for (const char* file : {"config.json", "model.safetensors"})
+    fs::copy_file(parity_model() / file, to / file);
+}
+
+// Exit code 2 and exactly one line that says all of `parts`.
+void expect_one_clear_line(const Outcome& outcome, std::initializer_list<std::string_view> parts) {
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.err;
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  EXPECT_EQ(outcome.err.rfind("minimax: error: ", 0), 0U) << outcome.err;
+  for (const std::string_view part : parts)
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+}
+
+std::string run_arguments(const fs::path& model) {
+  return fmt::format("run --model {} --token-ids 1,2,3 --max-tokens 4 --temperature 0 --ignore-eos --json",
+                     model.string());
+}
+
+TEST(Cli, RunPrintsOneJsonObjectWithTheTokenIds) {
+  const Outcome outcome = minimax(run_arguments(parity_model()) + " --dtype float32");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json result = last_line_json(outcome.out);
+  EXPECT_EQ(result.at("token_ids").size(), 4U);
+  EXPECT_EQ(result.at("finish_reason"), "length");
+  EXPECT_EQ(result.at("prompt_tokens"), 3);
+}
+
+TEST(Cli, LogitsWritesWhatTheOtherImplementationComputed) {
+  const Folder folder;
+  formats::Progress silent;
+  fs::create_directories(folder.path / "expected");
+  fs::copy_file(parity_model() / "config.json", folder.path / "expected/config.json");
+  fs::copy_file(parity_model() / "expected.safetensors", folder.path / "expected/model.safetensors");
+  formats::Checkpoint expected = formats::Checkpoint::open(folder.path / "expected");
+  const Tensor ids = expected.tensor("input_ids");
+  const std::vector<int32_t> tokens(ids.data<int32_t>(), ids.data<int32_t>() + ids.numel());
+  write(folder.path / "tokens.json", nlohmann::json(tokens).dump());
+
+  fs::create_directories(folder.path / "got");
+  fs::copy_file(parity_model() / "config.json", folder.path / "got/config.json");
+  const Outcome outcome = minimax(
+      fmt::format("logits --model {} --tokens-file {} --output {} --dtype float32", parity_model().string(),
+                  (folder.path / "tokens.json").string(), (folder.path / "got/model.safetensors").string()));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  formats::Checkpoint got = formats::Checkpoint::open(folder.path / "got");
+  const Tensor a = got.tensor("logits");
+  const Tensor b = expected.tensor("logits");
+  ASSERT_TRUE(std::ranges::equal(a.shape(), b.shape()));
+  for (int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(a.data<float>()[i], b.data<float>()[i], 1e-4) << i;
+}
+
+TEST(Cli, InspectCountsTheRealModelFromItsConfigurationAlone) {
+  const Outcome outcome =
+      minimax(fmt::format("inspect --json --model {}", (kSource / "tests/fixtures/minimax-m1").string()));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json result = last_line_json(outcome.out);
+  EXPECT_EQ(result.at("total_parameters"), 456089655296);
+  EXPECT_EQ(result.at("active_parameters"), 45944920064);
+  EXPECT_EQ(result.at("num_lightning_layers"), 70);
+  EXPECT_EQ(result.at("num_full_attention_layers"), 10);
+}
+
+TEST(Cli, DryRunPlansTheFullModelWithoutItsMemory) {
+  const Outcome outcome = minimax(fmt::format("run --dry-run --token-ids 1 --model {}",
+                                              (kSource / "tests/fixtures/minimax-m1").string()));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("912210767872 bytes"), std::string::npos) << outcome.out;
+}
+
+TEST(Cli, DummyWeightsRunAReducedRealConfiguration) {
+  const Folder folder;
+  nlohmann::json config = nlohmann::json::parse(read(kSource / "tests/fixtures/minimax-m1/config.json"));
+  config["vocab_size"] = 512;
+  config["num_local_experts"] = 2;
+  config["hidden_size"] = 256;
+  config["intermediate_size"] = 128;
+  write(folder.path / "config.json", config.dump());
+  const Outcome outcome = minimax(run_arguments(folder.path) + " --load-format dummy --num-layers 8");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(last_line_json(outcome.out).at("token_ids").size(), 4U);
+}
+
+TEST(Cli, AbsentFilesGiveOneClearLine) {
+  const Folder folder;
+  expect_one_clear_line(minimax(run_arguments(folder.path / "nowhere")), {"nowhere"});
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"config.json"});
+  copy_model(folder.path);
+  fs::remove(folder.path / "model.safetensors");
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"model.safetensors"});
+}
+
+TEST(Cli, TruncatedFilesGiveOneClearLine) {
+  const Folder folder;
+  copy_model(folder.path);
+  const fs::path weights = folder.path / "model.safetensors";
+  const auto size = static_cast<int64_t>(fs::file_size(weights));
+  for (const int64_t kept : {size - 1, size / 2, int64_t{100}, int64_t{8}, int64_t{3}, int64_t{0}}) {
+    fs::resize_file(weights, static_cast<uintmax_t>(kept));
+    expect_one_clear_line(minimax(run_arguments(folder.path)), {"model.safetensors"});
+  }
+  write(folder.path / "config.json", read(parity_model() / "config.json").substr(0, 50));
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"config.json"});
+}
+
+TEST(Cli, CorruptFilesGiveOneClearLine) {
+  const Folder folder;
+  copy_model(folder.path);
+  const fs::path weights = folder.path / "model.safetensors";
+  const std::string good = read(weights);
+  std::string bad = good;
+  bad[0] = '\xff';  // a header length beyond the file
+  bad[7] = '\x7f';
+  write(weights, bad);
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"model.safetensors"});
+  bad = good;
+  bad[8] = '[';
+  write(weights, bad);
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"model.safetensors"});
+  write(weights, good);
+  write(folder.path / "model.safetensors.index.json",
+        "{\"weight_map\": {\"a\": \"../outside.safetensors\"}}");
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"model.safetensors.index.json"});
+}
+
+TEST(Cli, MismatchedFilesNameEveryTensorInOneLine) {
+  const Folder folder;
+  copy_model(folder.path);
+  nlohmann::json config = nlohmann::json::parse(read(folder.path / "config.json"));
+  config["intermediate_size"] = 25;
+  config["num_local_experts"] = 5;
+  write(folder.path / "config.json", config.dump());
+  expect_one_clear_line(minimax(run_arguments(folder.path)),
+                        {"experts.4.w1.weight is missing", "[24, 48]", "[25, 48]"});
+  config["architectures"] = {"GPT2LMHeadModel"};
+  write(folder.path / "config.json", config.dump());
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"GPT2LMHeadModel"});
+}
+
+TEST(Cli, BadArgumentsAreExitCode2) {
+  EXPECT_EQ(minimax("").exit_code, 2);
+  EXPECT_EQ(minimax("run").exit_code, 2);
+  EXPECT_EQ(minimax("--help").exit_code, 0);
+  const std::string base = "run --model " + parity_model().string();
+  expect_one_clear_line(minimax(base + " --token-ids 1,x"), {"--token-ids"});
+  expect_one_clear_line(minimax(base + " --token-ids 1 --max-model-len 12q"), {"--max-model-len", "12q"});
+  expect_one_clear_line(minimax(base + " --token-ids 1 --temperature -1"), {"temperature"});
+  expect_one_clear_line(minimax(base + " --token-ids 9999"), {"9999"});
+  expect_one_clear_line(minimax(base + " --prompt hello"), {"chat template"});
+}
+
+}  // namespace
+}  // namespace minimax
