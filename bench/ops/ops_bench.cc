@@ -1,0 +1,288 @@
+// Every op of the CPU backend at the shapes of the M1-like model of docs/performance.md and of MiniMax-M1
+// itself.
+//
+// The floor of an op is the larger of bytes / read bandwidth and operations / multiply rate, both measured in
+// this process right before and after each benchmark; `share` is floor time over measured time. Operands
+// rotate through copies larger than the last-level cache, since in a model each layer's weights come from
+// memory.
+#include <benchmark/benchmark.h>
+
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <functional>
+#include <numeric>
+#include <random>
+
+#include "backends/cpu/cpu_backend.h"
+#include "core/host_memory.h"
+#include "ops/backend.h"
+
+namespace minimax::ops {
+namespace {
+
+constexpr int64_t kCacheBytes = int64_t{96} << 20U;  // rotate through at least this much
+
+// The backend, the probes and the memory of operands, shared by all benchmarks.
+struct Lab {
+  ThreadPool pool;
+  std::unique_ptr<Backend> backend = cpu::make_cpu_backend(pool);
+  HostMemory probe{int64_t{256} << 20U};
+  std::mt19937_64 rng{1};
+  std::deque<HostMemory> memory;
+
+  Lab() { std::fill_n(probe.data(), probe.size_bytes(), std::byte{1}); }
+
+  double bandwidth() { return cpu::measure_read_bandwidth(pool, probe.data(), probe.size_bytes()); }
+  double rate() { return cpu::measure_multiply_rate(pool); }
+
+  Tensor tensor(DType dtype, std::initializer_list<int64_t> shape, float scale = 1.0F) {
+    int64_t count = 1;
+    for (const int64_t n : shape) count *= n;
+    memory.emplace_back(std::max<int64_t>(1, count * size_of(dtype)));
+    Tensor t(memory.back().data(), dtype, shape);
+    for (int64_t i = 0; i < count; ++i) {
+      const float x = scale * (static_cast<float>(rng() >> 40U) * 0x1.0p-23F - 1.0F);
+      if (dtype == DType::kBF16) {
+        t.data<bf16>()[i] = to_bf16(x);
+      } else if (dtype == DType::kF32) {
+        t.data<float>()[i] = x;
+      }
+    }
+    return t;
+  }
+  quant::Weight weight(int64_t out, int64_t in) {
+    return quant::plain_weight(tensor(DType::kBF16, {out, in}, 2.0F / std::sqrt(static_cast<float>(in))));
+  }
+  Tensor ids(const std::vector<int32_t>& values) {
+    Tensor t = tensor(DType::kI32, {static_cast<int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), t.data<int32_t>());
+    return t;
+  }
+};
+
+Lab& lab() {
+  static Lab instance;
+  return instance;
+}
+
+// Times `door(context, args)` over args that `make(copy)` builds, one per copy.
+template <typename Op>
+void measure(benchmark::State& state, void (*door)(OpContext&, const Op&), const std::function<Op()>& make) {
+  Lab& l = lab();
+  const size_t mark = l.memory.size();
+  std::vector<Op> copies = {make()};
+  const Cost cost = copies.front().cost();
+  const auto wanted =
+      static_cast<size_t>(std::clamp<double>(static_cast<double>(kCacheBytes) / cost.bytes, 1, 64));
+  while (copies.size() < wanted) copies.push_back(make());
+
+  Arena plan;
+  OpContext planning{*l.backend, plan, nullptr};
+  door(planning, copies.front());
+  Arena arena(plan.peak_bytes());
+  OpContext context{*l.backend, arena, nullptr};
+  for (const Op& op : copies) door(context, op);
+
+  const double bandwidth_before = l.bandwidth();
+  const double rate_before = l.rate();
+  size_t next = 0;
+  const auto start = std::chrono::steady_clock::now();
+  for ([[maybe_unused]] auto _ : state) door(context, copies[next++ % copies.size()]);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
+                         static_cast<double>(state.iterations());
+  const double floor = std::max(cost.bytes / ((bandwidth_before + l.bandwidth()) / 2),
+                                cost.flops / ((rate_before + l.rate()) / 2));
+  state.counters["GB/s"] = cost.bytes / seconds / 1e9;
+  state.counters["GFLOP/s"] = cost.flops / seconds / 1e9;
+  state.counters["share"] = floor / seconds;
+  copies.clear();
+  while (l.memory.size() > mark) l.memory.pop_back();
+}
+
+struct ModelShape {
+  int64_t hidden, heads, kv_heads, head_dim, experts, top_k, intermediate;
+};
+constexpr ModelShape kM1Like = {1024, 16, 4, 64, 16, 2, 1536};
+constexpr ModelShape kM1 = {6144, 64, 8, 128, 4, 2, 9216};  // 4 of the 32 experts, to fit a small machine
+
+void bench_linear(benchmark::State& state, int64_t out, int64_t in) {
+  measure<Linear>(state, linear, [&state, out, in] {
+    return Linear{lab().tensor(DType::kF32, {state.range(0), in}), lab().weight(out, in), Activation::kNone,
+                  lab().tensor(DType::kBF16, {state.range(0), out}), Precision::kBF16};
+  });
+}
+
+void bench_moe(benchmark::State& state, const ModelShape& s) {
+  std::deque<std::vector<MlpWeights>> experts;
+  measure<Moe>(state, moe, [&] {
+    auto& set = experts.emplace_back();
+    for (int64_t e = 0; e < s.experts; ++e) {
+      set.push_back({lab().weight(s.intermediate, s.hidden), lab().weight(s.intermediate, s.hidden),
+                     lab().weight(s.hidden, s.intermediate)});
+    }
+    std::vector<int32_t> picks;
+    for (int64_t i = 0; i < state.range(0) * s.top_k; ++i)
+      picks.push_back(static_cast<int32_t>((i * 7 + i / s.top_k) % s.experts));
+    return Moe{lab().tensor(DType::kF32, {state.range(0), s.hidden}),
+               lab().ids(picks).reshape({state.range(0), s.top_k}),
+               lab().tensor(DType::kF32, {state.range(0), s.top_k}),
+               set,
+               lab().tensor(DType::kF32, {state.range(0), s.hidden}),
+               Precision::kBF16};
+  });
+}
+
+void bench_norm(benchmark::State& state, const ModelShape& s) {
+  measure<ResidualRmsNorm>(state, residual_rms_norm, [&] {
+    const Tensor x = lab().tensor(DType::kF32, {state.range(0), s.hidden});
+    return ResidualRmsNorm{x,
+                           lab().tensor(DType::kF32, {state.range(0), s.hidden}),
+                           1.0F,
+                           0.5F,
+                           lab().tensor(DType::kBF16, {s.hidden}),
+                           1e-5F,
+                           {},
+                           x};
+  });
+}
+
+void bench_gated_norm(benchmark::State& state, const ModelShape& s) {
+  measure<GatedRmsNorm>(state, gated_rms_norm, [&] {
+    const int64_t n = s.heads * s.head_dim;
+    const Tensor x = lab().tensor(DType::kBF16, {state.range(0), n});
+    return GatedRmsNorm{x, lab().tensor(DType::kBF16, {state.range(0), n}), lab().tensor(DType::kBF16, {n}),
+                        1e-6F, x};
+  });
+}
+
+void bench_embedding(benchmark::State& state, const ModelShape& s) {
+  measure<Embedding>(state, embedding, [&] {
+    std::vector<int32_t> ids(static_cast<size_t>(state.range(0)));
+    for (int32_t& id : ids) id = static_cast<int32_t>(lab().rng() % 4096);
+    return Embedding{lab().ids(ids), lab().tensor(DType::kBF16, {4096, s.hidden}),
+                     lab().tensor(DType::kF32, {state.range(0), s.hidden})};
+  });
+}
+
+void bench_router(benchmark::State& state, const ModelShape&) {
+  measure<RouteSoftmax>(state, route_softmax, [&] {
+    return RouteSoftmax{lab().tensor(DType::kF32, {state.range(0), 32}),
+                        lab().tensor(DType::kI32, {state.range(0), 2}),
+                        lab().tensor(DType::kF32, {state.range(0), 2})};
+  });
+}
+
+void bench_rope(benchmark::State& state, const ModelShape& s) {
+  measure<Rope>(state, rope, [&] {
+    std::vector<int32_t> positions(static_cast<size_t>(state.range(0)));
+    std::iota(positions.begin(), positions.end(), 0);
+    return Rope{lab().tensor(DType::kBF16, {state.range(0), s.heads, s.head_dim}), lab().ids(positions),
+                lab().tensor(DType::kF32, {s.head_dim / 4})};
+  });
+}
+
+// One sequence of range(0) query rows at the end of a context of range(1).
+void bench_attention(benchmark::State& state, const ModelShape& s) {
+  measure<PagedAttention>(state, paged_attention, [&] {
+    const int64_t rows = state.range(0);
+    const int64_t context = state.range(1);
+    const int64_t pages = (context + 15) / 16;
+    std::vector<int32_t> table(static_cast<size_t>(pages));
+    std::iota(table.begin(), table.end(), 0);
+    return PagedAttention{lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}),
+                          lab().tensor(DType::kBF16, {pages, 16, s.kv_heads, s.head_dim}),
+                          lab().tensor(DType::kBF16, {pages, 16, s.kv_heads, s.head_dim}),
+                          lab().ids(table).reshape({1, pages}),
+                          lab().ids({0, static_cast<int32_t>(rows)}),
+                          lab().ids({static_cast<int32_t>(context)}),
+                          0.125F,
+                          lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim})};
+  });
+}
+
+void bench_kv_write(benchmark::State& state, const ModelShape& s) {
+  measure<PagedKvWrite>(state, paged_kv_write, [&] {
+    const int64_t rows = state.range(0);
+    Tensor slots = lab().tensor(DType::kI64, {rows});
+    std::iota(slots.data<int64_t>(), slots.data<int64_t>() + rows, 0);
+    const Tensor k = lab().tensor(DType::kBF16, {rows, s.kv_heads, s.head_dim});
+    const int64_t pages = (rows + 15) / 16;
+    return PagedKvWrite{k, k, slots, lab().tensor(DType::kBF16, {pages, 16, s.kv_heads, s.head_dim}),
+                        lab().tensor(DType::kBF16, {pages, 16, s.kv_heads, s.head_dim})};
+  });
+}
+
+void bench_lightning_prefill(benchmark::State& state, const ModelShape& s) {
+  measure<LightningPrefill>(state, lightning_prefill, [&] {
+    const int64_t rows = state.range(0);
+    const auto heads = [&] { return lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}); };
+    Tensor decay = lab().tensor(DType::kF32, {s.heads});
+    std::fill_n(decay.data<float>(), s.heads, 0.1F);
+    return LightningPrefill{heads(),
+                            heads(),
+                            heads(),
+                            decay,
+                            lab().tensor(DType::kF32, {1, s.heads, s.head_dim, s.head_dim}),
+                            lab().ids({-1}),
+                            lab().ids({0}),
+                            lab().ids({0, static_cast<int32_t>(rows)}),
+                            heads()};
+  });
+}
+
+void bench_lightning_decode(benchmark::State& state, const ModelShape& s) {
+  measure<LightningDecode>(state, lightning_decode, [&] {
+    const int64_t rows = state.range(0);
+    const auto heads = [&] { return lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}); };
+    Tensor decay = lab().tensor(DType::kF32, {s.heads});
+    std::fill_n(decay.data<float>(), s.heads, 0.1F);
+    std::vector<int32_t> slots(static_cast<size_t>(rows));
+    std::iota(slots.begin(), slots.end(), 0);
+    return LightningDecode{heads(),
+                           heads(),
+                           heads(),
+                           decay,
+                           lab().tensor(DType::kF32, {rows, s.heads, s.head_dim, s.head_dim}),
+                           lab().ids(slots),
+                           lab().ids(slots),
+                           heads()};
+  });
+}
+
+void register_all(const std::string& model, const ModelShape& s) {
+  const auto add = [&](const std::string& op, auto function) {
+    return benchmark::RegisterBenchmark((model + "/" + op).c_str(), function)
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+  };
+  const int64_t qkv = 3 * s.heads * s.head_dim;
+  add("linear_qkv", [=](benchmark::State& st) { bench_linear(st, qkv, s.hidden); })
+      ->Arg(1)
+      ->Arg(8)
+      ->Arg(2048);
+  add("moe", [=](benchmark::State& st) { bench_moe(st, s); })->Arg(1)->Arg(8)->Arg(2048);
+  add("residual_rms_norm", [=](benchmark::State& st) { bench_norm(st, s); })->Arg(1)->Arg(2048);
+  add("gated_rms_norm", [=](benchmark::State& st) { bench_gated_norm(st, s); })->Arg(1)->Arg(2048);
+  add("embedding", [=](benchmark::State& st) { bench_embedding(st, s); })->Arg(2048);
+  add("route_softmax", [=](benchmark::State& st) { bench_router(st, s); })->Arg(2048);
+  add("rope", [=](benchmark::State& st) { bench_rope(st, s); })->Arg(2048);
+  add("paged_kv_write", [=](benchmark::State& st) { bench_kv_write(st, s); })->Arg(2048);
+  add("paged_attention", [=](benchmark::State& st) { bench_attention(st, s); })
+      ->Args({1, 2048})
+      ->Args({1, 32768})
+      ->Args({2048, 2048});
+  add("lightning_prefill", [=](benchmark::State& st) { bench_lightning_prefill(st, s); })->Arg(2048);
+  add("lightning_decode", [=](benchmark::State& st) { bench_lightning_decode(st, s); })->Arg(1)->Arg(32);
+}
+
+}  // namespace
+}  // namespace minimax::ops
+
+int main(int argc, char** argv) {
+  minimax::ops::register_all("m1_like", minimax::ops::kM1Like);
+  minimax::ops::register_all("m1", minimax::ops::kM1);
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
