@@ -126,6 +126,14 @@ const Value* Mapping::find(std::string_view key) const {
   return nullptr;
 }
 
+Value::Value(Sequence value) : data_(std::make_shared<const Sequence>(std::move(value))) {}
+Value::Value(Mapping value) : data_(std::make_shared<const Mapping>(std::move(value))) {}
+
+Value Value::list(std::vector<Value> items) { return Sequence(SequenceKind::kList, std::move(items)); }
+Value Value::tuple(std::vector<Value> items) { return Sequence(SequenceKind::kTuple, std::move(items)); }
+
+bool Value::is_sequence(SequenceKind kind) const { return is_sequence() && sequence().kind == kind; }
+
 Value Value::undefined(std::string message) {
   Value value;
   value.data_ = Undefined{std::make_shared<const std::string>(std::move(message))};

@@ -14,6 +14,8 @@ namespace minimax::jinja {
 
 class Value;
 class Object;
+class Mapping;
+struct Sequence;
 
 // A string with its number of characters, which indexing and slicing need.
 struct Text {
@@ -25,6 +27,69 @@ struct Text {
 };
 
 enum class SequenceKind : uint8_t { kList, kTuple, kRange, kKeys, kValues, kItems };
+
+struct None {};
+
+// The value of a missing name or attribute; `message` says what was missing.
+struct Undefined {
+  std::shared_ptr<const std::string> message;
+};
+
+class Value {
+ public:
+  Value() : data_(None{}) {}
+  Value(bool value) : data_(value) {}
+  Value(int64_t value) : data_(value) {}
+  Value(int value) : data_(int64_t{value}) {}
+  Value(double value) : data_(value) {}
+  Value(std::string value) : data_(std::make_shared<const Text>(std::move(value))) {}
+  Value(std::string_view value) : Value(std::string(value)) {}
+  Value(const char* value) : Value(std::string(value)) {}
+  Value(Sequence value);
+  Value(Mapping value);
+  Value(Object* value) : data_(value) {}
+  static Value undefined(std::string message);
+  static Value list(std::vector<Value> items);
+  static Value tuple(std::vector<Value> items);
+
+  bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }
+  bool is_none() const { return std::holds_alternative<None>(data_); }
+  bool is_bool() const { return std::holds_alternative<bool>(data_); }
+  bool is_int() const { return std::holds_alternative<int64_t>(data_); }
+  bool is_float() const { return std::holds_alternative<double>(data_); }
+  bool is_string() const { return std::holds_alternative<std::shared_ptr<const Text>>(data_); }
+  bool is_sequence() const { return std::holds_alternative<std::shared_ptr<const Sequence>>(data_); }
+  bool is_mapping() const { return std::holds_alternative<std::shared_ptr<const Mapping>>(data_); }
+  bool is_object() const { return std::holds_alternative<Object*>(data_); }
+  bool is_integral() const { return is_int() || is_bool(); }
+  bool is_number() const { return is_integral() || is_float(); }
+  bool is_sequence(SequenceKind kind) const;
+
+  // REQUIRES: the matching type.
+  int64_t integer() const { return is_bool() ? int64_t{std::get<bool>(data_)} : std::get<int64_t>(data_); }
+  bool boolean() const { return std::get<bool>(data_); }
+  double floating() const { return std::get<double>(data_); }
+  double number() const { return is_float() ? floating() : static_cast<double>(integer()); }
+  const Text& text() const { return *std::get<std::shared_ptr<const Text>>(data_); }
+  const std::string& string() const { return text().utf8; }
+  const Sequence& sequence() const { return *std::get<std::shared_ptr<const Sequence>>(data_); }
+  const Mapping& mapping() const { return *std::get<std::shared_ptr<const Mapping>>(data_); }
+  Object* object() const { return std::get<Object*>(data_); }
+  const std::string& undefined_message() const { return *std::get<Undefined>(data_).message; }
+
+  // Nesting depth: 0 for scalars and objects.
+  int depth() const;
+  // About the bytes this value takes when it is written out, shared parts counted as often as they occur:
+  // the cost of comparing, printing or copying it. At most kMaxValueWeight.
+  int64_t weight() const;
+  // Python's `is`: the same object, equal small scalars.
+  bool is_same(const Value& other) const;
+
+ private:
+  std::variant<None, Undefined, bool, int64_t, double, std::shared_ptr<const Text>,
+               std::shared_ptr<const Sequence>, std::shared_ptr<const Mapping>, Object*>
+      data_;
+};
 
 struct Sequence {
   Sequence(SequenceKind sequence_kind, std::vector<Value> values);
@@ -54,69 +119,6 @@ class Mapping {
   std::unordered_multimap<size_t, size_t> index_;  // hash -> position in entries_
   int depth_ = 1;
   int64_t weight_ = 16;
-};
-
-struct None {};
-
-// The value of a missing name or attribute; `message` says what was missing.
-struct Undefined {
-  std::shared_ptr<const std::string> message;
-};
-
-class Value {
- public:
-  Value() : data_(None{}) {}
-  Value(bool value) : data_(value) {}
-  Value(int64_t value) : data_(value) {}
-  Value(int value) : data_(int64_t{value}) {}
-  Value(double value) : data_(value) {}
-  Value(std::string value) : data_(std::make_shared<const Text>(std::move(value))) {}
-  Value(std::string_view value) : Value(std::string(value)) {}
-  Value(const char* value) : Value(std::string(value)) {}
-  Value(Sequence value) : data_(std::make_shared<const Sequence>(std::move(value))) {}
-  Value(Mapping value) : data_(std::make_shared<const Mapping>(std::move(value))) {}
-  Value(Object* value) : data_(value) {}
-  static Value undefined(std::string message);
-  static Value list(std::vector<Value> items) { return Sequence(SequenceKind::kList, std::move(items)); }
-  static Value tuple(std::vector<Value> items) { return Sequence(SequenceKind::kTuple, std::move(items)); }
-
-  bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }
-  bool is_none() const { return std::holds_alternative<None>(data_); }
-  bool is_bool() const { return std::holds_alternative<bool>(data_); }
-  bool is_int() const { return std::holds_alternative<int64_t>(data_); }
-  bool is_float() const { return std::holds_alternative<double>(data_); }
-  bool is_string() const { return std::holds_alternative<std::shared_ptr<const Text>>(data_); }
-  bool is_sequence() const { return std::holds_alternative<std::shared_ptr<const Sequence>>(data_); }
-  bool is_mapping() const { return std::holds_alternative<std::shared_ptr<const Mapping>>(data_); }
-  bool is_object() const { return std::holds_alternative<Object*>(data_); }
-  bool is_integral() const { return is_int() || is_bool(); }
-  bool is_number() const { return is_integral() || is_float(); }
-  bool is_sequence(SequenceKind kind) const { return is_sequence() && sequence().kind == kind; }
-
-  // REQUIRES: the matching type.
-  int64_t integer() const { return is_bool() ? int64_t{std::get<bool>(data_)} : std::get<int64_t>(data_); }
-  bool boolean() const { return std::get<bool>(data_); }
-  double floating() const { return std::get<double>(data_); }
-  double number() const { return is_float() ? floating() : static_cast<double>(integer()); }
-  const Text& text() const { return *std::get<std::shared_ptr<const Text>>(data_); }
-  const std::string& string() const { return text().utf8; }
-  const Sequence& sequence() const { return *std::get<std::shared_ptr<const Sequence>>(data_); }
-  const Mapping& mapping() const { return *std::get<std::shared_ptr<const Mapping>>(data_); }
-  Object* object() const { return std::get<Object*>(data_); }
-  const std::string& undefined_message() const { return *std::get<Undefined>(data_).message; }
-
-  // Nesting depth: 0 for scalars and objects.
-  int depth() const;
-  // About the bytes this value takes when it is written out, shared parts counted as often as they occur:
-  // the cost of comparing, printing or copying it. At most kMaxValueWeight.
-  int64_t weight() const;
-  // Python's `is`: the same object, equal small scalars.
-  bool is_same(const Value& other) const;
-
- private:
-  std::variant<None, Undefined, bool, int64_t, double, std::shared_ptr<const Text>,
-               std::shared_ptr<const Sequence>, std::shared_ptr<const Mapping>, Object*>
-      data_;
 };
 
 // Truth as Python defines it.

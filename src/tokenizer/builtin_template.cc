@@ -54,7 +54,7 @@ std::string_view builtin_m1_template() {
 {%- endset -%}
 {{ say('system tool_setting=tools', listing) }}
 {%- endif -%}
-{%- for message in messages[1:] if has_system else messages -%}
+{%- for message in (messages[1:] if has_system else messages) -%}
 {%- if message.role == 'user' -%}
 {{ say('user name=user', words(message.content)) }}
 {%- elif message.role == 'assistant' and message.tool_calls -%}
