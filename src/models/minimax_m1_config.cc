@@ -244,6 +244,7 @@ std::vector<float> decay_rates(const MiniMaxM1Config& config, int64_t layer) {
   double factor = 1.0 + 1e-5;
   if (config.num_layers > 1) factor -= static_cast<double>(layer) / (is_released ? last : last + 1e-5);
   std::vector<float> rates;
+  rates.reserve(slopes.size());
   for (const double slope : slopes) rates.push_back(static_cast<float>(slope * factor));
   return rates;
 }
