@@ -143,7 +143,7 @@ bool ExpressionParser::parse_compare_op(CompareOp* op) {
 ExprPtr ExpressionParser::parse_compare() {
   const int line = stream_.line();
   ExprPtr first = parse_sum();
-  CompareOp op;
+  CompareOp op{};
   if (!parse_compare_op(&op)) return first;
   ExprPtr expr = adopt(ExprKind::kCompare, line, std::move(first));
   do {

@@ -278,7 +278,7 @@ Value int_filter(Runtime& runtime, const Value& input, Args args) {
   const Parameters p("int", std::move(args), {"default", "base"});
   require_defined(input);
   runtime.meter().scan(input.weight());
-  const Value fallback = p.value_or(0, Value(0));
+  Value fallback = p.value_or(0, Value(0));
   if (input.is_integral()) return input.integer();
   if (input.is_float()) return std::isfinite(input.floating()) ? truncate_to_int(input.floating()) : fallback;
   if (!input.is_string()) return fallback;

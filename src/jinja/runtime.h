@@ -87,7 +87,10 @@ class Parameters {
   const Value& operator[](size_t i) const { return values_[i]; }
   // THROWS: Error when the argument is missing.
   const Value& required(size_t i) const;
-  Value value_or(size_t i, Value fallback) const { return has(i) ? values_[i] : std::move(fallback); }
+  Value value_or(size_t i, Value fallback) const {
+    if (has(i)) return values_[i];
+    return fallback;
+  }
   int64_t integer_or(size_t i, int64_t fallback) const;
   bool truth_or(size_t i, bool fallback) const { return has(i) ? truthy(values_[i]) : fallback; }
   bool is_none_or_absent(size_t i) const { return !has(i) || values_[i].is_none(); }

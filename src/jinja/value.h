@@ -38,6 +38,8 @@ struct Undefined {
 class Value {
  public:
   Value() : data_(None{}) {}
+  // Implicit: a Value is whatever was given.
+  // NOLINTBEGIN(google-explicit-constructor)
   Value(bool value) : data_(value) {}
   Value(int64_t value) : data_(value) {}
   Value(int value) : data_(int64_t{value}) {}
@@ -48,6 +50,7 @@ class Value {
   Value(Sequence value);
   Value(Mapping value);
   Value(Object* value) : data_(value) {}
+  // NOLINTEND(google-explicit-constructor)
   static Value undefined(std::string message);
   static Value list(std::vector<Value> items);
   static Value tuple(std::vector<Value> items);
