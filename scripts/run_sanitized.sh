@@ -10,9 +10,9 @@ RUN=()
 case "$PRESET" in
   # Tests labelled no_sanitizer measure the process itself (its peak memory), which a sanitizer changes.
   asan) SELECT=(-LE no_sanitizer) ;;
-  # Everything that starts a thread pool does so in seconds; "slow" tests repeat the same code with more data.
+  # Texts and templates use no thread and take minutes here; "slow" tests repeat the same code with more data.
   tsan)
-    SELECT=(-LE 'slow|no_sanitizer')
+    SELECT=(-LE 'slow|no_sanitizer|python' -E 'jinja|tokenizer')
     # The thread sanitizer of GCC 12 does not start where the kernel randomises addresses with many bits.
     if setarch "$(uname -m)" -R true 2>/dev/null; then RUN=(setarch "$(uname -m)" -R); fi ;;
   *) echo "run_sanitized.sh: unknown preset $PRESET" >&2; exit 1 ;;
