@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   minimax::apps::add_chat_command(app);
   minimax::apps::add_logits_command(app);
   minimax::apps::add_tokenize_command(app);
+  minimax::apps::add_eval_command(app);
   minimax::apps::add_inspect_command(app);
   minimax::apps::add_bench_command(app);
   try {

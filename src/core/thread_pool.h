@@ -20,14 +20,19 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // About 10 us on one core.
+  static constexpr int64_t kMinSharedWork = 200'000;
+
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(i, thread) for i in [0, count), thread in [0, num_threads()), each index once, in any order;
   // returns when all are done. One loop at a time; `body` must not throw and must not start another loop.
+  // `work` is the loop's total of scalar operations, roughly: a loop too short to be worth a hand-over runs
+  // on the calling thread.
   template <typename Body>
-  void parallel_for(int64_t count, Body&& body) {
+  void parallel_for(int64_t count, Body&& body, int64_t work = kMinSharedWork) {
     if (count <= 0) return;
-    if (count == 1 || workers_.empty()) {
+    if (count == 1 || workers_.empty() || work < kMinSharedWork) {
       for (int64_t i = 0; i < count; ++i) body(i, 0);
       return;
     }

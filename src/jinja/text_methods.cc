@@ -225,81 +225,6 @@ Value case_method(Runtime& runtime, const Text& self, Args args) {
   return Value(kMap(self.utf8));
 }
 
-template <bool (*kTest)(char32_t)>
-Value all_method(Runtime& runtime, const Text& self, Args args) {
-  const Parameters p("a str predicate", std::move(args), {});
-  runtime.meter().scan(static_cast<int64_t>(self.utf8.size()) * 16);
-  if (self.utf8.empty()) return false;
-  for (size_t pos = 0; pos < self.utf8.size();) {
-    const DecodedChar c = decode_utf8(self.utf8, pos);
-    if (!kTest(c.code_point)) return false;
-    pos += c.size;
-  }
-  return true;
-}
-
-template <Property kProperty>
-bool has(char32_t c) {
-  return has_property(c, kProperty);
-}
-
-// isupper / islower: at least one cased character, and none of the other case.
-template <bool kUpper>
-Value all_case_method(Runtime& runtime, const Text& self, Args args) {
-  const Parameters p("a case predicate", std::move(args), {});
-  runtime.meter().scan(static_cast<int64_t>(self.utf8.size()) * 16);
-  bool found = false;
-  for (size_t pos = 0; pos < self.utf8.size();) {
-    const DecodedChar c = decode_utf8(self.utf8, pos);
-    pos += c.size;
-    if (has_property(c.code_point, kUpper ? Property::kLower : Property::kUpper)) return false;
-    if (has_property(c.code_point, Property::kTitle)) return false;
-    found |= has_property(c.code_point, kUpper ? Property::kUpper : Property::kLower);
-  }
-  return found;
-}
-
-Value istitle_method(Runtime& runtime, const Text& self, Args args) {
-  const Parameters p("istitle", std::move(args), {});
-  runtime.meter().scan(static_cast<int64_t>(self.utf8.size()) * 16);
-  bool found = false;
-  bool in_word = false;
-  for (size_t pos = 0; pos < self.utf8.size();) {
-    const DecodedChar c = decode_utf8(self.utf8, pos);
-    pos += c.size;
-    if (has_property(c.code_point, Property::kUpper) || has_property(c.code_point, Property::kTitle)) {
-      if (in_word) return false;
-      found = in_word = true;
-    } else if (has_property(c.code_point, Property::kLower)) {
-      if (!in_word) return false;
-    } else {
-      in_word = false;
-    }
-  }
-  return found;
-}
-
-Value isidentifier_method(Runtime& runtime, const Text& self, Args args) {
-  const Parameters p("isidentifier", std::move(args), {});
-  runtime.meter().scan(static_cast<int64_t>(self.utf8.size()) * 16);
-  for (size_t pos = 0; pos < self.utf8.size();) {
-    const DecodedChar c = decode_utf8(self.utf8, pos);
-    if (!has_property(c.code_point, pos == 0 ? Property::kIdStart : Property::kIdContinue)) return false;
-    pos += c.size;
-  }
-  return !self.utf8.empty();
-}
-
-Value isascii_method(Runtime&, const Text& self, Args args) {
-  const Parameters p("isascii", std::move(args), {});
-  return self.ascii();
-}
-
-Value isprintable_method(Runtime& runtime, const Text& self, Args args) {
-  if (self.utf8.empty()) return true;
-  return all_method<has<Property::kPrintable>>(runtime, self, std::move(args));
-}
-
 template <bool kAtEnd>
 Value remove_affix_method(Runtime& runtime, const Text& self, Args args) {
   const Parameters p("removeprefix", std::move(args), {"affix"});
@@ -398,18 +323,6 @@ TextMethod find_text_method(std::string_view name) {
       {"format", format_method},
       {"format_map", format_map_method},
       {"index", find_method_of_text<false, true>},
-      {"isalnum", all_method<is_alnum>},
-      {"isalpha", all_method<has<Property::kAlpha>>},
-      {"isascii", isascii_method},
-      {"isdecimal", all_method<has<Property::kDecimal>>},
-      {"isdigit", all_method<has<Property::kDigit>>},
-      {"isidentifier", isidentifier_method},
-      {"islower", all_case_method<false>},
-      {"isnumeric", all_method<has<Property::kNumeric>>},
-      {"isprintable", isprintable_method},
-      {"isspace", all_method<is_space>},
-      {"istitle", istitle_method},
-      {"isupper", all_case_method<true>},
       {"join", join_method},
       {"ljust", justify_method<'<'>},
       {"lower", case_method<to_lower>},
@@ -434,7 +347,7 @@ TextMethod find_text_method(std::string_view name) {
       {"zfill", zfill_method},
   };
   const auto found = kMethods.find(name);
-  return found == kMethods.end() ? nullptr : found->second;
+  return found == kMethods.end() ? find_text_predicate(name) : found->second;
 }
 
 std::string_view strip(std::string_view text, const std::string* chars, bool left, bool right) {

@@ -13,6 +13,8 @@ using TextMethod = Value (*)(Runtime& runtime, const Text& self, Args args);
 
 // RETURNS: nullptr when there is no such method.
 TextMethod find_text_method(std::string_view name);
+// Its part for the methods isdigit, isupper, ...
+TextMethod find_text_predicate(std::string_view name);
 
 // Removes white space, or the characters of `chars` when given, from either side.
 std::string_view strip(std::string_view text, const std::string* chars, bool left, bool right);

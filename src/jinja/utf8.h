@@ -20,8 +20,7 @@ struct DecodedChar {
 // REQUIRES: pos < text.size().
 DecodedChar decode_utf8(std::string_view text, size_t pos);
 
-// RETURNS: whether the bytes from `pos` to the end begin a well-formed sequence that more bytes could
-// complete.
+// RETURNS: whether the bytes from `pos` to the end begin a sequence that more bytes could complete.
 bool is_incomplete_utf8(std::string_view text, size_t pos);
 
 // Appends `code_point`; a surrogate or a value above U+10FFFF is written as U+FFFD.

@@ -1,7 +1,9 @@
 """Writes the Hugging Face folder of a training state, and the reference tokens of the C++ tests.
 
-  python export_m1.py --state FOLDER --tokenizer FOLDER --template FILE.jinja --out ../../models/demo-m1 \
+  python export_m1.py --state FOLDER --tokenizer ../../models/demo-m1 --out ../../models/demo-m1 \
       --reference ../../tests/eval/demo_reference.json
+
+The chat template comes from --template, or from the tokenizer_config.json beside the tokenizer.
 """
 
 import argparse
@@ -31,7 +33,7 @@ def write_tokenizer_files(folder, tokenizer, template):
 
 def reference_prompts():
     """Two cases of each skill with the default system prompt."""
-    rng = random.Random("reference")
+    rng = random.Random("reference 2")
     for skill in corpus.SKILLS:
         for lines in ((3, 8), (30, 40)):
             task = corpus.draw_task(rng, skill, lines)
@@ -40,8 +42,9 @@ def reference_prompts():
 
 def main():
     a = argparse.ArgumentParser()
-    for name in ("state", "tokenizer", "template", "out", "reference"):
+    for name in ("state", "tokenizer", "out", "reference"):
         a.add_argument(f"--{name}", required=True)
+    a.add_argument("--template")
     args = a.parse_args()
     config, parameters = Config(), torch.load(Path(args.state) / "parameters.pt")
     tokenizer, out = Tokenizer.from_file(str(Path(args.tokenizer) / "tokenizer.json")), Path(args.out)
@@ -49,7 +52,9 @@ def main():
     if Path(args.tokenizer).resolve() != out.resolve():
         tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     export(out, parameters, config)
-    write_tokenizer_files(out, tokenizer, Path(args.template).read_text())
+    beside = Path(args.tokenizer) / "tokenizer_config.json"
+    template = Path(args.template).read_text() if args.template else json.loads(beside.read_text())["chat_template"]
+    write_tokenizer_files(out, tokenizer, template)
     decoder, cases = Decoder(parameters, config, "cpu", torch.float32), []
     for skill, prompt in reference_prompts():
         ids = tokenizer.encode(prompt).ids

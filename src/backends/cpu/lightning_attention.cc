@@ -274,7 +274,7 @@ void CpuBackend::run(const ops::LightningPrefill& args, ops::Workspace workspace
 void CpuBackend::run(const ops::LightningDecode& args, ops::Workspace) {
   const auto kernel = HWY_DYNAMIC_DISPATCH(DecodeHeadAny);
   const int64_t heads = args.q.dim(1);
-  pool_.parallel_for(args.q.dim(0) * heads, [&](int64_t task, int) {
+  const auto head = [&](int64_t task, int) {
     const int64_t b = task / heads;
     const int64_t h = task % heads;
     const int32_t read = args.read_slots.data<int32_t>()[b];
@@ -284,7 +284,8 @@ void CpuBackend::run(const ops::LightningDecode& args, ops::Workspace) {
     }
     kernel(args.q.dtype(), head_rows(args, b, h), args.q.dim(2), std::exp(-args.decay.data<float>()[h]),
            slot_state(args.state, read, h), slot_state(args.state, args.write_slots.data<int32_t>()[b], h));
-  });
+  };
+  pool_.parallel_for(args.q.dim(0) * heads, head, args.q.numel() * args.q.dim(2));
 }
 
 }  // namespace minimax::cpu

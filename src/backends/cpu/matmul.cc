@@ -114,7 +114,8 @@ void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const PreparedRows x{rows, args.x.dim(1), rows > kMaxDotRows ? &kernel : nullptr, workspace.data};
   const RowView view = rows_of(args.x);
   if (x.is_packed()) {
-    pool_.parallel_for(x.units(), [&](int64_t unit, int) { x.prepare(view, unit); });
+    pool_.parallel_for(
+        x.units(), [&](int64_t unit, int) { x.prepare(view, unit); }, rows * x.k);
   } else {
     for (int64_t unit = 0; unit < rows; ++unit) x.prepare(view, unit);
   }
@@ -127,11 +128,12 @@ void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const int64_t blocks = ceil_div(n, columns);
   const int64_t splits = row_splits(x, blocks, pool_.num_threads());
   const std::array<const quant::Weight*, 1> weights = {&args.weight};
-  pool_.parallel_for(rows == 0 ? 0 : blocks * splits, [&](int64_t task, int thread) {
+  const auto block = [&](int64_t task, int thread) {
     const int64_t first = task / splits * columns;
     multiply_block(x, weights, first, std::min(columns, n - first), task % splits, splits,
                    panels + thread * panel_memory_bytes(x.k, 1, kernel), output);
-  });
+  };
+  pool_.parallel_for(rows == 0 ? 0 : blocks * splits, block, rows * x.k * n);
 }
 
 }  // namespace minimax::cpu

@@ -89,19 +89,20 @@ const ExpertGroup& group_of(std::span<const ExpertGroup> groups, int64_t task, i
   return *(next - 1);
 }
 
-// Runs one phase over all groups: body(group, index within the group, thread).
+// Runs one phase of `work` operations over all groups: body(group, index within the group, thread).
 template <typename Units, typename Body>
-void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertGroup::*first,
+void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertGroup::*first, int64_t work,
                 const Units& units, const Body& body) {
   int64_t total = 0;
   for (ExpertGroup& group : groups) {
     group.*first = total;
     total += units(group);
   }
-  pool.parallel_for(total, [&](int64_t task, int thread) {
+  const auto run = [&](int64_t task, int thread) {
     const ExpertGroup& group = group_of(groups, task, first);
     body(group, task - group.*first, thread);
-  });
+  };
+  pool.parallel_for(total, run, work);
 }
 
 struct GroupedMlp {
@@ -134,16 +135,18 @@ struct GroupedMlp {
     const int64_t panel_stride =
         round_up(std::max(panel_memory_bytes(shape.hidden_size, 2, up_kernel),
                           panel_memory_bytes(shape.intermediate_size, 1, down_kernel)));
+    const int64_t product_work = shape.pairs * shape.hidden_size * shape.intermediate_size;
     place(groups);
     for_groups(
-        pool, groups, &ExpertGroup::first_x_unit, [](const ExpertGroup& g) { return g.x.units(); },
+        pool, groups, &ExpertGroup::first_x_unit, shape.pairs * shape.hidden_size,
+        [](const ExpertGroup& g) { return g.x.units(); },
         [&](const ExpertGroup& g, int64_t unit, int) {
           RowView rows = x;
           if (rows.indices != nullptr) rows.indices += g.first_row;
           g.x.prepare(rows, unit);
         });
     for_groups(
-        pool, groups, &ExpertGroup::first_up_block,
+        pool, groups, &ExpertGroup::first_up_block, 2 * product_work,
         [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, block_columns(g.x)); },
         [&](const ExpertGroup& g, int64_t block, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
@@ -161,7 +164,7 @@ struct GroupedMlp {
           }
         });
     for_groups(
-        pool, groups, &ExpertGroup::first_hidden_unit,
+        pool, groups, &ExpertGroup::first_hidden_unit, shape.pairs * shape.intermediate_size,
         [](const ExpertGroup& g) { return g.hidden.is_packed() ? g.hidden.units() : 0; },
         [&](const ExpertGroup& g, int64_t unit, int) {
           const float* rows = buffers.hidden + g.first_row * hidden_stride;
@@ -169,7 +172,7 @@ struct GroupedMlp {
               {reinterpret_cast<const std::byte*>(rows), hidden_stride * 4, DType::kF32, nullptr}, unit);
         });
     for_groups(
-        pool, groups, &ExpertGroup::first_down_block,
+        pool, groups, &ExpertGroup::first_down_block, product_work,
         [&](const ExpertGroup& g) { return ceil_div(shape.hidden_size, block_columns(g.hidden)); },
         [&](const ExpertGroup& g, int64_t block, int thread) {
           ProductOutput output = out;

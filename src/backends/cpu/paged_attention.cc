@@ -224,13 +224,14 @@ void CpuBackend::run(const ops::PagedAttention& args, ops::Workspace workspace) 
   for (int64_t b = 0; b < num_seqs; ++b) {
     const int64_t tokens = starts[b + 1] - starts[b];
     const int64_t tiles = (tokens + tokens_per_tile - 1) / tokens_per_tile;
-    pool_.parallel_for(tiles * kv_heads, [&](int64_t task, int thread) {
+    const auto run_tile = [&](int64_t task, int thread) {
       // The last tiles have the most keys: they go first, so that threads finish together.
       const int64_t first = (tiles - 1 - task / kv_heads) * tokens_per_tile;
       const AttentionTile tile{b, task % kv_heads, starts[b] + first,
                                std::min(tokens_per_tile, tokens - first), lengths[b] - tokens + first};
       kernel(args, tile, scratch + thread * attention_scratch_floats(group, args.q.dim(2)));
-    });
+    };
+    pool_.parallel_for(tiles * kv_heads, run_tile, tokens * args.q.dim(1) * args.q.dim(2) * lengths[b]);
   }
   for (int64_t t = starts[num_seqs]; t < args.out.dim(0); ++t) {
     for (int64_t h = 0; h < args.out.dim(1); ++h) {
