@@ -43,7 +43,7 @@ std::string read_text(const std::string& path) {
 
 nlohmann::ordered_json read_tools(const std::string& path) {
   if (path.empty()) return nullptr;
-  const auto tools = nlohmann::ordered_json::parse(read_text(path), nullptr, false);
+  auto tools = nlohmann::ordered_json::parse(read_text(path), nullptr, false);
   if (!tools.is_array()) fail("--tools {}: expected a JSON list of tools", path);
   return tools;
 }
