@@ -1,7 +1,6 @@
 #include "core/arena.h"
 
 #include <algorithm>
-#include <new>
 
 namespace minimax {
 namespace {
@@ -11,19 +10,11 @@ constexpr uintptr_t kPlanningBase = uintptr_t{1} << 20U << 36U;
 
 }  // namespace
 
-void Arena::Free::operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{kAlignment}); }
-
-Arena::Arena(int64_t capacity_bytes) : capacity_(capacity_bytes) {
-  try {
-    const auto size = static_cast<size_t>(std::max<int64_t>(capacity_bytes, kAlignment));
-    memory_.reset(static_cast<std::byte*>(::operator new (size, std::align_val_t{kAlignment})));
-  } catch (const std::bad_alloc&) {
-    fail("cannot allocate {} bytes for activations; lower the number of tokens per step", capacity_bytes);
-  }
-}
+Arena::Arena(int64_t capacity_bytes)
+    : memory_(std::max(capacity_bytes, kAlignment)), capacity_(capacity_bytes) {}
 
 std::byte* Arena::base() const {
-  return is_planning() ? reinterpret_cast<std::byte*>(kPlanningBase) : memory_.get();
+  return is_planning() ? reinterpret_cast<std::byte*>(kPlanningBase) : memory_.data();
 }
 
 std::byte* Arena::bytes(int64_t count) {

@@ -8,9 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <memory>
 #include <string_view>
 
+#include "core/host_memory.h"
 #include "core/tensor.h"
 
 namespace minimax {
@@ -29,7 +29,7 @@ class Arena {
   Arena(Arena&&) = default;
   Arena& operator=(Arena&&) = default;
 
-  bool is_planning() const { return memory_ == nullptr; }
+  bool is_planning() const { return memory_.data() == nullptr; }
   int64_t used_bytes() const { return used_; }
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }
@@ -54,12 +54,9 @@ class Arena {
   };
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
   std::byte* base() const;
 
-  std::unique_ptr<std::byte, Free> memory_;
+  HostMemory memory_;
   int64_t capacity_ = 0;
   int64_t used_ = 0;
   int64_t peak_ = 0;

@@ -8,6 +8,11 @@
 #include "core/error.h"
 
 namespace minimax {
+namespace {
+
+constexpr int64_t kHugePageBytes = int64_t{2} << 20U;
+
+}  // namespace
 
 HostMemory::HostMemory(int64_t bytes) : bytes_(bytes) {
   if (bytes <= 0) return;
@@ -15,8 +20,13 @@ HostMemory::HostMemory(int64_t bytes) : bytes_(bytes) {
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     bytes_ = 0;
-    fail("cannot reserve {} bytes of memory for the caches; lower --max-model-len", bytes);
+    fail(
+        "cannot reserve {} bytes of memory; use a shorter context, fewer layers or a machine with more "
+        "memory",
+        bytes);
   }
+  // Best effort: with 4 KiB pages this memory is read at about half the speed (docs/performance.md).
+  if (bytes >= kHugePageBytes) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
   data_ = static_cast<std::byte*>(data);
 }
 

@@ -1,4 +1,4 @@
-// HostMemory: zeroed pages that cost nothing until they are touched.
+// HostMemory: zeroed pages, huge ones where the system has them, that cost nothing until they are touched.
 //
 // Caches are sized for the longest context and used from the front, so their memory grows with use and never
 // moves.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <string_view>
 
 #include "core/error.h"
@@ -53,19 +52,12 @@ void fill(const Tensor& tensor, uint64_t seed) {
   for (int64_t i = 0; i < n; ++i) values[i] = from_float<T>(mean + deviation * generator.normal());
 }
 
-std::unique_ptr<std::byte[]> allocate(const TensorInfo& info) {
-  const auto bytes = static_cast<size_t>(info.size_bytes());
-  try {
-    return std::unique_ptr<std::byte[]>(new std::byte[bytes]);
-  } catch (const std::bad_alloc&) {
-    fail("dummy weights: no memory for tensor {} of {} bytes; use fewer layers", info.name, bytes);
-  }
-}
+int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
 DummyWeights::DummyWeights(std::vector<TensorInfo> tensors, uint64_t seed)
-    : tensors_(std::move(tensors)), memory_(tensors_.size()), seed_(seed) {
+    : tensors_(std::move(tensors)), is_filled_(tensors_.size()), seed_(seed) {
   for (const auto& info : tensors_) {
     MM_CHECK(info.dtype == DType::kF32 || info.dtype == DType::kBF16, "dummy weights: {} is {}", info.name,
              name(info.dtype));
@@ -73,14 +65,26 @@ DummyWeights::DummyWeights(std::vector<TensorInfo> tensors, uint64_t seed)
   std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
 }
 
+void DummyWeights::reserve() {
+  if (!offsets_.empty()) return;
+  int64_t total = 0;
+  for (const auto& info : tensors_) {
+    offsets_.push_back(total);
+    total += aligned(info.size_bytes());
+  }
+  memory_ = HostMemory(total);
+}
+
 Tensor DummyWeights::tensor(const TensorInfo& info) {
   const auto i = static_cast<size_t>(&info - tensors_.data());
   MM_CHECK(i < tensors_.size(), "dummy weights: {} is another source's tensor", info.name);
-  const bool is_new = memory_[i] == nullptr;
-  if (is_new) memory_[i] = allocate(info);
-  const Tensor tensor(memory_[i].get(), info.dtype, info.shape, info.name);
-  if (is_new && info.dtype == DType::kF32) fill<float>(tensor, seed_ ^ hash(info.name));
-  if (is_new && info.dtype == DType::kBF16) fill<bf16>(tensor, seed_ ^ hash(info.name));
+  reserve();
+  const Tensor tensor(memory_.data() + offsets_[i], info.dtype, info.shape, info.name);
+  if (!is_filled_[i]) {
+    is_filled_[i] = true;
+    if (info.dtype == DType::kF32) fill<float>(tensor, seed_ ^ hash(info.name));
+    if (info.dtype == DType::kBF16) fill<bf16>(tensor, seed_ ^ hash(info.name));
+  }
   return tensor;
 }
 

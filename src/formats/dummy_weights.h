@@ -1,13 +1,12 @@
 // Random weights of given shapes, to run a model whose checkpoint is not at hand.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/host_memory.h"
 #include "formats/weight_source.h"
 
 namespace minimax::formats {
@@ -26,8 +25,12 @@ class DummyWeights : public WeightSource {
   using WeightSource::tensor;
 
  private:
+  void reserve();
+
   std::vector<TensorInfo> tensors_;
-  std::vector<std::unique_ptr<std::byte[]>> memory_;  // [tensors], filled on demand
+  std::vector<int64_t> offsets_;  // [tensors] in memory_, once reserved
+  std::vector<bool> is_filled_;   // [tensors]
+  HostMemory memory_;
   uint64_t seed_;
 };
 

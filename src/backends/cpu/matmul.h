@@ -79,18 +79,19 @@ struct PreparedRows {
   int64_t k = 0;
   const PackedKernel* kernel = nullptr;  // null: F32 rows
   std::byte* memory = nullptr;
+  quant::WeightFormat weight_format = quant::WeightFormat::kBF16;  // decides the layout of F32 rows
 
   bool is_packed() const { return kernel != nullptr; }
   int64_t f32_stride() const { return f32_stride_of(k); }
-  static int64_t f32_stride_of(int64_t k) { return (k + 15) / 16 * 16; }
+  static int64_t f32_stride_of(int64_t k) { return (k + 31) / 32 * 32; }
   static int64_t bytes(int64_t rows, int64_t k, const PackedKernel& kernel);
   // Units of preparation, each independent: tiles, or rows.
   int64_t units() const { return is_packed() ? (rows + kernel->mr - 1) / kernel->mr : rows; }
   void prepare(const RowView& x, int64_t unit) const;
 };
 
-// Columns one task of a product computes.
-int64_t block_columns(const PreparedRows& x);
+// Columns one task of a product of `n` columns computes.
+int64_t block_columns(const PreparedRows& x, int64_t n, int num_threads);
 // Row tiles are split over `row_splits` tasks when there are too few column blocks for all threads.
 int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads);
 // Per-thread memory for packed panels.

@@ -11,7 +11,6 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h:
 #include "backends/cpu/simd-inl.h"
-#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -27,72 +26,82 @@ constexpr int kMr = 6;
 
 int64_t PanelColumns() { return 2 * LanesF32(); }
 
+// A vector of BF16 pairs holds its even elements in the low halves and its odd ones in the high halves of
+// 32-bit lanes: a shift and a mask unpack both exactly, at half the instructions of widening. Rows of x are
+// laid out to match (`DotLayout`).
+struct Pair {
+  VF even;
+  VF odd;
+};
+
+HWY_INLINE Pair UnpackPair(const bf16* p) {
+  const DF d;
+  const hn::RebindToUnsigned<DF> du;
+  const auto bits = hn::LoadU(du, reinterpret_cast<const uint32_t*>(p));
+  return {hn::BitCast(d, hn::ShiftLeft<16>(bits)), hn::BitCast(d, hn::And(bits, hn::Set(du, 0xffff0000U)))};
+}
+HWY_INLINE Pair UnpackPair(const float* p) { return {LoadF32(p), LoadF32(p + LanesF32())}; }
+
+// Where the second vector of a pair stands in x: BF16 weights meet x as [even elements | odd elements], F32
+// weights in order.
+template <typename TW>
+HWY_INLINE Pair LoadX(const float* x, int64_t i, int64_t half) {
+  if constexpr (sizeof(TW) == sizeof(bf16)) return {LoadF32(x + i / 2), LoadF32(x + half + i / 2)};
+  return {LoadF32(x + i), LoadF32(x + i + LanesF32())};
+}
+
 // out[m] = x[m] . w over k elements, for kColumns consecutive rows of W and kRows rows of x.
 template <int kRows, int kColumns, typename TW>
 HWY_INLINE void DotColumns(const float* HWY_RESTRICT x, int64_t x_stride, const TW* HWY_RESTRICT w,
                            int64_t w_stride, int64_t k, float* out, int64_t out_stride) {
-  const int64_t lanes = LanesF32();
-  VF sums[kRows][kColumns];
-  for (auto& row : sums) {
-    for (VF& sum : row) sum = hn::Zero(DF());
+  // Even and odd parts have sums of their own where there are registers for it: more independent chains.
+  constexpr int kParts = kRows * kColumns <= 4 ? 2 : 1;
+  const int64_t step = 2 * LanesF32();
+  const int64_t half = x_stride / 2;
+  VF sums[kParts][kRows][kColumns];
+  for (auto& part : sums) {
+    for (auto& row : part) {
+      for (VF& sum : row) sum = hn::Zero(DF());
+    }
   }
-  int64_t i = 0;
-  for (; i + lanes <= k; i += lanes) {
-    VF columns[kColumns];
-    HWY_UNROLL(12)
-    for (int c = 0; c < kColumns; ++c) columns[c] = LoadF32(w + c * w_stride + i);
-    HWY_UNROLL(12)
+  const auto accumulate = [&](const TW* columns, int64_t stride, int64_t i) HWY_ATTR {
+    Pair pairs[kColumns];
+    HWY_UNROLL(2)
+    for (int c = 0; c < kColumns; ++c) pairs[c] = UnpackPair(columns + c * stride);
+    HWY_UNROLL(8)
     for (int r = 0; r < kRows; ++r) {
-      const VF row = LoadF32(x + r * x_stride + i);
-      HWY_UNROLL(12)
-      for (int c = 0; c < kColumns; ++c) sums[r][c] = hn::MulAdd(row, columns[c], sums[r][c]);
+      const Pair row = LoadX<TW>(x + r * x_stride, i, half);
+      HWY_UNROLL(2)
+      for (int c = 0; c < kColumns; ++c) {
+        sums[0][r][c] = hn::MulAdd(row.even, pairs[c].even, sums[0][r][c]);
+        sums[kParts - 1][r][c] = hn::MulAdd(row.odd, pairs[c].odd, sums[kParts - 1][r][c]);
+      }
     }
-  }
+  };
+  int64_t i = 0;
+  for (; i + step <= k; i += step) accumulate(w + i, w_stride, i);
   if (const int64_t rest = k - i; rest > 0) {
+    constexpr int64_t kTail = 2 * HWY_MAX_BYTES / sizeof(float);
+    HWY_ALIGN TW tail[kColumns * kTail] = {};
     for (int c = 0; c < kColumns; ++c) {
-      const VF column = LoadTail(w + c * w_stride + i, rest);
-      for (int r = 0; r < kRows; ++r)
-        sums[r][c] = hn::MulAdd(LoadF32(x + r * x_stride + i), column, sums[r][c]);
+      std::memcpy(tail + c * kTail, w + c * w_stride + i, static_cast<size_t>(rest) * sizeof(TW));
     }
+    accumulate(tail, kTail, i);
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int c = 0; c < kColumns; ++c) out[r * out_stride + c] = SumOfLanes(sums[r][c]);
-  }
-}
-
-// One row of x: the weight is read in memory order, as the prefetchers like it, with explicit prefetches that
-// run ahead across the ends of rows.
-template <typename TW>
-HWY_INLINE float DotColumn(const float* HWY_RESTRICT x, const TW* HWY_RESTRICT w, int64_t k) {
-  constexpr int64_t kAheadBytes = 4096;
-  const int64_t lanes = LanesF32();
-  VF sums[4];
-  for (VF& sum : sums) sum = hn::Zero(DF());
-  int64_t i = 0;
-  for (; i + 4 * lanes <= k; i += 4 * lanes) {
-    for (int64_t offset = 0; offset < 4 * lanes * static_cast<int64_t>(sizeof(TW)); offset += 64) {
-      hwy::Prefetch(reinterpret_cast<const std::byte*>(w + i) + kAheadBytes + offset);
-    }
-    HWY_UNROLL(4)
-    for (int u = 0; u < 4; ++u) {
-      sums[u] = hn::MulAdd(LoadF32(x + i + u * lanes), LoadF32(w + i + u * lanes), sums[u]);
+    for (int c = 0; c < kColumns; ++c) {
+      const VF sum = kParts == 2 ? hn::Add(sums[0][r][c], sums[kParts - 1][r][c]) : sums[0][r][c];
+      out[r * out_stride + c] = SumOfLanes(sum);
     }
   }
-  for (; i + lanes <= k; i += lanes) sums[0] = hn::MulAdd(LoadF32(x + i), LoadF32(w + i), sums[0]);
-  if (const int64_t rest = k - i; rest > 0) {
-    sums[1] = hn::MulAdd(LoadF32(x + i), LoadTail(w + i, rest), sums[1]);
-  }
-  return SumOfLanes(hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3])));
 }
 
 template <int kRows, typename TW>
 void DotRows(const float* x, int64_t x_stride, const TW* w, int64_t w_stride, int64_t k, int64_t columns,
              float* out, int64_t out_stride) {
-  if constexpr (kRows == 1) {
-    for (int64_t c = 0; c < columns; ++c) out[c] = DotColumn(x, w + c * w_stride, k);
-    return;
-  }
-  constexpr int kColumns = 2;
+  // One row of x: the weight is read strictly in memory order, which the hardware's prefetchers like best;
+  // software prefetches only cost. More rows: two columns share the loads of x.
+  constexpr int kColumns = kRows == 1 ? 1 : 2;
   int64_t c = 0;
   for (; c + kColumns <= columns; c += kColumns) {
     DotColumns<kRows, kColumns>(x, x_stride, w + c * w_stride, w_stride, k, out + c, out_stride);
@@ -138,14 +147,43 @@ void DotProducts(const float* x, int64_t x_stride, int64_t rows, const quant::We
   }
 }
 
-void UnpackRow(const void* row, DType dtype, int64_t k, float* out, int64_t padded) {
-  if (dtype == DType::kBF16) {
-    const auto* x = static_cast<const bf16*>(row);
-    ForVectors(k, [&](auto load, auto store) HWY_ATTR { store(load(x), out); });
-  } else {
-    std::memcpy(out, row, static_cast<size_t>(k) * sizeof(float));
+// out = [even elements | odd elements], each part padded / 2 long.
+template <typename T>
+void SplitPairs(const T* row, int64_t k, float* out, int64_t padded) {
+  const int64_t half = padded / 2;
+  const int64_t lanes = LanesF32();
+  int64_t i = 0;
+  for (; i + 2 * lanes <= k; i += 2 * lanes) {
+    Pair pair;
+    if constexpr (sizeof(T) == sizeof(bf16)) {
+      pair = UnpackPair(row + i);
+    } else {
+      hn::LoadInterleaved2(DF(), row + i, pair.even, pair.odd);
+    }
+    hn::StoreU(pair.even, DF(), out + i / 2);
+    hn::StoreU(pair.odd, DF(), out + half + i / 2);
   }
-  std::fill(out + k, out + padded, 0.0F);
+  std::fill(out + i / 2, out + half, 0.0F);
+  std::fill(out + half + i / 2, out + padded, 0.0F);
+  for (; i < k; ++i) out[i / 2 + (i % 2) * half] = to_float(row[i]);
+}
+
+void UnpackRow(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded) {
+  if (!split_pairs) {
+    if (dtype == DType::kBF16) {
+      const auto* x = static_cast<const bf16*>(row);
+      ForVectors(k, [&](auto load, auto store) HWY_ATTR { store(load(x), out); });
+    } else {
+      std::memcpy(out, row, static_cast<size_t>(k) * sizeof(float));
+    }
+    std::fill(out + k, out + padded, 0.0F);
+    return;
+  }
+  if (dtype == DType::kBF16) {
+    SplitPairs(static_cast<const bf16*>(row), k, out, padded);
+  } else {
+    SplitPairs(static_cast<const float*>(row), k, out, padded);
+  }
 }
 
 // Interleaves `count` rows into columns of `width`: out[i * width + r] = row r [i].
@@ -327,8 +365,8 @@ void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::W
   HWY_DYNAMIC_DISPATCH(DotProducts)(x, x_stride, rows, weight, first, columns, out, out_stride);
 }
 
-void unpack_row(const void* row, DType dtype, int64_t k, float* out, int64_t padded) {
-  HWY_DYNAMIC_DISPATCH(UnpackRow)(row, dtype, k, out, padded);
+void unpack_row(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded) {
+  HWY_DYNAMIC_DISPATCH(UnpackRow)(row, dtype, k, split_pairs, out, padded);
 }
 
 void store_block(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t columns,

@@ -7,12 +7,14 @@ namespace minimax::cpu {
 
 const char* simd_target_name();
 
-// out[r * out_stride + c] = x row r . weight row (first + c); x padded with zeros to a multiple of 16.
+// out[r * out_stride + c] = x row r . weight row (first + c); rows of x as unpack_row lays them out, split
+// into pairs for BF16 weights.
 void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
                   int64_t columns, float* out, int64_t out_stride);
 
-// out[0, k) = row as F32, out[k, padded) = 0.
-void unpack_row(const void* row, DType dtype, int64_t k, float* out, int64_t padded);
+// The row as F32, padded with zeros; with `split_pairs` the even elements first, the odd ones from padded / 2
+// on.
+void unpack_row(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded);
 
 // Activation, rounding and store of a [rows, columns] block of results; `up` is read only when output.gated.
 void store_block(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t columns,

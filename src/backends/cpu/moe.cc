@@ -63,8 +63,8 @@ int64_t prepared_bytes(const Shape& shape, int64_t k, const PackedKernel& kernel
 struct Buffers {
   ExpertGroup* groups;
   std::byte* x;
-  float* hidden;  // [pairs, f32_stride(intermediate)]
-  std::byte* packed_hidden;
+  float* hidden;  // [pairs, intermediate_size]
+  std::byte* prepared_hidden;
   std::byte* panels;
 
   static Buffers carve(Carver& carver, const Shape& shape, const PackedKernel& up, const PackedKernel& down,
@@ -74,8 +74,8 @@ struct Buffers {
     Buffers buffers{};
     buffers.groups = carver.take<ExpertGroup>(shape.max_groups);
     buffers.x = carver.take<std::byte>(prepared_bytes(shape, shape.hidden_size, up));
-    buffers.hidden = carver.take<float>(shape.pairs * PreparedRows::f32_stride_of(shape.intermediate_size));
-    buffers.packed_hidden = carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, down));
+    buffers.hidden = carver.take<float>(shape.pairs * shape.intermediate_size);
+    buffers.prepared_hidden = carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, down));
     buffers.panels = carver.take<std::byte>(num_threads * round_up(panel));
     return buffers;
   }
@@ -115,23 +115,22 @@ struct GroupedMlp {
 
   // Assigns memory to groups whose weights, first_row and rows are set.
   void place(std::span<ExpertGroup> groups) const {
-    const int64_t stride = PreparedRows::f32_stride_of(shape.intermediate_size);
     int64_t x_offset = 0;
     int64_t hidden_offset = 0;
     for (ExpertGroup& group : groups) {
       const bool packed = group.rows > kMaxDotRows;
-      group.x = {group.rows, shape.hidden_size, packed ? &up_kernel : nullptr, buffers.x + x_offset};
+      group.x = {group.rows, shape.hidden_size, packed ? &up_kernel : nullptr, buffers.x + x_offset,
+                 group.weights->w1.format};
       x_offset += PreparedRows::bytes(group.rows, shape.hidden_size, up_kernel);
-      auto* rows = reinterpret_cast<std::byte*>(buffers.hidden + group.first_row * stride);
       group.hidden = {group.rows, shape.intermediate_size, packed ? &down_kernel : nullptr,
-                      packed ? buffers.packed_hidden + hidden_offset : rows};
-      if (packed) hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, down_kernel);
+                      buffers.prepared_hidden + hidden_offset, group.weights->w2.format};
+      hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, down_kernel);
     }
   }
 
   // out[sorted row] = ffn(x[sorted row]).
   void run(std::span<ExpertGroup> groups, const ProductOutput& out) const {
-    const int64_t hidden_stride = PreparedRows::f32_stride_of(shape.intermediate_size);
+    const int64_t hidden_stride = shape.intermediate_size;
     const int64_t panel_stride =
         round_up(std::max(panel_memory_bytes(shape.hidden_size, 2, up_kernel),
                           panel_memory_bytes(shape.intermediate_size, 1, down_kernel)));
@@ -147,25 +146,23 @@ struct GroupedMlp {
         });
     for_groups(
         pool, groups, &ExpertGroup::first_up_block, 2 * product_work,
-        [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, block_columns(g.x)); },
+        [&](const ExpertGroup& g) {
+          return ceil_div(shape.intermediate_size,
+                          block_columns(g.x, shape.intermediate_size, pool.num_threads()));
+        },
         [&](const ExpertGroup& g, int64_t block, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
           const ProductOutput output{reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32,
                                      false, true};
           const std::array<const quant::Weight*, 2> weights = {&g.weights->w1, &g.weights->w3};
-          const int64_t first = block * block_columns(g.x);
-          const int64_t columns = std::min(block_columns(g.x), shape.intermediate_size - first);
+          const int64_t first = block * block_columns(g.x, shape.intermediate_size, pool.num_threads());
+          const int64_t columns = std::min(block_columns(g.x, shape.intermediate_size, pool.num_threads()),
+                                           shape.intermediate_size - first);
           multiply_block(g.x, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride, output);
-          if (first + columns == shape.intermediate_size) {
-            for (int64_t r = 0; r < g.rows; ++r) {
-              std::fill(rows + r * hidden_stride + shape.intermediate_size, rows + (r + 1) * hidden_stride,
-                        0.0F);
-            }
-          }
         });
     for_groups(
         pool, groups, &ExpertGroup::first_hidden_unit, shape.pairs * shape.intermediate_size,
-        [](const ExpertGroup& g) { return g.hidden.is_packed() ? g.hidden.units() : 0; },
+        [](const ExpertGroup& g) { return g.hidden.units(); },
         [&](const ExpertGroup& g, int64_t unit, int) {
           const float* rows = buffers.hidden + g.first_row * hidden_stride;
           g.hidden.prepare(
@@ -173,13 +170,16 @@ struct GroupedMlp {
         });
     for_groups(
         pool, groups, &ExpertGroup::first_down_block, product_work,
-        [&](const ExpertGroup& g) { return ceil_div(shape.hidden_size, block_columns(g.hidden)); },
+        [&](const ExpertGroup& g) {
+          return ceil_div(shape.hidden_size, block_columns(g.hidden, shape.hidden_size, pool.num_threads()));
+        },
         [&](const ExpertGroup& g, int64_t block, int thread) {
           ProductOutput output = out;
           output.data += g.first_row * out.stride_bytes;
           const std::array<const quant::Weight*, 1> weights = {&g.weights->w2};
-          const int64_t first = block * block_columns(g.hidden);
-          const int64_t columns = std::min(block_columns(g.hidden), shape.hidden_size - first);
+          const int64_t first = block * block_columns(g.hidden, shape.hidden_size, pool.num_threads());
+          const int64_t columns = std::min(block_columns(g.hidden, shape.hidden_size, pool.num_threads()),
+                                           shape.hidden_size - first);
           multiply_block(g.hidden, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride,
                          output);
         });
