@@ -1,7 +1,7 @@
 # Thin names for the commands one types most; everything they do is in CMake, ctest and scripts/.
 
 JOBS ?= $(shell nproc)
-PROMPT ?= What is 17 + 25?
+PROMPT ?= What is 47 * 36?
 FUZZ_SECONDS ?= 60
 MINIMAX := build/release/bin/minimax
 CLANG_FORMAT ?= clang-format
@@ -19,7 +19,7 @@ help:  ## list the targets
 	  awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 run: build  ## install what is missing, build, and let the bundled demo model answer (PROMPT="...")
-	$(MINIMAX) run --model models/demo-m1 --prompt "$(PROMPT)"
+	$(MINIMAX) run --model models/demo-m1 --temperature 0 --prompt "$(PROMPT)"
 
 build: deps  ## leave the executable at build/release/bin/minimax
 	cmake --preset release >/dev/null
