@@ -107,9 +107,7 @@ class Chat {
   Chat(const ChatOptions& options, const TextModel& text)
       : options_(options),
         text_(text),
-        session_(
-            *text.runtime.model, *text.runtime.backend,
-            {text.runtime.context_length(options.model, text.runtime.model->max_position_embeddings())}) {
+        session_(*text.runtime.model, *text.runtime.backend, text.runtime.longest_session(options.model)) {
     if (!options.system.empty()) messages_.push_back({{"role", "system"}, {"content", options.system}});
   }
 
@@ -167,9 +165,7 @@ void run_chat(const ChatOptions& options) {
   const TextModel text = set_up_text_model(options.model);
   text.required_tokenizer();
   if (text.runtime.planned) {
-    std::cout << describe_plan(
-        text.runtime,
-        {text.runtime.context_length(options.model, text.runtime.model->max_position_embeddings())});
+    std::cout << describe_plan(text.runtime, text.runtime.longest_session(options.model));
     return;
   }
   Chat chat(options, text);

@@ -22,9 +22,7 @@ class Evaluation {
   Evaluation(const EvalOptions& options, const TextModel& text)
       : options_(options),
         text_(text),
-        session_(
-            *text.runtime.model, *text.runtime.backend,
-            {text.runtime.context_length(options.model, text.runtime.model->max_position_embeddings())}) {}
+        session_(*text.runtime.model, *text.runtime.backend, text.runtime.longest_session(options.model)) {}
 
   // RETURNS: right answers among options.cases.
   int64_t run(const std::string& skill) {
@@ -64,9 +62,7 @@ void run_eval(const EvalOptions& options) {
   const TextModel text = set_up_text_model(options.model);
   text.required_tokenizer();
   if (text.runtime.planned) {
-    std::cout << describe_plan(
-        text.runtime,
-        {text.runtime.context_length(options.model, text.runtime.model->max_position_embeddings())});
+    std::cout << describe_plan(text.runtime, text.runtime.longest_session(options.model));
     return;
   }
   Evaluation evaluation(options, text);

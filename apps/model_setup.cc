@@ -110,6 +110,10 @@ int64_t ModelRuntime::context_length(const ModelOptions& options, int64_t wanted
   return std::min(given.value_or(wanted), limit);
 }
 
+engine::SessionOptions ModelRuntime::longest_session(const ModelOptions& options) const {
+  return {context_length(options, model->max_position_embeddings())};
+}
+
 std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOptions& session) {
   const engine::MemoryPlan plan = engine::Session::plan(*runtime.model, *runtime.backend, session);
   const int64_t total = runtime.summary.weight_bytes + plan.total_bytes();

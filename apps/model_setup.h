@@ -47,6 +47,8 @@ struct ModelRuntime {
 
   // The context a session gets: --max-model-len, else `wanted`, within what the model takes.
   int64_t context_length(const ModelOptions& options, int64_t wanted) const;
+  // A session as long as the model and --max-model-len allow. Its caches grow with use.
+  engine::SessionOptions longest_session(const ModelOptions& options) const;
 };
 
 // config.json alone, its layers cut to options.num_layers when that is set.

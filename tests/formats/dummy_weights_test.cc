@@ -54,8 +54,7 @@ TEST(DummyWeights, DependOnSeedAndNameOnly) {
 
 TEST(DummyWeights, ReportLackOfMemory) {
   DummyWeights source({{"huge", DType::kF32, {int64_t{1} << 30, int64_t{1} << 27}, ""}}, 1);
-  testing::expect_error([&] { source.tensor("huge"); },
-                        "cannot reserve 576460752303423488 bytes");
+  testing::expect_error([&] { source.tensor("huge"); }, "cannot reserve 576460752303423488 bytes");
 }
 
 }  // namespace

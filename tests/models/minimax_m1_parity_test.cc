@@ -94,33 +94,26 @@ struct Parity {
 constexpr int64_t kLengths[] = {1, 255, 256, 257, 700};
 constexpr int64_t kChunks[] = {1024, 256, 101};
 
-TEST(MiniMaxM1Parity, Float32LogitsAgreeTo1e4AtEveryLengthAndChunking) {
+// The largest error of every fixture over all lengths and chunkings.
+void expect_agreement(DType dtype, double tolerance) {
   ThreadPool pool(2);
   const auto backend = cpu::make_cpu_backend(pool);
   for (const fs::path& folder : fixtures()) {
-    Parity parity(folder, DType::kF32);
+    Parity parity(folder, dtype);
     double worst = 0;
     for (const int64_t length : kLengths) {
       for (const int64_t chunk : kChunks) worst = std::max(worst, parity.error(*backend, length, chunk));
     }
-    std::printf("%-40s float32 relative error %.1e\n", folder.filename().c_str(), worst);
-    EXPECT_LE(worst, 1e-4) << folder;
+    std::printf("%-40s %s relative error %.1e\n", folder.filename().c_str(), name(dtype).data(), worst);
+    EXPECT_LE(worst, tolerance) << folder;
   }
 }
 
-TEST(MiniMaxM1Parity, BFloat16LogitsAgreeTo2e2) {
-  ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  for (const fs::path& folder : fixtures()) {
-    Parity parity(folder, DType::kBF16);
-    double worst = 0;
-    for (const int64_t length : kLengths) {
-      for (const int64_t chunk : kChunks) worst = std::max(worst, parity.error(*backend, length, chunk));
-    }
-    std::printf("%-40s bfloat16 relative error %.1e\n", folder.filename().c_str(), worst);
-    EXPECT_LE(worst, 2e-2) << folder;
-  }
+TEST(MiniMaxM1Parity, Float32LogitsAgreeTo1e4AtEveryLengthAndChunking) {
+  expect_agreement(DType::kF32, 1e-4);
 }
+
+TEST(MiniMaxM1Parity, BFloat16LogitsAgreeTo2e2) { expect_agreement(DType::kBF16, 2e-2); }
 
 TEST(MiniMaxM1Parity, GreedyTokensAreEqualInFloat32) {
   ThreadPool pool(2);

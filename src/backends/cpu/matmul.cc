@@ -20,8 +20,8 @@ void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> 
   for (const int64_t end = first + columns; first < end; first += kDotColumns) {
     const int64_t count = std::min(kDotColumns, end - first);
     for (size_t w = 0; w < weights.size(); ++w) {
-      dot_products(reinterpret_cast<const float*>(x.memory), x.f32_stride(), x.rows, *weights[w], first, count,
-                   results[w].data(), kDotColumns);
+      dot_products(reinterpret_cast<const float*>(x.memory), x.f32_stride(), x.rows, *weights[w], first,
+                   count, results[w].data(), kDotColumns);
     }
     store_block(results[0].data(), results[1].data(), kDotColumns, x.rows, count, output, 0, first);
   }
