@@ -118,11 +118,11 @@ engine::GenerationRequest TextModel::request(std::vector<int32_t> prompt, const 
 
 std::vector<int32_t> TextModel::chat_prompt(const nlohmann::ordered_json& messages,
                                             const nlohmann::ordered_json& tools) const {
-  if (!chat_template)
-    fail(
-        "the model directory has no chat template (chat_template.jinja or tokenizer_config.json); use --raw");
+  const tokenizer::Tokenizer& encoder = required_tokenizer();
+  if (!chat_template) fail("{}; --raw gives the model the prompt as it is", template_problem);
   const tokenizer::ChatPrompt prompt = chat_template->render(messages, tools, true, nullptr);
-  return required_tokenizer().encode(prompt.text);
+  if (!prompt.notice.empty()) std::cerr << "minimax: " << prompt.notice << "\n";
+  return encoder.encode(prompt.text);
 }
 
 TextModel set_up_text_model(const ModelOptions& options) {
@@ -132,8 +132,9 @@ TextModel set_up_text_model(const ModelOptions& options) {
     text.tokenizer = tokenizer::Tokenizer::load(options.model);
     try {
       text.chat_template = tokenizer::ChatTemplate::load(options.model);
-    } catch (const Error&) {
-      // A base model has none; commands that need one say so.
+    } catch (const Error& error) {
+      // A base model has none; commands that need one say why they stop.
+      text.template_problem = error.what();
     }
   }
   text.runtime = set_up_model(options);

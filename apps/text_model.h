@@ -30,6 +30,7 @@ struct TextModel {
   nlohmann::json generation_config;
   std::optional<tokenizer::Tokenizer> tokenizer;  // none when the directory has no tokenizer files
   std::optional<tokenizer::ChatTemplate> chat_template;
+  std::string template_problem;  // why there is no chat template
 
   // THROWS: Error naming the missing files.
   const tokenizer::Tokenizer& required_tokenizer() const;

@@ -210,7 +210,7 @@ TEST(Cli, BadArgumentsAreExitCode2) {
   expect_one_clear_line(minimax(base + " --token-ids 1 --max-model-len 12q"), {"--max-model-len", "12q"});
   expect_one_clear_line(minimax(base + " --token-ids 1 --temperature -1"), {"temperature"});
   expect_one_clear_line(minimax(base + " --token-ids 9999"), {"9999"});
-  expect_one_clear_line(minimax(base + " --prompt hello"), {"chat template"});
+  expect_one_clear_line(minimax(base + " --prompt hello"), {"tokenizer.json", "--token-ids"});
 }
 
 }  // namespace
