@@ -72,6 +72,7 @@ nlohmann::json read_model_config(const ModelOptions& options) {
 
 ModelRuntime set_up_model(const ModelOptions& options) {
   ModelRuntime runtime;
+  runtime.source = options.model;
   runtime.config = read_model_config(options);
   runtime.dtype = activation_dtype(options.dtype, runtime.config);
   runtime.pool = std::make_unique<ThreadPool>(options.threads);

@@ -36,6 +36,7 @@ DType activation_dtype(const std::string& option, const nlohmann::json& config);
 
 // Everything that must live as long as a model computes.
 struct ModelRuntime {
+  std::string source;  // the model directory
   nlohmann::json config;
   DType dtype = DType::kBF16;
   std::unique_ptr<ThreadPool> pool;

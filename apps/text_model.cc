@@ -65,10 +65,10 @@ void SamplingOptions::add_to(CLI::App& command) {
 }
 
 const tokenizer::Tokenizer& TextModel::required_tokenizer() const {
-  if (!tokenizer)
-    fail(
-        "the model directory has no tokenizer.json and no merges.txt; text needs a tokenizer, token ids do "
-        "not");
+  if (!tokenizer) {
+    fail("{}: no tokenizer.json and no merges.txt; text and chat templates need them, --token-ids does not",
+         runtime.source);
+  }
   return *tokenizer;
 }
 
