@@ -40,6 +40,7 @@ const Skill& skill_of(std::string_view name) {
 const std::vector<std::string>& skill_names() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> result;
+    result.reserve(std::size(kSkills));
     for (const Skill& skill : kSkills) result.emplace_back(skill.name);
     return result;
   }();

@@ -160,6 +160,7 @@ Value Interpreter::evaluate_call(const Expr& expr, const ScopePtr& scope, Value 
 Value Interpreter::evaluate_filters(const Expr& expr, const ScopePtr& scope, const Value* input) {
   Value value;
   if (!expr.children[0]) {
+    MM_CHECK(input != nullptr, "a filter block without a body reached the interpreter");
     value = *input;
   } else if (input != nullptr && expr.children[0]->kind == ExprKind::kFilter) {
     value = evaluate_filters(*expr.children[0], scope, input);

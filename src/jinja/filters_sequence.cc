@@ -83,6 +83,7 @@ void sort_by_key(Runtime& runtime, std::vector<Keyed>& items, bool reverse) {
 
 std::vector<Value> items_of(std::vector<Keyed> keyed) {
   std::vector<Value> items;
+  items.reserve(keyed.size());
   for (Keyed& entry : keyed) items.push_back(std::move(entry.second));
   return items;
 }
@@ -147,6 +148,7 @@ Value join_filter(Runtime& runtime, const Value& input, Args args) {
 // One key per comma-separated attribute.
 Value multi_key(Runtime& runtime, const std::vector<Key>& keys, const Value& item) {
   std::vector<Value> parts;
+  parts.reserve(keys.size());
   for (const Key& key : keys) parts.push_back(key(item));
   return runtime.list(std::move(parts));
 }
