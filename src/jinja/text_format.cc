@@ -210,7 +210,7 @@ class PercentFormatter {
   std::string with_precision(const Value& value, const NumberFormat& number) {
     NumberFormat plain = number;
     plain.precision = -1;
-    const std::string text = format_number(value, plain);
+    std::string text = format_number(value, plain);
     size_t sign = text[0] == '-' || text[0] == '+' || text[0] == ' ' ? 1 : 0;
     if (number.alternate && number.type != 'd') sign += 2;
     const int64_t missing = number.precision - static_cast<int64_t>(text.size() - sign);

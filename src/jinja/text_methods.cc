@@ -33,6 +33,7 @@ Value strip_method(Runtime& runtime, const Text& self, Args args) {
 
 Value to_values(Runtime& runtime, const std::vector<std::string>& parts) {
   std::vector<Value> values;
+  values.reserve(parts.size());
   for (const std::string& part : parts) values.push_back(runtime.string(part));
   return runtime.list(std::move(values));
 }
