@@ -58,7 +58,8 @@ std::pair<std::string, std::string> read_merge(const Json& merge) {
 
 void refuse_if_set(const Json& model, const char* key) {
   const Json& value = member(model, key);
-  const bool off = value.is_null() || value == false || value == "" || value == 0;
+  const bool is_empty_text = value.is_string() && value.get_ref<const std::string&>().empty();
+  const bool off = value.is_null() || value == false || is_empty_text || value == 0;
   if (!off) fail("tokenizer.json: model.{} is not supported; MiniMax tokenizers leave it off", key);
 }
 
