@@ -26,7 +26,7 @@ double measure_read_bandwidth(ThreadPool& pool, const std::byte* data, int64_t b
 // in the type that matrix products of BF16 use here: no matrix product can be faster.
 double measure_multiply_rate(ThreadPool& pool, const CpuOptions& options = {});
 
-// SIMD targets of this build that this machine supports, best first, e.g. AVX3, AVX2, SSE2.
+// SIMD targets of this build that this machine supports, best first, e.g. AVX3, AVX2, SCALAR.
 std::vector<std::string> simd_targets();
 // Makes every CPU backend of the process use one of them, or the best again with "auto". For tests and
 // comparisons; call it while nothing runs. THROWS: Error for a name not in simd_targets().
