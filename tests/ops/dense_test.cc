@@ -76,7 +76,6 @@ TEST(Norms, ResidualMayBeOverwritten) {
         const Tensor r = make.copy(residual);
         const Tensor b = make.copy(branch);
         const Tensor out = over_residual ? r : b;
-        Arena arena(1);
         run_on_cpu(backend, [&](OpContext& c) {
           residual_rms_norm(c, {r, b, 2, 1, weight, 1e-5F, {}, out});
         });
