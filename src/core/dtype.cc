@@ -51,4 +51,20 @@ float to_float(f16 x) {
   return sign * std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
 }
 
+f16 to_f16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const auto sign = static_cast<uint16_t>(bits >> 16U & 0x8000U);
+  const uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude > 0x7f800000U) return f16{static_cast<uint16_t>(sign | 0x7e00U)};
+  if (magnitude >= std::bit_cast<uint32_t>(65520.0F)) return f16{static_cast<uint16_t>(sign | 0x7c00U)};
+  if (magnitude < std::bit_cast<uint32_t>(0x1p-14F)) {
+    // Subnormal: beside 1/2 a float's last bit is worth 2^-24, so the sum rounds to that.
+    const uint32_t steps =
+        std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - std::bit_cast<uint32_t>(0.5F);
+    return f16{static_cast<uint16_t>(sign | steps)};
+  }
+  const uint32_t rounded = (magnitude + 0xfffU + (magnitude >> 13U & 1U)) >> 13U;
+  return f16{static_cast<uint16_t>(sign | (rounded - (112U << 10U)))};
+}
+
 }  // namespace minimax

@@ -102,5 +102,70 @@ TEST(F16Test, NormalSubnormalAndSpecialValues) {
   EXPECT_TRUE(std::signbit(to_float(f16{0x8000})));
 }
 
+TEST(F16Test, EveryValueSurvivesTheWayThere) {
+  for (uint32_t bits = 0; bits <= 0xffff; ++bits) {
+    const f16 x{static_cast<uint16_t>(bits)};
+    if (std::isnan(to_float(x))) continue;
+    EXPECT_EQ(to_f16(to_float(x)).bits, bits);
+  }
+}
+
+TEST(F16Test, RoundsToNearestEven) {
+  EXPECT_EQ(to_f16(2049.0F).bits, to_f16(2048.0F).bits);
+  EXPECT_EQ(to_f16(2051.0F).bits, to_f16(2052.0F).bits);
+  EXPECT_EQ(to_float(to_f16(65519.0F)), 65504.0F);
+  EXPECT_EQ(to_float(to_f16(65520.0F)), kInfinity);
+  EXPECT_EQ(to_f16(std::ldexp(1.0F, -25)).bits, 0);
+  EXPECT_EQ(to_f16(std::ldexp(1.5F, -25)).bits, 1);
+  EXPECT_TRUE(std::isnan(to_float(to_f16(NAN))));
+}
+
+TEST(E4m3Test, ValuesAreTheFormulas) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const f8e4m3 x{static_cast<uint8_t>(bits)};
+    const int exponent = bits >> 3 & 15;
+    const int mantissa = bits & 7;
+    if (exponent == 15 && mantissa == 7) {
+      EXPECT_TRUE(std::isnan(to_float(x)));
+      continue;
+    }
+    const double magnitude =
+        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+    EXPECT_EQ(to_float(x), bits >= 128 ? -magnitude : magnitude) << bits;
+    EXPECT_EQ(to_e4m3(to_float(x)).bits, bits);
+    EXPECT_EQ(std::signbit(to_float(x)), bits >= 128);
+  }
+}
+
+// Neighbours of a positive code are the codes beside it; halfway the even one wins.
+TEST(E4m3Test, RoundsToNearestEven) {
+  for (int bits = 0; bits < 0x7e; ++bits) {
+    const float low = to_float(f8e4m3{static_cast<uint8_t>(bits)});
+    const float high = to_float(f8e4m3{static_cast<uint8_t>(bits + 1)});
+    const float middle = (low + high) / 2;  // exact
+    EXPECT_EQ(to_e4m3(middle).bits, bits % 2 == 0 ? bits : bits + 1);
+    EXPECT_EQ(to_e4m3(std::nextafter(middle, 0.0F)).bits, bits);
+    EXPECT_EQ(to_e4m3(std::nextafter(middle, kInfinity)).bits, bits + 1);
+    EXPECT_EQ(to_e4m3(-std::nextafter(middle, kInfinity)).bits, 0x80 | (bits + 1));
+  }
+}
+
+TEST(E4m3Test, SaturatesAndKeepsNaN) {
+  for (const float x : {448.0F, 464.0F, 500.0F, 1e30F, kInfinity}) {
+    EXPECT_EQ(to_e4m3(x).bits, 0x7e);
+    EXPECT_EQ(to_e4m3(-x).bits, 0xfe);
+  }
+  EXPECT_TRUE(std::isnan(to_float(to_e4m3(NAN))));
+  EXPECT_EQ(to_e4m3(1e-30F).bits, 0);
+  static_assert(to_float(to_e4m3(1.0F)) == 1.0F);
+  static_assert(from_float<f8e4m3>(-2.0F).bits == 0xc0);
+}
+
+TEST(E8m0Test, ValuesArePowersOfTwo) {
+  for (int bits = 0; bits < 255; ++bits)
+    EXPECT_EQ(to_float(f8e8m0{static_cast<uint8_t>(bits)}), std::ldexp(1.0F, bits - 127));
+  EXPECT_TRUE(std::isnan(to_float(f8e8m0{0xff})));
+}
+
 }  // namespace
 }  // namespace minimax
