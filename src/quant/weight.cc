@@ -1,5 +1,9 @@
 #include "quant/weight.h"
 
+#include <utility>
+
+#include "quant/fp8.h"
+
 namespace minimax::quant {
 
 std::string_view name(WeightFormat format) {
@@ -8,8 +12,36 @@ std::string_view name(WeightFormat format) {
       return "f32";
     case WeightFormat::kBF16:
       return "bf16";
+    case WeightFormat::kF16:
+      return "f16";
+    case WeightFormat::kFp8:
+      return "fp8_e4m3";
+    case WeightFormat::kMxfp8:
+      return "mxfp8";
   }
   return "?";
+}
+
+Weight Weight::rows(int64_t begin, int64_t end) const {
+  MM_CHECK(values.rank() == 2, "rows of {}: not a matrix", values.describe());
+  Weight slice = *this;
+  slice.values = values.slice(0, begin, end);
+  if (!scales.defined() || scales.dim(0) == 1) return slice;
+  if (begin % block_rows != 0) {
+    fail(
+        "weight {}: rows {} to {} begin inside a block of {} rows that share a scale; the parts of a fused "
+        "tensor must begin at multiples of {}",
+        values.describe(), begin, end, block_rows, block_rows);
+  }
+  slice.scales = scales.slice(0, begin / block_rows, (end + block_rows - 1) / block_rows);
+  return slice;
+}
+
+Weight Weight::expert(int64_t e) const {
+  Weight matrix = *this;
+  matrix.values = values.select(e);
+  if (scales.defined()) matrix.scales = scales.select(e);
+  return matrix;
 }
 
 Weight plain_weight(const Tensor& values) {
@@ -18,26 +50,39 @@ Weight plain_weight(const Tensor& values) {
       return {WeightFormat::kF32, values, {}};
     case DType::kBF16:
       return {WeightFormat::kBF16, values, {}};
+    case DType::kF16:
+      return {WeightFormat::kF16, values, {}};
+    case DType::kF8E4M3:
+      fail("weight {} is F8_E4M3 but its scale ({}_scale_inv) is missing", values.name(), values.name());
     default:
-      fail("weight {} has dtype {}; a linear weight must be BF16 or F32", values.name(),
-           name(values.dtype()));
+      fail("weight {} has dtype {}; a linear weight must be BF16, F16, F32, or F8_E4M3 with scales",
+           values.name(), minimax::name(values.dtype()));
   }
 }
 
+namespace {
+
+template <typename T>
+void decode_plain_row(const Tensor& values, int64_t i, std::span<float> out) {
+  const T* row = values.row<T>(i);
+  for (size_t j = 0; j < out.size(); ++j) out[j] = to_float(row[j]);
+}
+
+}  // namespace
+
 void decode_row(const Weight& weight, int64_t i, std::span<float> out) {
-  MM_CHECK(static_cast<int64_t>(out.size()) == weight.in_features(), "decode_row: {} outputs for {}",
-           out.size(), weight.values.describe());
+  MM_CHECK(static_cast<int64_t>(out.size()) == weight.in_features() && !weight.is_stacked(),
+           "decode_row: {} outputs for {}", out.size(), weight.values.describe());
   switch (weight.format) {
-    case WeightFormat::kF32: {
-      const float* row = weight.values.row<float>(i);
-      for (size_t j = 0; j < out.size(); ++j) out[j] = row[j];
-      return;
-    }
-    case WeightFormat::kBF16: {
-      const bf16* row = weight.values.row<bf16>(i);
-      for (size_t j = 0; j < out.size(); ++j) out[j] = to_float(row[j]);
-      return;
-    }
+    case WeightFormat::kF32:
+      return decode_plain_row<float>(weight.values, i, out);
+    case WeightFormat::kBF16:
+      return decode_plain_row<bf16>(weight.values, i, out);
+    case WeightFormat::kF16:
+      return decode_plain_row<f16>(weight.values, i, out);
+    case WeightFormat::kFp8:
+    case WeightFormat::kMxfp8:
+      return decode_fp8_row(weight, i, out);
   }
 }
 

@@ -1,0 +1,39 @@
+// 8-bit weights: e4m3 values beside a grid of scales.
+//
+//   kFp8    values e4m3 [N, K], scales F32 [ceil(N/R), ceil(K/C)]:
+//           w[n, k] = float(values[n, k]) * scales[n / R, k / C]
+//           The last block of a row or column may be short. 128 x 128 blocks, one scale a row (1 x K) and one
+//           for all (N x K) differ in R x C alone. Checkpoints call the tensor `weight_scale_inv`; it is
+//           multiplied all the same.
+//   kMxfp8  values e4m3 [N, K], K a multiple of 32, scales E8M0 [N, K/32]:
+//           w[n, k] = float(values[n, k]) * 2^(scales[n, k / 32] - 127)
+//
+// e4m3 to BF16 is exact, so is the product with a power of two; the product with an F32 scale rounds once.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "quant/weight.h"
+
+namespace minimax::quant {
+
+constexpr int64_t kMxBlock = 32;
+constexpr BlockShape kFp8Block = {128, 128};
+
+// Bytes of values and scales of one N x K matrix.
+constexpr int64_t fp8_bytes(int64_t n, int64_t k, BlockShape block) {
+  return n * k + (n + block.rows - 1) / block.rows * ((k + block.columns - 1) / block.columns) *
+                     static_cast<int64_t>(sizeof(float));
+}
+constexpr int64_t mxfp8_bytes(int64_t n, int64_t k) { return n * k + n * (k / kMxBlock); }
+static_assert(fp8_bytes(128, 128, kFp8Block) == 128 * 128 + 4);
+static_assert(fp8_bytes(129, 100, kFp8Block) == 129 * 100 + 8);
+static_assert(mxfp8_bytes(1, 32) == 33);
+
+// The scale of block (row, column) of the grid, as F32.
+float scale_at(const Weight& weight, int64_t row, int64_t column);
+
+void decode_fp8_row(const Weight& weight, int64_t i, std::span<float> out);
+
+}  // namespace minimax::quant
