@@ -103,10 +103,7 @@ class Bench {
 
   // Bytes of weights a token at batch 1 must read; caches and activations come on top and are not credited.
   double weight_bytes_per_token() const {
-    const models::ModelSummary& summary = runtime_.summary;
-    const double per_parameter =
-        static_cast<double>(summary.weight_bytes) / static_cast<double>(summary.total_parameters);
-    return static_cast<double>(summary.active_parameters_with_head) * per_parameter;
+    return static_cast<double>(runtime_.summary.active_bytes_with_head);
   }
 
   double bandwidth() {

@@ -30,6 +30,13 @@ std::unique_ptr<formats::Checkpoint> open_weights(const std::filesystem::path& d
   return std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(directory));
 }
 
+int64_t layer_count(const models::ModelSummary& summary, std::string_view kind) {
+  for (const models::LayerCount& layer : summary.layers) {
+    if (layer.kind == kind) return layer.count;
+  }
+  return 0;
+}
+
 nlohmann::ordered_json to_json(const models::ModelSummary& s, bool has_weights) {
   nlohmann::ordered_json components = nlohmann::ordered_json::object();
   for (int c = 0; c < models::kNumComponents; ++c) {
@@ -39,33 +46,41 @@ nlohmann::ordered_json to_json(const models::ModelSummary& s, bool has_weights) 
         {"parameters", size.parameters}, {"bytes", size.bytes}};
   }
   const int64_t available = available_memory_bytes();
-  const int64_t room = available - s.weight_bytes - s.linear_state_bytes_per_sequence;
+  const int64_t state_bytes = s.caches.state_bytes(1);
+  const int64_t bytes_per_token = s.caches.kv_bytes_per_token() + s.caches.index_bytes_per_token();
+  const int64_t room = available - s.weight_bytes - state_bytes;
   nlohmann::ordered_json result = {{"family", s.family},
                                    {"architecture", s.architecture},
                                    {"weights_present", has_weights},
                                    {"num_layers", s.num_layers},
-                                   {"num_lightning_layers", s.num_lightning_layers},
-                                   {"num_full_attention_layers", s.num_full_layers},
+                                   {"num_lightning_layers", layer_count(s, "lightning attention")},
+                                   {"num_full_attention_layers", layer_count(s, "full attention")},
+                                   {"num_sparse_attention_layers", layer_count(s, "sparse attention")},
                                    {"max_position_embeddings", s.max_position_embeddings},
                                    {"total_parameters", s.total_parameters},
                                    {"active_parameters", s.active_parameters},
                                    {"active_parameters_with_head", s.active_parameters_with_head},
                                    {"weight_bytes", s.weight_bytes},
                                    {"components", components},
-                                   {"kv_bytes_per_token", s.kv_bytes_per_token},
-                                   {"linear_state_bytes_per_sequence", s.linear_state_bytes_per_sequence},
+                                   {"page_size", s.caches.page_size},
+                                   {"kv_bytes_per_token", s.caches.kv_bytes_per_token()},
+                                   {"index_bytes_per_token", s.caches.index_bytes_per_token()},
+                                   {"linear_state_bytes_per_sequence", state_bytes},
                                    {"available_memory_bytes", available},
                                    {"fits", room >= 0}};
-  if (room >= 0 && s.kv_bytes_per_token > 0) {
-    result["context_tokens_that_fit"] = std::min(s.max_position_embeddings, room / s.kv_bytes_per_token);
+  if (room >= 0 && bytes_per_token > 0) {
+    result["context_tokens_that_fit"] = std::min(s.max_position_embeddings, room / bytes_per_token);
   }
   return result;
 }
 
 void print_text(const models::ModelSummary& s, const nlohmann::ordered_json& j) {
   fmt::print("{} ({}){}\n", s.family, s.architecture, j["weights_present"] ? "" : ", configuration only");
-  fmt::print("layers            {}: {} lightning attention, {} full attention\n", s.num_layers,
-             s.num_lightning_layers, s.num_full_layers);
+  std::string kinds;
+  for (const models::LayerCount& layer : s.layers) {
+    if (layer.count > 0) kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", layer.count, layer.kind);
+  }
+  fmt::print("layers            {}: {}\n", s.num_layers, kinds);
   fmt::print("parameters        {} ({:.1f}B), {} ({:.1f}B) active per token without embedding and head\n",
              s.total_parameters, static_cast<double>(s.total_parameters) / 1e9, s.active_parameters,
              static_cast<double>(s.active_parameters) / 1e9);
@@ -74,8 +89,15 @@ void print_text(const models::ModelSummary& s, const nlohmann::ordered_json& j) 
     fmt::print("  {:<20}{:>18} parameters {:>18} bytes\n", component, size["parameters"].get<int64_t>(),
                size["bytes"].get<int64_t>());
   }
-  fmt::print("KV cache          {} bytes per token in BF16\n", s.kv_bytes_per_token);
-  fmt::print("linear states     {} bytes per sequence\n", s.linear_state_bytes_per_sequence);
+  fmt::print("KV cache          {} bytes per token in {}, pages of {} tokens\n",
+             s.caches.kv_bytes_per_token(), name(s.caches.kv_dtype), s.caches.page_size);
+  if (s.caches.num_index_layers > 0) {
+    fmt::print("index cache       {} bytes per token in {}\n", s.caches.index_bytes_per_token(),
+               name(s.caches.index_dtype));
+  }
+  if (s.caches.num_state_layers > 0) {
+    fmt::print("linear states     {} bytes per sequence\n", s.caches.state_bytes(1));
+  }
   fmt::print("longest context   {} tokens\n", s.max_position_embeddings);
   fmt::print(
       "memory at hand    {} bytes: {}\n", j["available_memory_bytes"].get<int64_t>(),

@@ -15,12 +15,39 @@ namespace {
 // A load below this is over before a progress bar could be read.
 constexpr int64_t kSilentLoadBytes = int64_t{64} << 20U;
 
+// Says what is left unloaded and nothing else.
+class NotesOnly : public formats::Progress {
+ public:
+  void note(std::string_view line) override { std::cerr << "minimax: " << line << "\n"; }
+};
+
+std::optional<DType> cache_dtype(const std::string& word) {
+  if (word == "auto") return std::nullopt;
+  if (word == "bfloat16") return DType::kBF16;
+  return word == "float32" ? DType::kF32 : DType::kF8E4M3;
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("-m,--model", model, "Hugging Face model directory")->required();
   command.add_option("--dtype", dtype, "Compute in auto (what the checkpoint says), bfloat16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
+      ->capture_default_str();
+  command
+      .add_option("--kv-cache-dtype", kv_cache_dtype,
+                  "Keys and values in auto (as computed), fp8 or fp8_e4m3: half the memory of bfloat16")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float32", "fp8", "fp8_e4m3"}))
+      ->capture_default_str();
+  command
+      .add_option("--index-cache-dtype", index_cache_dtype,
+                  "Index keys of sparse attention, in the same words")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float32", "fp8", "fp8_e4m3"}))
+      ->capture_default_str();
+  command
+      .add_option("--activation-quantization", activation_quantization,
+                  "fp8: quantise activations per token group, as GPUs with FP8 units do")
+      ->check(CLI::IsMember({"none", "fp8"}))
       ->capture_default_str();
   command.add_option("--load-format", load_format, "auto, or dummy: random weights, no weight file is read")
       ->check(CLI::IsMember({"auto", "dummy"}))
@@ -61,6 +88,15 @@ DType activation_dtype(const std::string& option, const nlohmann::json& config) 
   return wanted == "float32" ? DType::kF32 : DType::kBF16;
 }
 
+models::ComputeOptions compute_options(const ModelOptions& options, const nlohmann::json& config) {
+  models::ComputeOptions compute;
+  compute.activation_dtype = activation_dtype(options.dtype, config);
+  compute.kv_cache_dtype = cache_dtype(options.kv_cache_dtype);
+  compute.index_cache_dtype = cache_dtype(options.index_cache_dtype);
+  compute.fp8_activations = options.activation_quantization == "fp8";
+  return compute;
+}
+
 nlohmann::json read_model_config(const ModelOptions& options) {
   nlohmann::json config = formats::read_config(options.model);
   if (options.num_layers > 0) {
@@ -74,13 +110,13 @@ ModelRuntime set_up_model(const ModelOptions& options) {
   ModelRuntime runtime;
   runtime.source = options.model;
   runtime.config = read_model_config(options);
-  runtime.dtype = activation_dtype(options.dtype, runtime.config);
+  runtime.compute = compute_options(options, runtime.config);
   runtime.pool = std::make_unique<ThreadPool>(options.threads);
   runtime.backend = cpu::make_cpu_backend(*runtime.pool);
   runtime.planned = options.dry_run;
   if (options.dry_run) {
-    runtime.summary = models::summarize_model(runtime.config, nullptr);
-    runtime.model = models::plan_model(runtime.config, runtime.dtype);
+    runtime.summary = models::summarize_model(runtime.config, nullptr, runtime.compute);
+    runtime.model = models::plan_model(runtime.config, runtime.compute);
     return runtime;
   }
   if (options.load_format == "dummy") {
@@ -88,7 +124,7 @@ ModelRuntime set_up_model(const ModelOptions& options) {
   } else {
     runtime.weights = std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(options.model));
   }
-  runtime.summary = models::summarize_model(runtime.config, runtime.weights.get());
+  runtime.summary = models::summarize_model(runtime.config, runtime.weights.get(), runtime.compute);
   if (const int64_t available = available_memory_bytes(); runtime.summary.weight_bytes > available) {
     fail(
         "{}: the weights take {} bytes and {} bytes of memory are available; use a machine with more memory, "
@@ -97,9 +133,10 @@ ModelRuntime set_up_model(const ModelOptions& options) {
         options.model, runtime.summary.weight_bytes, available);
   }
   formats::TextProgress text(std::cerr, isatty(STDERR_FILENO) != 0);
-  formats::Progress silent;
-  formats::Progress& progress = runtime.summary.weight_bytes < kSilentLoadBytes ? silent : text;
-  runtime.model = models::load_model(runtime.config, runtime.dtype, *runtime.weights, progress);
+  NotesOnly quiet;
+  formats::Progress& progress =
+      runtime.summary.weight_bytes < kSilentLoadBytes ? static_cast<formats::Progress&>(quiet) : text;
+  runtime.model = models::load_model(runtime.config, runtime.compute, *runtime.weights, progress);
   return runtime;
 }
 
@@ -119,13 +156,15 @@ std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOpti
   const engine::MemoryPlan plan = engine::Session::plan(*runtime.model, *runtime.backend, session);
   const int64_t total = runtime.summary.weight_bytes + plan.total_bytes();
   const int64_t available = available_memory_bytes();
-  std::string text = fmt::format("memory plan for a context of {} tokens, {} activations\n",
-                                 session.max_context, runtime.dtype == DType::kBF16 ? "bfloat16" : "float32");
+  std::string text =
+      fmt::format("memory plan for a context of {} tokens, {} activations\n", session.max_context,
+                  runtime.compute.activation_dtype == DType::kBF16 ? "bfloat16" : "float32");
   const auto line = [&text](std::string_view what, int64_t bytes) {
     text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);
   };
   line("weights", runtime.summary.weight_bytes);
   line("KV cache", plan.kv_cache_bytes);
+  if (plan.index_cache_bytes > 0) line("index cache", plan.index_cache_bytes);
   line("linear states", plan.linear_state_bytes);
   line("activations", plan.activation_bytes);
   line("step buffers", plan.buffer_bytes);

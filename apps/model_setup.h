@@ -17,11 +17,14 @@
 namespace minimax::apps {
 
 struct ModelOptions {
-  std::string model;                 // directory
-  std::string dtype = "auto";        // auto, bfloat16, float32
-  std::string load_format = "auto";  // auto, dummy
-  int64_t num_layers = 0;            // with dummy weights: run only the first layers; 0: all
-  int threads = 0;                   // 0: all processors
+  std::string model;                             // directory
+  std::string dtype = "auto";                    // auto, bfloat16, float32
+  std::string kv_cache_dtype = "auto";           // auto (that of the activations), fp8
+  std::string index_cache_dtype = "auto";        // likewise, of the index keys of sparse attention
+  std::string activation_quantization = "none";  // none, fp8
+  std::string load_format = "auto";              // auto, dummy
+  int64_t num_layers = 0;                        // with dummy weights: run only the first layers; 0: all
+  int threads = 0;                               // 0: all processors
   std::string max_model_len = "auto";
   bool dry_run = false;
 
@@ -34,11 +37,14 @@ std::optional<int64_t> parse_token_count(const std::string& text, const std::str
 // The activation dtype that --dtype and config.json ask for. THROWS: Error.
 DType activation_dtype(const std::string& option, const nlohmann::json& config);
 
+// How the options and config.json ask to compute. THROWS: Error.
+models::ComputeOptions compute_options(const ModelOptions& options, const nlohmann::json& config);
+
 // Everything that must live as long as a model computes.
 struct ModelRuntime {
   std::string source;  // the model directory
   nlohmann::json config;
-  DType dtype = DType::kBF16;
+  models::ComputeOptions compute;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<ops::Backend> backend;
   std::unique_ptr<formats::WeightSource> weights;  // null for a plan

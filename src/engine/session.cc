@@ -48,6 +48,10 @@ ModelCache place_cache(const Model& model, const SessionOptions& options, Placer
         place("v_cache", layout.kv_dtype, {pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
     cache.kv.push_back({k, v});
   }
+  for (int64_t i = 0; i < layout.num_index_layers; ++i) {
+    cache.index.push_back(
+        place("index_cache", layout.index_dtype, {pages, layout.page_size, layout.index_dim}));
+  }
   return cache;
 }
 
@@ -99,7 +103,8 @@ MemoryPlan Session::plan(const Model& model, ops::Backend& backend, const Sessio
   MemoryPlan plan;
   const ModelCache cache = place_cache(model, options, place);
   plan.linear_state_bytes = model.cache_layout().state_bytes(1);
-  plan.kv_cache_bytes = place.used() - plan.linear_state_bytes;
+  plan.index_cache_bytes = model.cache_layout().index_bytes(num_pages(model, options));
+  plan.kv_cache_bytes = place.used() - plan.linear_state_bytes - plan.index_cache_bytes;
 
   Placer place_buffers(nullptr);
   const StepBatch inputs = place_inputs(model, options, place_buffers);
@@ -120,7 +125,7 @@ Session::Session(const Model& model, ops::Backend& backend, const SessionOptions
       options_(checked(model, options)),
       plan_(plan(model, backend, options)),
       arena_(plan_.activation_bytes),
-      cache_memory_(plan_.kv_cache_bytes + plan_.linear_state_bytes),
+      cache_memory_(plan_.kv_cache_bytes + plan_.index_cache_bytes + plan_.linear_state_bytes),
       buffer_memory_(plan_.buffer_bytes) {
   Placer place(cache_memory_.data());
   cache_ = place_cache(model, options_, place);

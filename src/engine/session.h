@@ -24,12 +24,13 @@ struct SessionOptions {
 // Bytes a session needs besides the weights.
 struct MemoryPlan {
   int64_t kv_cache_bytes = 0;
+  int64_t index_cache_bytes = 0;
   int64_t linear_state_bytes = 0;
   int64_t activation_bytes = 0;
   int64_t buffer_bytes = 0;  // step inputs and logits
 
   int64_t total_bytes() const {
-    return kv_cache_bytes + linear_state_bytes + activation_bytes + buffer_bytes;
+    return kv_cache_bytes + index_cache_bytes + linear_state_bytes + activation_bytes + buffer_bytes;
   }
 };
 

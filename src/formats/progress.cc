@@ -51,6 +51,8 @@ void TextProgress::finish() {
        << std::flush;
 }
 
+void TextProgress::note(std::string_view line) { out_ << "minimax: " << line << "\n" << std::flush; }
+
 int64_t TextProgress::percent() const {
   if (total_bytes_ <= 0) return 100;
   return static_cast<int64_t>(100.0 * static_cast<double>(done_bytes_) / static_cast<double>(total_bytes_));

@@ -16,6 +16,8 @@ class Progress {
   virtual void start(std::string_view /*what*/, int64_t /*total_bytes*/) {}
   virtual void advance(int64_t /*bytes*/) {}
   virtual void finish() {}
+  // One line of news that belongs to the load, e.g. what was left out.
+  virtual void note(std::string_view /*line*/) {}
 };
 
 // A bar that is redrawn in place on a terminal, one plain line per 10 % elsewhere.
@@ -33,6 +35,7 @@ class TextProgress : public Progress {
   void start(std::string_view what, int64_t total_bytes) override;
   void advance(int64_t bytes) override;
   void finish() override;
+  void note(std::string_view line) override;
 
  private:
   int64_t percent() const;

@@ -10,20 +10,13 @@
 #include "ops/norm.h"
 
 namespace minimax::models {
-namespace {
-
-// A constant vector of the model as an op's operand.
-Tensor view(const std::vector<float>& values, std::string_view name) {
-  return Tensor(const_cast<float*>(values.data()), DType::kF32, {static_cast<int64_t>(values.size())}, name);
-}
-
-}  // namespace
-
-MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, DType activation_dtype)
+MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, const ComputeOptions& options)
     : config_(std::move(config)),
       weights_(std::move(weights)),
-      dtype_(activation_dtype),
-      precision_(activation_dtype == DType::kBF16 ? ops::Precision::kBF16 : ops::Precision::kF32) {
+      dtype_(options.activation_dtype),
+      precision_(options.precision()),
+      layout_(minimax::models::cache_layout(config_, options)),
+      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim)) {
   int64_t lightning = 0;
   int64_t full = 0;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -31,20 +24,16 @@ MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, DType act
     decay_.push_back(decay_rates(config_, layer));
     cache_index_.push_back(is_lightning ? lightning++ : full++);
   }
-  for (int64_t c = 0; c < config_.rotary_dim / 2; ++c) {
-    const double exponent = 2.0 * static_cast<double>(c) / static_cast<double>(config_.rotary_dim);
-    inv_freq_.push_back(static_cast<float>(std::pow(config_.rope_theta, -exponent)));
-  }
 }
 
-CacheLayout MiniMaxM1::cache_layout() const {
+CacheLayout cache_layout(const MiniMaxM1Config& config, const ComputeOptions& options) {
   CacheLayout layout;
-  layout.num_kv_layers = config_.count(AttentionKind::kFull);
-  layout.num_kv_heads = config_.num_kv_heads;
-  layout.head_dim = config_.head_dim;
-  layout.kv_dtype = dtype_;
-  layout.num_state_layers = config_.count(AttentionKind::kLightning);
-  layout.num_state_heads = config_.num_heads;
+  layout.num_kv_layers = config.count(AttentionKind::kFull);
+  layout.num_kv_heads = config.num_kv_heads;
+  layout.head_dim = config.head_dim;
+  layout.kv_dtype = options.kv_dtype();
+  layout.num_state_layers = config.count(AttentionKind::kLightning);
+  layout.num_state_heads = config.num_heads;
   return layout;
 }
 
@@ -114,7 +103,7 @@ void MiniMaxM1::lightning_attention(ops::OpContext& context, const StepBatch& ba
   const Tensor k = per_head.slice(2, d, 2 * d).named("k");
   const Tensor v = per_head.slice(2, 2 * d, 3 * d).named("v");
   const Tensor o = mixed.split_last(heads, d);
-  const Tensor decay = view(decay_[layer], "decay");
+  const Tensor decay = constant(decay_[layer], "decay");
   if (batch.is_decode) {
     ops::lightning_decode(context,
                           {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots, o});
@@ -145,7 +134,7 @@ void MiniMaxM1::full_attention(ops::OpContext& context, const StepBatch& batch,
   const Tensor q_heads = q.split_last(config_.num_heads, d);
   const Tensor k_heads = k.split_last(config_.num_kv_heads, d);
   const Tensor v_heads = v.split_last(config_.num_kv_heads, d);
-  const Tensor inv_freq = view(inv_freq_, "inv_freq");
+  const Tensor inv_freq = constant(inv_freq_, "inv_freq");
   ops::rope(context, {q_heads, batch.positions, inv_freq});
   ops::rope(context, {k_heads, batch.positions, inv_freq});
   ops::paged_kv_write(context, {k_heads, v_heads, batch.slot_mapping, pages.k, pages.v});

@@ -8,14 +8,16 @@
 
 namespace minimax::models {
 
+CacheLayout cache_layout(const MiniMaxM1Config& config, const ComputeOptions& options);
+
 class MiniMaxM1 final : public Model {
  public:
-  MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, DType activation_dtype);
+  MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, const ComputeOptions& options);
 
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
   DType activation_dtype() const override { return dtype_; }
-  CacheLayout cache_layout() const override;
+  CacheLayout cache_layout() const override { return layout_; }
   void forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
                const Tensor& logits) const override;
 
@@ -34,8 +36,9 @@ class MiniMaxM1 final : public Model {
   DType dtype_;                            // of projections and caches
   ops::Precision precision_;               // of matrix products
   std::vector<std::vector<float>> decay_;  // [layers][heads]
-  std::vector<float> inv_freq_;            // [rotary_dim / 2]
-  std::vector<int64_t> cache_index_;       // [layers]: place among the layers of its kind
+  CacheLayout layout_;
+  std::vector<float> inv_freq_;       // [rotary_dim / 2]
+  std::vector<int64_t> cache_index_;  // [layers]: place among the layers of its kind
 };
 
 }  // namespace minimax::models

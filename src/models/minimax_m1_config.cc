@@ -15,47 +15,15 @@ namespace {
 
 using nlohmann::json;
 
-// Upper bounds, far above every released model, that keep all products of sizes, the parameters of the whole
-// model in bytes included, below 2^63, and the list of its tensors small.
-constexpr int64_t kMaxWidth = kMaxMiniMaxM1Width;
-constexpr int64_t kMaxVocab = int64_t{1} << 24;
-constexpr int64_t kMaxLayers = int64_t{1} << 10;
-constexpr int64_t kMaxHeads = int64_t{1} << 12;
-constexpr int64_t kMaxHeadDim = int64_t{1} << 12;
-constexpr int64_t kMaxExperts = int64_t{1} << 12;
-constexpr int64_t kMaxLayersTimesExperts = int64_t{1} << 18;
-constexpr int64_t kMaxPositions = int64_t{1} << 32;
 constexpr double kMaxFactor = 1e6;
-constexpr double kMaxRopeTheta = 1e18;
 
 constexpr std::string_view kHuggingFaceClass = "MiniMaxForCausalLM";
 
-// architectures[0], or what model_type stands for.
-std::string read_architecture(const ConfigReader& reader) {
-  if (const json* list = reader.find("architectures")) {
-    if (!list->is_array() || list->size() != 1 || !list->front().is_string()) {
-      reader.refuse("architectures", *list, "a list of one class name");
-    }
-    return list->front().get<std::string>();
-  }
+// transformers' class when config.json names none and its model_type is "minimax".
+std::string_view fallback_architecture(const ConfigReader& reader) {
   const std::string type = reader.text("model_type").value_or("");
-  if (type == "minimax_m1") return "MiniMaxM1ForCausalLM";
   if (type == "minimax_text_01") return "MiniMaxText01ForCausalLM";
-  if (type == "minimax") return std::string(kHuggingFaceClass);
-  fail("config.json: architectures is missing and model_type is \"{}\"; expected the class name of the model",
-       formats::printable(type));
-}
-
-void check_architecture(const std::string& architecture) {
-  for (const std::string_view known :
-       {std::string_view("MiniMaxM1ForCausalLM"), std::string_view("MiniMaxText01ForCausalLM"),
-        kHuggingFaceClass, std::string_view("MiniMaxVL01ForConditionalGeneration")}) {
-    if (architecture == known) return;
-  }
-  fail(
-      "config.json: architecture {} is no MiniMax-Text-01 or M1 model; expected MiniMaxM1ForCausalLM, "
-      "MiniMaxText01ForCausalLM, MiniMaxForCausalLM or MiniMaxVL01ForConditionalGeneration",
-      formats::printable(architecture));
+  return type == "minimax" ? kHuggingFaceClass : "MiniMaxM1ForCausalLM";
 }
 
 AttentionKind attention_kind(const ConfigReader& reader, std::string_view name, const json& value) {
@@ -95,63 +63,9 @@ DeepNorm read_factors(const ConfigReader& reader, std::string_view released, std
   return {factor("alpha", "alpha"), factor("beta", "beta")};
 }
 
-void read_rotary(const ConfigReader& reader, MiniMaxM1Config& config) {
-  if (const json* scaling = reader.find("rope_scaling")) {
-    reader.refuse("rope_scaling", *scaling,
-                  "null; scaled rotary embeddings are not supported for this family");
-  }
-  const auto nested = reader.object("rope_parameters");
-  if (nested) {
-    const std::string type = nested->text("rope_type").value_or("default");
-    if (type != "default") nested->refuse("rope_type", type, "\"default\"");
-  }
-  const auto theta = reader.number({"rope_theta"}, 1.0, kMaxRopeTheta);
-  std::optional<double> nested_theta;
-  if (nested) nested_theta = nested->number({"rope_theta"}, 1.0, kMaxRopeTheta);
-  if (theta && nested_theta && *theta != *nested_theta) {
-    fail("config.json: rope_theta is {} but rope_parameters.rope_theta is {}", *theta, *nested_theta);
-  }
-  config.rope_theta = nested_theta ? *nested_theta : reader.required_number("rope_theta", 1.0, kMaxRopeTheta);
-
-  std::optional<double> share;
-  if (nested) share = nested->number({"partial_rotary_factor"}, 0.0, 1.0);
-  const auto derived = static_cast<int64_t>(static_cast<double>(config.head_dim) * share.value_or(1.0));
-  config.rotary_dim = reader.integer_or("rotary_dim", derived, 2, config.head_dim);
-  if (share && config.rotary_dim != derived) {
-    fail("config.json: rotary_dim is {} but rope_parameters.partial_rotary_factor {} of head_dim {} gives {}",
-         config.rotary_dim, *share, config.head_dim, derived);
-  }
-  if (config.rotary_dim < 2 || config.rotary_dim % 2 != 0) {
-    fail("config.json: rotary_dim is {}; expected an even number from 2 to head_dim = {}", config.rotary_dim,
-         config.head_dim);
-  }
-}
-
-void read_sizes(const ConfigReader& reader, MiniMaxM1Config& config) {
-  config.vocab_size = reader.integer("vocab_size", 1, kMaxVocab);
-  config.hidden_size = reader.integer("hidden_size", 1, kMaxWidth);
-  config.intermediate_size = reader.integer("intermediate_size", 1, kMaxWidth);
-  config.num_layers = reader.integer("num_hidden_layers", 1, kMaxLayers);
-  config.num_heads = reader.integer("num_attention_heads", 1, kMaxHeads);
-  config.num_kv_heads = reader.integer("num_key_value_heads", 1, config.num_heads);
-  config.head_dim = reader.integer("head_dim", 1, kMaxHeadDim);
-  config.max_position_embeddings = reader.integer("max_position_embeddings", 1, kMaxPositions);
-  if (config.num_heads % config.num_kv_heads != 0) {
-    fail("config.json: num_attention_heads {} is no multiple of num_key_value_heads {}", config.num_heads,
-         config.num_kv_heads);
-  }
-}
-
-void read_experts(const ConfigReader& reader, MiniMaxM1Config& config) {
-  const auto num_experts = reader.uniform_integer("num_local_experts", 1, kMaxExperts, config.num_layers);
-  config.num_experts = num_experts ? *num_experts : reader.integer("num_local_experts", 1, kMaxExperts);
-  config.num_experts_per_tok = reader.integer("num_experts_per_tok", 1, config.num_experts);
-  if (config.num_layers * config.num_experts > kMaxLayersTimesExperts) {
-    fail("config.json: num_hidden_layers {} times num_local_experts {} exceeds the limit of {}",
-         config.num_layers, config.num_experts, kMaxLayersTimesExperts);
-  }
+void read_shared_mlp(const ConfigReader& reader, MiniMaxM1Config& config) {
   config.shared_intermediate_size =
-      reader.uniform_integer("shared_intermediate_size", 0, kMaxWidth, config.num_layers).value_or(0);
+      reader.uniform_integer("shared_intermediate_size", 0, kMaxModelWidth, config.num_layers).value_or(0);
   if (config.shared_intermediate_size == 0) return;
   const std::string mode = reader.text("shared_moe_mode").value_or("softmax");
   if (mode != "sigmoid") {
@@ -166,8 +80,6 @@ void read_features(const ConfigReader& reader, MiniMaxM1Config& config) {
   if (const json* window = reader.find("sliding_window")) {
     reader.refuse("sliding_window", *window, "null; a window is not supported for this family");
   }
-  config.rms_norm_eps = static_cast<float>(reader.required_number("rms_norm_eps", 1e-12, 1.0));
-  config.tie_word_embeddings = reader.boolean("tie_word_embeddings").value_or(false);
   if (config.architecture == kHuggingFaceClass) {
     config.postnorm = true;  // transformers keeps the field but never reads it
     config.decay_rule = DecayRule::kTransformers;
@@ -176,13 +88,6 @@ void read_features(const ConfigReader& reader, MiniMaxM1Config& config) {
   const auto postnorm = reader.boolean("postnorm");
   if (!postnorm) fail("config.json: postnorm is missing; expected true or false, as released");
   config.postnorm = *postnorm;
-}
-
-void refuse_quantization(const ConfigReader& reader) {
-  const auto quantization = reader.object("quantization_config");
-  if (!quantization) return;
-  fail("config.json: quantization method {} is not supported for this family yet; use the BF16 checkpoint",
-       formats::printable(quantization->text("quant_method").value_or("(unnamed)")));
 }
 
 // slope[h] of ALiBi for n heads.
@@ -214,15 +119,14 @@ MiniMaxM1Config MiniMaxM1Config::from_json(const json& root) {
   if (!root.is_object()) fail("config.json: holds a JSON {}; expected an object", root.type_name());
   const ConfigReader outer(root);
   MiniMaxM1Config config;
-  config.architecture = read_architecture(outer);
-  check_architecture(config.architecture);
-  refuse_quantization(outer);
+  config.architecture = read_architecture(root, "MiniMax-Text-01 or M1",
+                                          {"MiniMaxM1ForCausalLM", "MiniMaxText01ForCausalLM",
+                                           kHuggingFaceClass, "MiniMaxVL01ForConditionalGeneration"},
+                                          fallback_architecture(outer));
   // MiniMax-VL-01 keeps the language model's fields in text_config.
   const ConfigReader reader = outer.object("text_config").value_or(outer);
-  refuse_quantization(reader);
-  read_sizes(reader, config);
-  read_rotary(reader, config);
-  read_experts(reader, config);
+  config.read(reader, root);
+  read_shared_mlp(reader, config);
   read_features(reader, config);
   config.full_attention = read_factors(reader, "full_attention", "full_attn");
   config.lightning_attention = read_factors(reader, "linear_attention", "linear_attn");

@@ -3,8 +3,9 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
-#include <string>
 #include <vector>
+
+#include "models/common_config.h"
 
 namespace minimax::models {
 
@@ -22,31 +23,13 @@ struct DeepNorm {
   float beta = 1.0F;
 };
 
-// The largest accepted hidden or intermediate size; see the bounds in minimax_m1_config.cc.
-inline constexpr int64_t kMaxMiniMaxM1Width = int64_t{1} << 18;
-
-struct MiniMaxM1Config {
-  std::string architecture;  // as in config.json, e.g. "MiniMaxM1ForCausalLM"
-  int64_t vocab_size = 0;
-  int64_t hidden_size = 0;
-  int64_t intermediate_size = 0;         // width of one expert
+struct MiniMaxM1Config : CommonConfig {
   int64_t shared_intermediate_size = 0;  // 0: no shared MLP
-  int64_t num_layers = 0;
-  int64_t num_heads = 0;
-  int64_t num_kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t rotary_dim = 0;
-  int64_t num_experts = 0;
-  int64_t num_experts_per_tok = 0;
-  int64_t max_position_embeddings = 0;
-  double rope_theta = 0;
-  float rms_norm_eps = 0;
-  float lightning_norm_eps = 1e-6F;  // the released code's constant, not in config.json
+  float lightning_norm_eps = 1e-6F;      // the released code's constant, not in config.json
   DeepNorm full_attention;
   DeepNorm lightning_attention;
   DeepNorm mlp;
   bool postnorm = true;
-  bool tie_word_embeddings = false;
   DecayRule decay_rule = DecayRule::kReleased;
   std::vector<AttentionKind> layer_kinds;  // [num_layers]
 

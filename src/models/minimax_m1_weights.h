@@ -2,13 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <variant>
 #include <vector>
 
 #include "core/tensor.h"
-#include "formats/progress.h"
-#include "formats/weight_source.h"
 #include "models/minimax_m1_config.h"
 #include "ops/moe.h"
 #include "quant/weight.h"
@@ -47,20 +44,5 @@ struct MiniMaxM1Weights {
   Tensor norm;            // [hidden]
   quant::Weight lm_head;  // [vocab, hidden]; the embedding when tied
 };
-
-// THROWS: Error that lists missing, unexpected and mis-shaped tensors of `source` together.
-void check_weights(const MiniMaxM1Config& config, const formats::WeightSource& source);
-
-// Binds every tensor of the model to `source`, which must outlive the weights, and brings it into memory;
-// `progress` counts the bytes. Linear weights, norms and the embedding may be BF16 or F32.
-// THROWS: Error that lists missing, unexpected and mis-shaped tensors together.
-MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, formats::WeightSource& source,
-                              formats::Progress& progress);
-
-// Shapes without memory, for dry runs: every tensor has its shape and released dtype and no data.
-MiniMaxM1Weights planned_weights(const MiniMaxM1Config& config);
-
-// A source of random weights in the released names and dtypes. Costs no tensor memory until it is loaded.
-std::unique_ptr<formats::WeightSource> dummy_weights(const MiniMaxM1Config& config, uint64_t seed);
 
 }  // namespace minimax::models

@@ -4,13 +4,16 @@
 
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/tensor.h"
 #include "formats/progress.h"
 #include "formats/weight_source.h"
-#include "models/minimax_m1_inspect.h"
+#include "models/cache_layout.h"
+#include "models/model_summary.h"
+#include "ops/linear.h"
 #include "ops/op.h"
 
 namespace minimax::models {
@@ -30,32 +33,29 @@ struct StepBatch {
   bool is_decode = false;    // one row a sequence, T == B
 };
 
-// What the caches of a model hold: the one description that planning, allocation and `inspect` share.
-struct CacheLayout {
-  int64_t num_kv_layers = 0;
-  int64_t num_kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t page_size = 16;  // tokens of a KV page
-  DType kv_dtype = DType::kBF16;
-  int64_t num_state_layers = 0;
-  int64_t num_state_heads = 0;
-
-  // K and V of one page of one layer.
-  int64_t page_bytes() const { return 2 * page_size * num_kv_heads * head_dim * size_of(kv_dtype); }
-  int64_t kv_bytes(int64_t num_pages) const { return num_kv_layers * num_pages * page_bytes(); }
-  int64_t state_bytes(int64_t num_slots) const {
-    return num_state_layers * num_slots * num_state_heads * head_dim * head_dim * 4;
-  }
-};
-
 struct KvPages {
   Tensor k;  // [pages, page_size, kv_heads, head_dim]
   Tensor v;
 };
 
+// As the model's CacheLayout says. Pages of all layers and kinds go by one block table.
 struct ModelCache {
   std::vector<KvPages> kv;     // [num_kv_layers]
+  std::vector<Tensor> index;   // [num_index_layers], each [pages, page_size, index_dim]
   std::vector<Tensor> states;  // [num_state_layers], each [slots, heads, head_dim, head_dim] F32
+};
+
+// How a model computes; what is not said follows from the activations.
+struct ComputeOptions {
+  DType activation_dtype = DType::kBF16;  // of projections; kF32: everything in float32
+  std::optional<DType> kv_cache_dtype;    // activation_dtype when absent; kF8E4M3 halves the bytes of BF16
+  std::optional<DType> index_cache_dtype;
+  // Quantise activations to FP8 per token group, as GPUs with FP8 units do, instead of weight-only.
+  bool fp8_activations = false;
+
+  DType kv_dtype() const { return kv_cache_dtype.value_or(activation_dtype); }
+  DType index_dtype() const { return index_cache_dtype.value_or(activation_dtype); }
+  ops::Precision precision() const;
 };
 
 class Model {
@@ -72,16 +72,22 @@ class Model {
                        const Tensor& logits) const = 0;
 };
 
+// A constant vector of a model as an op's operand.
+inline Tensor constant(const std::vector<float>& values, std::string_view name) {
+  return Tensor(const_cast<float*>(values.data()), DType::kF32, {static_cast<int64_t>(values.size())}, name);
+}
+
 // The model that config.json names, with the weights of `source`, which must outlive it.
 // THROWS: Error for an architecture that is not supported, or as the family's loader says.
-std::unique_ptr<Model> load_model(const nlohmann::json& config, DType activation_dtype,
+std::unique_ptr<Model> load_model(const nlohmann::json& config, const ComputeOptions& options,
                                   formats::WeightSource& source, formats::Progress& progress);
 
 // The same with shapes in place of weights: for dry runs only.
-std::unique_ptr<Model> plan_model(const nlohmann::json& config, DType activation_dtype);
+std::unique_ptr<Model> plan_model(const nlohmann::json& config, const ComputeOptions& options);
 
 // Sizes of the model, with the dtypes of `source` where it has the tensor (null: the released dtypes).
-ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source);
+ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source,
+                             const ComputeOptions& options = {});
 
 // Compares names, shapes and dtypes of `source` with what the configuration needs, without loading.
 // THROWS: Error that lists missing, unexpected and mis-shaped tensors together.

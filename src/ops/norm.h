@@ -7,7 +7,7 @@
 
 namespace minimax::ops {
 
-// out = weight * x / sqrt(mean(x^2) + eps)
+// out = (weight_offset + weight) * x / sqrt(mean(x^2) + eps); an offset of 1 is Gemma's form
 // x, out [T, N] F32 or BF16 with dense rows; weight [N] F32 or BF16. `out` may be `x`.
 struct RmsNorm {
   static constexpr std::string_view kName = "rms_norm";
@@ -15,6 +15,7 @@ struct RmsNorm {
   Tensor weight;
   float eps = 0;
   Tensor out;
+  float weight_offset = 0;
 
   void check() const;
   Cost cost() const;
@@ -23,11 +24,13 @@ struct RmsNorm {
     v("weight", weight);
     v("eps", eps);
     v("out", out);
+    v("weight_offset", weight_offset);
   }
 };
 
 // DeepNorm residual and the norm that follows it (arXiv 2203.00555):
-//   sum = alpha * residual + beta * branch;  out = weight * sum / sqrt(mean(sum^2) + eps)
+//   sum = alpha * residual + beta * branch;  out = (weight_offset + weight) * sum / sqrt(mean(sum^2) + eps)
+// With alpha = beta = 1 it is the plain residual of pre-norm models.
 // residual, branch, sum, out [T, N] of one dtype, dense rows; weight [N]. `sum` may be undefined when nobody
 // needs it (postnorm). `sum` and `out` may each be `residual` or `branch`, but not one another.
 struct ResidualRmsNorm {
@@ -40,6 +43,7 @@ struct ResidualRmsNorm {
   float eps = 0;
   Tensor sum;
   Tensor out;
+  float weight_offset = 0;
 
   void check() const;
   Cost cost() const;
@@ -52,6 +56,7 @@ struct ResidualRmsNorm {
     v("eps", eps);
     v("sum", sum);
     v("out", out);
+    v("weight_offset", weight_offset);
   }
 };
 

@@ -30,7 +30,7 @@ TEST(DecodeStep, AllocatesNothing) {
   const std::filesystem::path folder = std::filesystem::path(MINIMAX_SOURCE_DIR) / "models/demo-m1";
   formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
   formats::Progress silent;
-  const auto model = models::load_model(formats::read_config(folder), DType::kBF16, checkpoint, silent);
+  const auto model = models::load_model(formats::read_config(folder), {DType::kBF16}, checkpoint, silent);
   ThreadPool pool(2);
   const auto backend = cpu::make_cpu_backend(pool);
   engine::Session session(*model, *backend, {64, 32, 1});

@@ -30,7 +30,7 @@ class DemoModel : public testing::Test {
 
   void load(DType dtype) {
     formats::Progress silent;
-    model_ = models::load_model(formats::read_config(kDemo), dtype, checkpoint_, silent);
+    model_ = models::load_model(formats::read_config(kDemo), {dtype}, checkpoint_, silent);
   }
 
   std::vector<int32_t> greedy(const std::vector<int32_t>& prompt, int64_t max_tokens) {

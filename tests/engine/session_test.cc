@@ -44,7 +44,7 @@ struct SmallModel {
               {"tie_word_embeddings", false}};
     weights = models::make_dummy_weights(config, 3);
     formats::Progress silent;
-    model = models::load_model(config, dtype, *weights, silent);
+    model = models::load_model(config, {dtype}, *weights, silent);
   }
 };
 
@@ -129,7 +129,7 @@ TEST(Session, ThePlanIsWhatASessionTakes) {
   EXPECT_EQ(plan.linear_state_bytes, 2 * 4 * 10 * 10 * 4);
   EXPECT_EQ(plan.kv_cache_bytes, 2 * 7 * 16 * 2 * 10 * 4);
   // A planned model needs no weights to say the same.
-  const auto planned = models::plan_model(small.config, DType::kF32);
+  const auto planned = models::plan_model(small.config, {DType::kF32});
   EXPECT_EQ(Session::plan(*planned, *small.backend, options).total_bytes(), plan.total_bytes());
 }
 

@@ -38,7 +38,7 @@ struct Parity {
   Parity(const fs::path& folder, DType dtype)
       : checkpoint(formats::Checkpoint::open(folder)), expected(open_expected(folder)) {
     formats::Progress silent;
-    model = models::load_model(formats::read_config(folder), dtype, checkpoint, silent);
+    model = models::load_model(formats::read_config(folder), {dtype}, checkpoint, silent);
     const Tensor input = expected.tensor("input_ids");
     ids.assign(input.data<int32_t>(), input.data<int32_t>() + input.numel());
     logits = expected.tensor("logits");

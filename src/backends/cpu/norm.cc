@@ -10,6 +10,16 @@
 #include "backends/cpu/simd-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 
+#ifndef MINIMAX_NORM_COMMON_
+#define MINIMAX_NORM_COMMON_
+namespace minimax::cpu {
+struct NormParams {
+  float eps;
+  float weight_offset;
+};
+}  // namespace minimax::cpu
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace minimax::cpu {
 namespace HWY_NAMESPACE {
@@ -19,20 +29,22 @@ float RsqrtMean(VF sum_of_squares, int64_t n, float eps) {
 }
 
 template <typename TX, typename TW, typename TO>
-void RmsNormRow(const TX* x, const TW* weight, float eps, TO* out, int64_t n) {
+void RmsNormRow(const TX* x, const TW* weight, NormParams norm, TO* out, int64_t n) {
   VF squares = hn::Zero(DF());
   ForVectors(n, [&](auto load, auto) HWY_ATTR {
     const VF v = load(x);
     squares = hn::MulAdd(v, v, squares);
   });
-  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, eps));
-  ForVectors(
-      n, [&](auto load, auto store) HWY_ATTR { store(hn::Mul(hn::Mul(load(x), scale), load(weight)), out); });
+  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, norm.eps));
+  const VF offset = hn::Set(DF(), norm.weight_offset);
+  ForVectors(n, [&](auto load, auto store) HWY_ATTR {
+    store(hn::Mul(hn::Mul(load(x), scale), hn::Add(offset, load(weight))), out);
+  });
 }
 
 template <typename T, typename TW>
 void ResidualRmsNormRow(const T* residual, const T* branch, float alpha, float beta, const TW* weight,
-                        float eps, T* sum, T* out, int64_t n) {
+                        NormParams norm, T* sum, T* out, int64_t n) {
   const VF a = hn::Set(DF(), alpha);
   const VF b = hn::Set(DF(), beta);
   VF squares = hn::Zero(DF());
@@ -40,12 +52,13 @@ void ResidualRmsNormRow(const T* residual, const T* branch, float alpha, float b
     const VF v = hn::MulAdd(a, load(residual), hn::Mul(b, load(branch)));
     squares = hn::MulAdd(v, v, squares);
   });
-  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, eps));
+  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, norm.eps));
+  const VF offset = hn::Set(DF(), norm.weight_offset);
   // The sum is formed again rather than kept: `sum` may be absent, and `out` may be either input.
   ForVectors(n, [&](auto load, auto store) HWY_ATTR {
     const VF v = hn::MulAdd(a, load(residual), hn::Mul(b, load(branch)));
     if (sum != nullptr) store(v, sum);
-    store(hn::Mul(hn::Mul(v, scale), load(weight)), out);
+    store(hn::Mul(hn::Mul(v, scale), hn::Add(offset, load(weight))), out);
   });
 }
 
@@ -67,44 +80,44 @@ void GatedRmsNormRow(const T* x, const T* gate, const TW* weight, float eps, T* 
 
 // `types` picks the instantiation: bit 0 activation is BF16, bit 1 weight is BF16, bit 2 output is BF16.
 template <typename TW>
-void RmsNormPick(int types, const void* x, const TW* weight, float eps, void* out, int64_t n) {
+void RmsNormPick(int types, const void* x, const TW* weight, NormParams norm, void* out, int64_t n) {
   const auto* xf = static_cast<const float*>(x);
   const auto* xb = static_cast<const bf16*>(x);
   if ((types & 4) != 0) {
     auto* o = static_cast<bf16*>(out);
-    (types & 1) != 0 ? RmsNormRow(xb, weight, eps, o, n) : RmsNormRow(xf, weight, eps, o, n);
+    (types & 1) != 0 ? RmsNormRow(xb, weight, norm, o, n) : RmsNormRow(xf, weight, norm, o, n);
   } else {
     auto* o = static_cast<float*>(out);
-    (types & 1) != 0 ? RmsNormRow(xb, weight, eps, o, n) : RmsNormRow(xf, weight, eps, o, n);
+    (types & 1) != 0 ? RmsNormRow(xb, weight, norm, o, n) : RmsNormRow(xf, weight, norm, o, n);
   }
 }
 
-void RmsNormAny(int types, const void* x, const void* weight, float eps, void* out, int64_t n) {
+void RmsNormAny(int types, const void* x, const void* weight, NormParams norm, void* out, int64_t n) {
   if ((types & 2) != 0) {
-    RmsNormPick(types, x, static_cast<const bf16*>(weight), eps, out, n);
+    RmsNormPick(types, x, static_cast<const bf16*>(weight), norm, out, n);
   } else {
-    RmsNormPick(types, x, static_cast<const float*>(weight), eps, out, n);
+    RmsNormPick(types, x, static_cast<const float*>(weight), norm, out, n);
   }
 }
 
 template <typename T>
 void ResidualPick(int types, const T* residual, const T* branch, float alpha, float beta, const void* weight,
-                  float eps, T* sum, T* out, int64_t n) {
+                  NormParams norm, T* sum, T* out, int64_t n) {
   if ((types & 2) != 0) {
-    ResidualRmsNormRow(residual, branch, alpha, beta, static_cast<const bf16*>(weight), eps, sum, out, n);
+    ResidualRmsNormRow(residual, branch, alpha, beta, static_cast<const bf16*>(weight), norm, sum, out, n);
   } else {
-    ResidualRmsNormRow(residual, branch, alpha, beta, static_cast<const float*>(weight), eps, sum, out, n);
+    ResidualRmsNormRow(residual, branch, alpha, beta, static_cast<const float*>(weight), norm, sum, out, n);
   }
 }
 
 void ResidualRmsNormAny(int types, const void* residual, const void* branch, float alpha, float beta,
-                        const void* weight, float eps, void* sum, void* out, int64_t n) {
+                        const void* weight, NormParams norm, void* sum, void* out, int64_t n) {
   if ((types & 1) != 0) {
     ResidualPick(types, static_cast<const bf16*>(residual), static_cast<const bf16*>(branch), alpha, beta,
-                 weight, eps, static_cast<bf16*>(sum), static_cast<bf16*>(out), n);
+                 weight, norm, static_cast<bf16*>(sum), static_cast<bf16*>(out), n);
   } else {
     ResidualPick(types, static_cast<const float*>(residual), static_cast<const float*>(branch), alpha, beta,
-                 weight, eps, static_cast<float*>(sum), static_cast<float*>(out), n);
+                 weight, norm, static_cast<float*>(sum), static_cast<float*>(out), n);
   }
 }
 
@@ -155,7 +168,8 @@ void CpuBackend::run(const ops::RmsNorm& args, ops::Workspace) {
   const auto kernel = HWY_DYNAMIC_DISPATCH(RmsNormAny);
   const int types = type_bits(args.x.dtype(), args.weight.dtype(), args.out.dtype());
   for_rows(args.x.dim(0), args.x.dim(1), [&](int64_t t) {
-    kernel(types, row_of(args.x, t), args.weight.raw(), args.eps, row_of(args.out, t), args.x.dim(1));
+    kernel(types, row_of(args.x, t), args.weight.raw(), {args.eps, args.weight_offset}, row_of(args.out, t),
+           args.x.dim(1));
   });
 }
 
@@ -164,8 +178,8 @@ void CpuBackend::run(const ops::ResidualRmsNorm& args, ops::Workspace) {
   const int types = type_bits(args.residual.dtype(), args.weight.dtype(), args.out.dtype());
   for_rows(args.residual.dim(0), args.residual.dim(1), [&](int64_t t) {
     kernel(types, row_of(args.residual, t), row_of(args.branch, t), args.alpha, args.beta, args.weight.raw(),
-           args.eps, args.sum.defined() ? row_of(args.sum, t) : nullptr, row_of(args.out, t),
-           args.residual.dim(1));
+           {args.eps, args.weight_offset}, args.sum.defined() ? row_of(args.sum, t) : nullptr,
+           row_of(args.out, t), args.residual.dim(1));
   });
 }
 

@@ -14,11 +14,13 @@ namespace {
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 // row[j] = weight[j] * row[j] / sqrt(mean(row^2) + eps)
-void normalize(std::vector<double>& row, const Tensor& weight, float eps) {
+void normalize(std::vector<double>& row, const Tensor& weight, float eps, float weight_offset) {
   double sum = 0;
   for (const double x : row) sum += x * x;
   const double scale = 1.0 / std::sqrt(sum / static_cast<double>(row.size()) + static_cast<double>(eps));
-  for (size_t j = 0; j < row.size(); ++j) row[j] *= scale * load(weight, static_cast<int64_t>(j));
+  for (size_t j = 0; j < row.size(); ++j) {
+    row[j] *= scale * (static_cast<double>(weight_offset) + load(weight, static_cast<int64_t>(j)));
+  }
 }
 
 }  // namespace
@@ -36,7 +38,7 @@ void ReferenceBackend::run(const RmsNorm& args, Workspace) {
   std::vector<double> row(static_cast<size_t>(args.x.dim(1)));
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
     for (int64_t j = 0; j < args.x.dim(1); ++j) row[j] = load(args.x, t, j);
-    normalize(row, args.weight, args.eps);
+    normalize(row, args.weight, args.eps, args.weight_offset);
     for (int64_t j = 0; j < args.x.dim(1); ++j) store(args.out, t, j, row[j]);
   }
 }
@@ -50,7 +52,7 @@ void ReferenceBackend::run(const ResidualRmsNorm& args, Workspace) {
     if (args.sum.defined()) {
       for (int64_t j = 0; j < args.residual.dim(1); ++j) store(args.sum, t, j, row[j]);
     }
-    normalize(row, args.weight, args.eps);
+    normalize(row, args.weight, args.eps, args.weight_offset);
     for (int64_t j = 0; j < args.residual.dim(1); ++j) store(args.out, t, j, row[j]);
   }
 }
@@ -59,7 +61,7 @@ void ReferenceBackend::run(const GatedRmsNorm& args, Workspace) {
   std::vector<double> row(static_cast<size_t>(args.x.dim(1)));
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
     for (int64_t j = 0; j < args.x.dim(1); ++j) row[j] = load(args.x, t, j);
-    normalize(row, args.weight, args.eps);
+    normalize(row, args.weight, args.eps, 0);
     for (int64_t j = 0; j < args.x.dim(1); ++j)
       store(args.out, t, j, sigmoid(load(args.gate, t, j)) * row[j]);
   }

@@ -1,0 +1,38 @@
+// MiniMax-M2, M2.1, M2.5, M2.7: full GQA with normed queries and keys, sigmoid routing over many small
+// experts, pre-norm residuals.
+#pragma once
+
+#include "models/minimax_m2_config.h"
+#include "models/minimax_m2_weights.h"
+#include "models/model.h"
+
+namespace minimax::models {
+
+CacheLayout cache_layout(const MiniMaxM2Config& config, const ComputeOptions& options);
+
+class MiniMaxM2 final : public Model {
+ public:
+  MiniMaxM2(MiniMaxM2Config config, MiniMaxM2Weights weights, const ComputeOptions& options);
+
+  int64_t vocab_size() const override { return config_.vocab_size; }
+  int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
+  DType activation_dtype() const override { return dtype_; }
+  CacheLayout cache_layout() const override { return layout_; }
+  void forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
+               const Tensor& logits) const override;
+
+ private:
+  void attention(ops::OpContext& context, const StepBatch& batch, const MiniMaxM2Layer& layer,
+                 const KvPages& pages, const Tensor& x, const Tensor& out) const;
+  void experts(ops::OpContext& context, const MiniMaxM2Layer& layer, const Tensor& x,
+               const Tensor& out) const;
+
+  MiniMaxM2Config config_;
+  MiniMaxM2Weights weights_;
+  DType dtype_;               // of projections
+  ops::Precision precision_;  // of matrix products
+  CacheLayout layout_;
+  std::vector<float> inv_freq_;  // [rotary_dim / 2]
+};
+
+}  // namespace minimax::models

@@ -1,0 +1,41 @@
+// Weights of MiniMax-M2, bound to a checkpoint's tensors without copying.
+#pragma once
+
+#include <vector>
+
+#include "core/tensor.h"
+#include "formats/weight_source.h"
+#include "models/minimax_m2_config.h"
+#include "models/tensor_table.h"
+#include "ops/moe.h"
+#include "quant/weight.h"
+
+namespace minimax::models {
+
+struct MiniMaxM2Layer {
+  Tensor input_layernorm;                // [hidden]
+  quant::Weight q_proj;                  // [num_heads * head_dim, hidden]
+  quant::Weight k_proj;                  // [num_kv_heads * head_dim, hidden]
+  quant::Weight v_proj;                  // [num_kv_heads * head_dim, hidden]
+  Tensor q_norm;                         // [num_heads * head_dim], or [head_dim] when per head
+  Tensor k_norm;                         // [num_kv_heads * head_dim], or [head_dim]
+  quant::Weight o_proj;                  // [hidden, num_heads * head_dim]
+  Tensor post_attention_layernorm;       // [hidden]
+  quant::Weight router;                  // [num_experts, hidden]
+  Tensor routing_bias;                   // [num_experts] F32, undefined when the model has none
+  std::vector<ops::MlpWeights> experts;  // [num_experts]
+};
+
+struct MiniMaxM2Weights {
+  Tensor embed_tokens;  // [vocab, hidden]
+  std::vector<MiniMaxM2Layer> layers;
+  Tensor norm;            // [hidden]
+  quant::Weight lm_head;  // [vocab, hidden]; the embedding when tied
+};
+
+// The table in the spelling of `source` (null: as released). Resizes `weights` and refers to its members, so
+// `weights` must not be moved while the slots are used.
+TensorTable minimax_m2_table(const MiniMaxM2Config& config, const formats::WeightSource* source,
+                             MiniMaxM2Weights& weights);
+
+}  // namespace minimax::models
