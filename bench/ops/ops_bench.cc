@@ -1,5 +1,5 @@
 // Every op of the CPU backend at the shapes of the M1-like model of docs/performance.md and of MiniMax-M1
-// itself.
+// itself; attention also at M2-like and M3-like shapes.
 //
 // The floor of an op is the larger of bytes / read bandwidth and operations / multiply rate, both measured in
 // this process right before and after each benchmark; `share` is floor time over measured time. Operands
@@ -45,6 +45,8 @@ struct Lab {
       const float x = scale * (static_cast<float>(rng() >> 40U) * 0x1.0p-23F - 1.0F);
       if (dtype == DType::kBF16) {
         t.data<bf16>()[i] = to_bf16(x);
+      } else if (dtype == DType::kF8E4M3) {
+        t.data<f8e4m3>()[i] = to_e4m3(x);
       } else if (dtype == DType::kF32) {
         t.data<float>()[i] = x;
       }
@@ -105,6 +107,13 @@ struct ModelShape {
 };
 constexpr ModelShape kM1Like = {1024, 16, 4, 64, 16, 2, 1536};
 constexpr ModelShape kM1 = {6144, 64, 8, 128, 4, 2, 9216};  // 4 of the 32 experts, to fit a small machine
+
+// Softmax attention of M2 and M3 at a sixth and a quarter of their heads.
+struct AttentionShape {
+  int64_t heads, kv_heads, head_dim;
+};
+constexpr AttentionShape kM2Attention = {8, 2, 128};
+constexpr AttentionShape kM3Attention = {16, 4, 128};
 
 void bench_linear(benchmark::State& state, int64_t out, int64_t in) {
   measure<Linear>(state, linear, [&state, out, in] {
@@ -213,6 +222,37 @@ void bench_kv_write(benchmark::State& state, const ModelShape& s) {
   });
 }
 
+// Index heads as many as kv heads; none when `has_indexer` is false.
+void bench_qk_norm(benchmark::State& state, const AttentionShape& s, bool has_indexer) {
+  measure<QkNormRopeKvWrite>(state, qk_norm_rope_kv_write, [&] {
+    const int64_t rows = state.range(0);
+    const int64_t pages = (rows + 127) / 128;
+    Tensor slots = lab().tensor(DType::kI64, {rows});
+    std::iota(slots.data<int64_t>(), slots.data<int64_t>() + rows, 0);
+    std::vector<int32_t> positions(static_cast<size_t>(rows));
+    std::iota(positions.begin(), positions.end(), 0);
+    const int64_t index_width = has_indexer ? (s.kv_heads + 1) * s.head_dim : 0;
+    const auto cache = [&] { return lab().tensor(DType::kBF16, {pages, 128, s.kv_heads, s.head_dim}); };
+    const auto norm = [&] { return lab().tensor(DType::kBF16, {s.head_dim}); };
+    return QkNormRopeKvWrite{
+        lab().tensor(DType::kBF16, {rows, (s.heads + 2 * s.kv_heads) * s.head_dim + index_width}),
+        norm(),
+        norm(),
+        has_indexer ? norm() : Tensor(),
+        has_indexer ? norm() : Tensor(),
+        1.0F,
+        1e-6F,
+        lab().ids(positions),
+        lab().tensor(DType::kF32, {s.head_dim / 4}),
+        slots,
+        lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}),
+        has_indexer ? lab().tensor(DType::kBF16, {rows, s.kv_heads, s.head_dim}) : Tensor(),
+        cache(),
+        cache(),
+        has_indexer ? lab().tensor(DType::kBF16, {pages, 128, s.head_dim}) : Tensor()};
+  });
+}
+
 void bench_lightning_prefill(benchmark::State& state, const ModelShape& s) {
   measure<LightningPrefill>(state, lightning_prefill, [&] {
     const int64_t rows = state.range(0);
@@ -276,12 +316,25 @@ void register_all(const std::string& model, const ModelShape& s) {
   add("lightning_decode", [=](benchmark::State& st) { bench_lightning_decode(st, s); })->Arg(1)->Arg(32);
 }
 
+void register_attention(const std::string& model, const AttentionShape& s, bool is_sparse) {
+  const auto add = [&](const std::string& op, auto function) {
+    return benchmark::RegisterBenchmark((model + "/" + op).c_str(), function)
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+  };
+  add("qk_norm_rope_kv_write", [=](benchmark::State& st) { bench_qk_norm(st, s, is_sparse); })
+      ->Arg(1)
+      ->Arg(2048);
+}
+
 }  // namespace
 }  // namespace minimax::ops
 
 int main(int argc, char** argv) {
   minimax::ops::register_all("m1_like", minimax::ops::kM1Like);
   minimax::ops::register_all("m1", minimax::ops::kM1);
+  minimax::ops::register_attention("m2_like", minimax::ops::kM2Attention, false);
+  minimax::ops::register_attention("m3_like", minimax::ops::kM3Attention, true);
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   return 0;

@@ -33,6 +33,7 @@ class Backend {
   virtual void run(const MixShared& args, Workspace workspace) = 0;
   virtual void run(const Rope& args, Workspace workspace) = 0;
   virtual void run(const PagedKvWrite& args, Workspace workspace) = 0;
+  virtual void run(const QkNormRopeKvWrite& args, Workspace workspace) = 0;
   virtual void run(const PagedAttention& args, Workspace workspace) = 0;
   virtual void run(const LightningPrefill& args, Workspace workspace) = 0;
   virtual void run(const LightningDecode& args, Workspace workspace) = 0;
@@ -42,6 +43,7 @@ class Backend {
   virtual int64_t workspace_bytes(const Linear&) const { return 0; }
   virtual int64_t workspace_bytes(const Moe&) const { return 0; }
   virtual int64_t workspace_bytes(const Mlp&) const { return 0; }
+  virtual int64_t workspace_bytes(const QkNormRopeKvWrite&) const { return 0; }
   virtual int64_t workspace_bytes(const PagedAttention&) const { return 0; }
   virtual int64_t workspace_bytes(const LightningPrefill&) const { return 0; }
   virtual int64_t workspace_bytes(const Sample&) const { return 0; }

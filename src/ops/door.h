@@ -25,6 +25,27 @@ inline void expect_activation(std::string_view op, std::string_view role, const 
   MM_CHECK(t.has_dense_rows(), "{}: {} has a strided last dimension", op, role);
 }
 
+inline void expect_cache(std::string_view op, std::string_view role, const Tensor& t,
+                         std::initializer_list<int64_t> shape) {
+  expect_shape(op, role, t, shape);
+  MM_CHECK(is_cache(t.dtype()), "{}: {} is {}, expected F32, BF16 or F8_E4M3", op, role, t.describe());
+  MM_CHECK(t.is_contiguous(), "{}: {} is not contiguous", op, role);
+}
+
+// K and V pages [pages, page_size, kv_heads, head_dim] of one dtype.
+inline void expect_kv_caches(std::string_view op, const Tensor& k_cache, const Tensor& v_cache,
+                             int64_t kv_heads, int64_t head_dim) {
+  MM_CHECK(k_cache.rank() == 4, "{}: k_cache is {}", op, k_cache.describe());
+  expect_cache(op, "k_cache", k_cache, {k_cache.dim(0), k_cache.dim(1), kv_heads, head_dim});
+  expect_cache(op, "v_cache", v_cache, {k_cache.dim(0), k_cache.dim(1), kv_heads, head_dim});
+  expect_dtype(op, "v_cache", v_cache, k_cache.dtype());
+}
+
+inline void expect_slots(std::string_view op, const Tensor& slot_mapping, int64_t count) {
+  expect_shape(op, "slot_mapping", slot_mapping, {count});
+  expect_dtype(op, "slot_mapping", slot_mapping, DType::kI64);
+}
+
 inline void expect_index(std::string_view op, std::string_view role, const Tensor& t, int64_t count) {
   expect_shape(op, role, t, {count});
   expect_dtype(op, role, t, DType::kI32);

@@ -24,16 +24,67 @@ void PagedKvWrite::check() const {
   expect_shape(kName, "v", v, {k.dim(0), k.dim(1), k.dim(2)});
   expect_dtype(kName, "v", v, k.dtype());
   expect_activation(kName, "v", v);
-  expect_shape(kName, "slot_mapping", slot_mapping, {k.dim(0)});
-  expect_dtype(kName, "slot_mapping", slot_mapping, DType::kI64);
-  for (const auto& [role, t] : {std::pair{"k_cache", &k_cache}, {"v_cache", &v_cache}}) {
-    expect_shape(kName, role, *t, {k_cache.dim(0), k_cache.dim(1), k.dim(1), k.dim(2)});
-    expect_dtype(kName, role, *t, k.dtype());
-    MM_CHECK(t->is_contiguous(), "paged_kv_write: {} is not contiguous", role);
-  }
+  expect_slots(kName, slot_mapping, k.dim(0));
+  expect_kv_caches(kName, k_cache, v_cache, k.dim(1), k.dim(2));
 }
 
-Cost PagedKvWrite::cost() const { return {2 * bytes_of({&k, &v}) + bytes_of({&slot_mapping}), 0}; }
+Cost PagedKvWrite::cost() const {
+  const double written = 2 * numel_of(k) * static_cast<double>(size_of(k_cache.dtype()));
+  return {bytes_of({&k, &v, &slot_mapping}) + written, 0};
+}
+
+void QkNormRopeKvWrite::check() const {
+  MM_CHECK(q_out.rank() == 3 && k_cache.rank() == 4 && qkv.rank() == 2,
+           "qk_norm_rope_kv_write: qkv {}, q_out {}, k_cache {}", qkv.describe(), q_out.describe(),
+           k_cache.describe());
+  const int64_t rows = qkv.dim(0);
+  const bool has_indexer = index_q_out.defined();
+  const int64_t index_width = has_indexer ? (index_heads() + 1) * index_dim() : 0;
+  expect_shape(kName, "qkv", qkv, {rows, (heads() + 2 * kv_heads()) * head_dim() + index_width});
+  expect_activation(kName, "qkv", qkv);
+  expect_shape(kName, "q_out", q_out, {rows, heads(), head_dim()});
+  expect_activation(kName, "q_out", q_out);
+  expect_kv_caches(kName, k_cache, v_cache, kv_heads(), head_dim());
+  for (const auto& [role, weight, count] :
+       {std::tuple{"q_norm", &q_norm, heads()}, {"k_norm", &k_norm, kv_heads()}}) {
+    MM_CHECK(weight->rank() == 1 && (weight->dim(0) == head_dim() || weight->dim(0) == count * head_dim()),
+             "qk_norm_rope_kv_write: {} is {}, expected {} or {} values", role, weight->describe(),
+             head_dim(), count * head_dim());
+    expect_activation(kName, role, *weight);
+  }
+  expect_index(kName, "positions", positions, rows);
+  expect_slots(kName, slot_mapping, rows);
+  MM_CHECK(inv_freq.rank() == 1 && 2 * inv_freq.dim(0) <= head_dim() &&
+               (!has_indexer || 2 * inv_freq.dim(0) <= index_dim()),
+           "qk_norm_rope_kv_write: inv_freq is {} for heads of {} and {}", inv_freq.describe(), head_dim(),
+           index_dim());
+  expect_dtype(kName, "inv_freq", inv_freq, DType::kF32);
+  MM_CHECK(index_q_norm.defined() == has_indexer && index_k_norm.defined() == has_indexer &&
+               index_cache.defined() == has_indexer,
+           "qk_norm_rope_kv_write: an indexer needs both norms, index_q_out and index_cache");
+  if (has_indexer) check_indexer();
+}
+
+void QkNormRopeKvWrite::check_indexer() const {
+  expect_norm_weight(kName, index_q_norm, index_dim());
+  expect_norm_weight(kName, index_k_norm, index_dim());
+  expect_shape(kName, "index_q_out", index_q_out, {qkv.dim(0), index_heads(), index_dim()});
+  MM_CHECK(is_cache(index_q_out.dtype()) && index_q_out.has_dense_rows(),
+           "qk_norm_rope_kv_write: index_q_out is {}, expected F32, BF16 or F8_E4M3 with dense rows",
+           index_q_out.describe());
+  expect_cache(kName, "index_cache", index_cache, {k_cache.dim(0), k_cache.dim(1), index_dim()});
+}
+
+Cost QkNormRopeKvWrite::cost() const {
+  const auto rows = static_cast<double>(qkv.dim(0));
+  const double written =
+      rows * static_cast<double>(2 * kv_heads() * head_dim() * size_of(k_cache.dtype()) +
+                                 (index_cache.defined() ? index_dim() * size_of(index_cache.dtype()) : 0));
+  return {bytes_of({&qkv, &q_norm, &k_norm, &index_q_norm, &index_k_norm, &positions, &slot_mapping, &q_out,
+                    &index_q_out}) +
+              written,
+          6 * numel_of(qkv)};
+}
 
 void PagedAttention::check() const {
   MM_CHECK(q.rank() == 3 && k_cache.rank() == 4 && block_table.rank() == 2,
@@ -43,11 +94,7 @@ void PagedAttention::check() const {
   MM_CHECK(kv_heads > 0 && q.dim(1) % kv_heads == 0, "paged_attention: {} query heads over {} kv heads",
            q.dim(1), kv_heads);
   expect_activation(kName, "q", q);
-  for (const auto& [role, t] : {std::pair{"k_cache", &k_cache}, {"v_cache", &v_cache}}) {
-    expect_shape(kName, role, *t, {k_cache.dim(0), k_cache.dim(1), kv_heads, q.dim(2)});
-    expect_dtype(kName, role, *t, q.dtype());
-    MM_CHECK(t->is_contiguous(), "paged_attention: {} is not contiguous", role);
-  }
+  expect_kv_caches(kName, k_cache, v_cache, kv_heads, q.dim(2));
   expect_dtype(kName, "block_table", block_table, DType::kI32);
   expect_index(kName, "query_starts", query_starts, block_table.dim(0) + 1);
   expect_index(kName, "seq_lens", seq_lens, block_table.dim(0));
@@ -110,6 +157,7 @@ Cost LightningDecode::cost() const { return lightning_cost(*this, q.dim(0)); }
 
 void rope(OpContext& context, const Rope& args) { dispatch(context, args); }
 void paged_kv_write(OpContext& context, const PagedKvWrite& args) { dispatch(context, args); }
+void qk_norm_rope_kv_write(OpContext& context, const QkNormRopeKvWrite& args) { dispatch(context, args); }
 void paged_attention(OpContext& context, const PagedAttention& args) { dispatch(context, args); }
 void lightning_prefill(OpContext& context, const LightningPrefill& args) { dispatch(context, args); }
 void lightning_decode(OpContext& context, const LightningDecode& args) { dispatch(context, args); }

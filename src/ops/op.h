@@ -86,4 +86,7 @@ void check_operands(const OpContext& context, const OpRecord& record);
 // The dtypes activations come in.
 inline bool is_activation(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
 
+// The dtypes KV and index caches come in.
+inline bool is_cache(DType dtype) { return is_activation(dtype) || dtype == DType::kF8E4M3; }
+
 }  // namespace minimax::ops

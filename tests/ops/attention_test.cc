@@ -1,12 +1,11 @@
 // Rotary embedding, paged attention and lightning attention of every backend against the oracle.
-#include <numeric>
-
-#include "tests/ops/op_test.h"
+#include "tests/ops/paged_batch.h"
 
 namespace minimax::ops {
 namespace {
 
 constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
+constexpr DType kCaches[] = {DType::kF32, DType::kBF16, DType::kF8E4M3};
 
 TEST(Rope, MatchesTheOracle) {
   TensorMaker make(1);
@@ -28,12 +27,6 @@ TEST(Rope, MatchesTheOracle) {
   }
 }
 
-struct PagedCase {
-  int64_t heads, kv_heads, head_dim, page_size;
-  std::vector<int32_t> query_lens;
-  std::vector<int32_t> seq_lens;
-};
-
 TEST(PagedAttention, MatchesTheOracle) {
   TensorMaker make(2);
   const std::vector<PagedCase> cases = {
@@ -46,45 +39,23 @@ TEST(PagedAttention, MatchesTheOracle) {
   };
   for (const PagedCase& p : cases) {
     for (const DType dtype : kActivations) {
-      const auto num_seqs = static_cast<int64_t>(p.seq_lens.size());
-      int64_t max_pages = 1;
-      int64_t pages = 0;
-      std::vector<int32_t> starts = {0};
-      for (int64_t b = 0; b < num_seqs; ++b) {
-        const int64_t needed = (p.seq_lens[b] + p.page_size - 1) / p.page_size;
-        max_pages = std::max(max_pages, needed);
-        pages += needed;
-        starts.push_back(starts.back() + p.query_lens[b]);
-      }
-      // Pages in random order, unused table entries invalid: reading one would crash or differ.
-      std::vector<int32_t> order(static_cast<size_t>(pages));
-      std::iota(order.begin(), order.end(), 0);
-      std::shuffle(order.begin(), order.end(), make.rng());
-      std::vector<int32_t> table(static_cast<size_t>(num_seqs * max_pages), -1'000'000);
-      size_t next = 0;
-      for (int64_t b = 0; b < num_seqs; ++b) {
-        for (int64_t i = 0; i * p.page_size < p.seq_lens[b]; ++i) table[b * max_pages + i] = order[next++];
-      }
-      const int64_t rows = starts.back() + 2;  // two padding rows
-      const Tensor q = make.uniform(dtype, {rows, p.heads, p.head_dim}, -2, 2);
-      const Tensor k_cache = make.uniform(dtype, {pages, p.page_size, p.kv_heads, p.head_dim}, -2, 2);
-      const Tensor v_cache = make.uniform(dtype, {pages, p.page_size, p.kv_heads, p.head_dim});
-      const Tensor block_table = make.ids(table).reshape({num_seqs, max_pages});
-      const Tensor query_starts = make.ids(starts);
-      const Tensor seq_lens = make.ids(p.seq_lens);
-      const float scale = 1.0F / std::sqrt(static_cast<float>(p.head_dim));
-      const auto call = [&](const Tensor& out) {
-        return [&, out](OpContext& c) {
-          paged_attention(c, {q, k_cache, v_cache, block_table, query_starts, seq_lens, scale, out});
+      for (const DType cache : kCaches) {
+        const PagedBatch batch(make, p, dtype, cache);
+        const auto call = [&](const Tensor& out) {
+          return [&, out](OpContext& c) {
+            paged_attention(c, {batch.q, batch.k_cache, batch.v_cache, batch.block_table, batch.query_starts,
+                                batch.seq_lens, batch.scale, out});
+          };
         };
-      };
-      const Tensor expected = make.poisoned(dtype, {rows, p.heads, p.head_dim});
-      run_on_reference(call(expected));
-      for (const BackendCase& backend : backend_cases()) {
-        const Tensor out = make.poisoned(dtype, {rows, p.heads, p.head_dim});
-        run_on_cpu(backend, call(out));
-        expect_close(out, expected, tolerance(dtype),
-                     fmt::format("{}: {} heads of {}", backend.label, p.heads, p.head_dim));
+        const Tensor expected = batch.poisoned_out(make);
+        run_on_reference(call(expected));
+        for (const BackendCase& backend : backend_cases()) {
+          const Tensor out = batch.poisoned_out(make);
+          run_on_cpu(backend, call(out));
+          expect_close(
+              out, expected, tolerance(dtype),
+              fmt::format("{}: {} heads of {}, {} cache", backend.label, p.heads, p.head_dim, name(cache)));
+        }
       }
     }
   }
@@ -93,23 +64,147 @@ TEST(PagedAttention, MatchesTheOracle) {
 TEST(PagedKvWrite, WritesItsSlotsAndNoOthers) {
   TensorMaker make(3);
   for (const DType dtype : kActivations) {
-    // Keys and values as strided slices of one fused projection.
-    const Tensor fused = make.uniform(dtype, {4, 2 * 3 * 10});
-    const Tensor k = fused.slice(1, 0, 30).split_last(3, 10);
-    const Tensor v = fused.slice(1, 30, 60).split_last(3, 10);
-    const Tensor slots = make.longs({7, -1, 0, 11});
-    const Tensor start = make.uniform(dtype, {3, 4, 3, 10});
-    const Tensor expected_k = make.copy(start);
-    const Tensor expected_v = make.copy(start);
-    run_on_reference([&](OpContext& c) { paged_kv_write(c, {k, v, slots, expected_k, expected_v}); });
-    for (const BackendCase& backend : backend_cases()) {
-      const Tensor out_k = make.copy(start);
-      const Tensor out_v = make.copy(start);
-      run_on_cpu(backend, [&](OpContext& c) { paged_kv_write(c, {k, v, slots, out_k, out_v}); });
-      expect_close(out_k, expected_k, 0, backend.label);
-      expect_close(out_v, expected_v, 0, backend.label);
+    for (const DType cache : kCaches) {
+      // Keys and values as strided slices of one fused projection; beyond 448 F8_E4M3 saturates.
+      const Tensor fused = make.uniform(dtype, {4, 2 * 3 * 10}, -600, 600);
+      const Tensor k = fused.slice(1, 0, 30).split_last(3, 10);
+      const Tensor v = fused.slice(1, 30, 60).split_last(3, 10);
+      const Tensor slots = make.longs({7, -1, 0, 11});
+      const Tensor start = make.uniform(cache, {3, 4, 3, 10});
+      const Tensor expected_k = make.copy(start);
+      const Tensor expected_v = make.copy(start);
+      run_on_reference([&](OpContext& c) { paged_kv_write(c, {k, v, slots, expected_k, expected_v}); });
+      for (const BackendCase& backend : backend_cases()) {
+        const Tensor out_k = make.copy(start);
+        const Tensor out_v = make.copy(start);
+        run_on_cpu(backend, [&](OpContext& c) { paged_kv_write(c, {k, v, slots, out_k, out_v}); });
+        expect_close(out_k, expected_k, 0, backend.label);
+        expect_close(out_v, expected_v, 0, backend.label);
+      }
     }
   }
+}
+
+// Every F8_E4M3 value, the ties between them, and what saturates or is no number.
+TEST(PagedKvWrite, RoundsToE4m3AsTheScalarConversionDoes) {
+  TensorMaker make(8);
+  std::vector<float> values = {0.0F, -0.0F, 0x1p-10F, 0x1.8p-10F, 448.0F, 464.0F, -1e30F, INFINITY, NAN};
+  for (int bits = 0; bits < 0x7e; ++bits) {
+    const float low = to_float(f8e4m3{static_cast<uint8_t>(bits)});
+    const float high = to_float(f8e4m3{static_cast<uint8_t>(bits + 1)});
+    for (const float x : {low, (low + high) / 2, 0.75F * low + 0.25F * high}) {
+      values.push_back(x);
+      values.push_back(-x);
+    }
+  }
+  const auto n = static_cast<int64_t>(values.size());
+  const Tensor x = make.floats(values).reshape({1, 1, n});
+  for (const BackendCase& backend : backend_cases()) {
+    const Tensor k = make.poisoned(DType::kF8E4M3, {1, 1, 1, n});
+    const Tensor v = make.poisoned(DType::kF8E4M3, {1, 1, 1, n});
+    run_on_cpu(backend, [&](OpContext& c) { paged_kv_write(c, {x, x, make.longs({0}), k, v}); });
+    for (int64_t i = 0; i < n; ++i) {
+      EXPECT_EQ(k.data<f8e4m3>()[i].bits, to_e4m3(values[static_cast<size_t>(i)]).bits)
+          << backend.label << ": " << values[static_cast<size_t>(i)];
+    }
+  }
+}
+
+struct QkvCase {
+  int64_t heads, kv_heads, head_dim, half, index_heads, index_dim;
+  bool is_flat;  // norms over the flattened width
+};
+
+struct QkvOutputs {
+  Tensor q, index_q, k_cache, v_cache, index_cache;
+};
+
+// Poisoned queries, caches of zeros, so that a write to a wrong slot shows.
+QkvOutputs make_outputs(TensorMaker& make, const QkvCase& s, DType q, DType index, DType cache) {
+  constexpr int64_t kRows = 5;
+  QkvOutputs out;
+  out.q = make.poisoned(q, {kRows, s.heads, s.head_dim});
+  out.k_cache = make.uniform(cache, {3, 4, s.kv_heads, s.head_dim}, 0, 0);
+  out.v_cache = make.uniform(cache, {3, 4, s.kv_heads, s.head_dim}, 0, 0);
+  if (s.index_heads > 0) {
+    out.index_q = make.poisoned(index, {kRows, s.index_heads, s.index_dim});
+    out.index_cache = make.uniform(index, {3, 4, s.index_dim}, 0, 0);
+  }
+  return out;
+}
+
+TEST(QkNormRopeKvWrite, MatchesTheOracle) {
+  TensorMaker make(9);
+  const std::vector<QkvCase> cases = {{1, 1, 2, 1, 0, 0, false},
+                                      {6, 2, 20, 7, 0, 0, true},
+                                      {8, 2, 128, 32, 0, 0, true},
+                                      {8, 4, 128, 32, 4, 128, false},
+                                      {3, 3, 24, 12, 2, 40, false}};
+  for (const QkvCase& s : cases) {
+    for (const DType dtype : kActivations) {
+      for (const DType cache : kCaches) {
+        const DType weight = cache == DType::kF32 ? DType::kF32 : DType::kBF16;
+        const int64_t width = (s.heads + 2 * s.kv_heads) * s.head_dim +
+                              (s.index_heads > 0 ? (s.index_heads + 1) * s.index_dim : 0);
+        const Tensor qkv = make.uniform(dtype, {5, width + 3}, -3, 3).slice(1, 0, width);
+        const Tensor q_norm = make.uniform(weight, {s.is_flat ? s.heads * s.head_dim : s.head_dim});
+        const Tensor k_norm = make.uniform(weight, {s.is_flat ? s.kv_heads * s.head_dim : s.head_dim});
+        const Tensor index_q_norm = s.index_heads > 0 ? make.uniform(weight, {s.index_dim}) : Tensor();
+        const Tensor index_k_norm = s.index_heads > 0 ? make.uniform(weight, {s.index_dim}) : Tensor();
+        const Tensor positions = make.ids({0, 1, 77, 99'999, 1'000'000});
+        const Tensor inv_freq = make.uniform(DType::kF32, {s.half}, 0, 1);
+        const Tensor slots = make.longs({7, -1, 0, 11, 4});
+        const float offset = s.is_flat ? 0.0F : 1.0F;
+        const auto call = [&](const QkvOutputs& out) {
+          return [&, out](OpContext& c) {
+            qk_norm_rope_kv_write(
+                c, {qkv, q_norm, k_norm, index_q_norm, index_k_norm, offset, 1e-6F, positions, inv_freq,
+                    slots, out.q, out.index_q, out.k_cache, out.v_cache, out.index_cache});
+          };
+        };
+        const QkvOutputs expected = make_outputs(make, s, dtype, cache, cache);
+        run_on_reference(call(expected));
+        for (const BackendCase& backend : backend_cases()) {
+          const QkvOutputs out = make_outputs(make, s, dtype, cache, cache);
+          run_on_cpu(backend, call(out));
+          const std::string what = fmt::format("{}: {} heads of {}", backend.label, s.heads, s.head_dim);
+          expect_close(out.q, expected.q, tolerance(dtype), what);
+          expect_close(out.k_cache, expected.k_cache, tolerance(cache), what + ", k");
+          expect_close(out.v_cache, expected.v_cache, 0, what + ", v");
+          if (s.index_heads == 0) continue;
+          expect_close(out.index_q, expected.index_q, tolerance(cache), what + ", index q");
+          expect_close(out.index_cache, expected.index_cache, tolerance(cache), what + ", index k");
+        }
+      }
+    }
+  }
+}
+
+TEST(QkNormRopeKvWrite, RefusesWhatDoesNotFit) {
+  TensorMaker make(10);
+  const QkvCase s = {4, 2, 8, 2, 0, 0, false};
+  const QkvOutputs out = make_outputs(make, s, DType::kF32, DType::kF32, DType::kF32);
+  QkNormRopeKvWrite args{make.uniform(DType::kF32, {5, 64}),
+                         make.uniform(DType::kF32, {8}),
+                         make.uniform(DType::kF32, {8}),
+                         {},
+                         {},
+                         0,
+                         1e-6F,
+                         make.ids({0, 1, 2, 3, 4}),
+                         make.uniform(DType::kF32, {2}),
+                         make.longs({0, 1, 2, 3, 4}),
+                         out.q,
+                         {},
+                         out.k_cache,
+                         out.v_cache,
+                         {}};
+  EXPECT_NO_THROW(args.check());
+  args.k_norm = make.uniform(DType::kF32, {24});
+  EXPECT_THROW(args.check(), InternalError);
+  args.k_norm = args.q_norm;
+  args.index_q_norm = args.q_norm;
+  EXPECT_THROW(args.check(), InternalError) << "half an indexer";
 }
 
 struct LightningCase {

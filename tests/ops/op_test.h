@@ -63,10 +63,15 @@ class TensorMaker {
     return Tensor(aligned(buffers_.back()), dtype, shape);
   }
   static void set(const Tensor& t, int64_t i, float value) {
-    if (t.dtype() == DType::kBF16) {
-      t.data<bf16>()[i] = to_bf16(value);
-    } else {
-      t.data<float>()[i] = value;
+    switch (t.dtype()) {
+      case DType::kBF16:
+        t.data<bf16>()[i] = to_bf16(value);
+        break;
+      case DType::kF8E4M3:
+        t.data<f8e4m3>()[i] = to_e4m3(value);
+        break;
+      default:
+        t.data<float>()[i] = value;
     }
   }
 
@@ -78,6 +83,8 @@ inline double element(const Tensor& t, int64_t i) {
   switch (t.dtype()) {
     case DType::kBF16:
       return to_float(t.data<bf16>()[i]);
+    case DType::kF8E4M3:
+      return to_float(t.data<f8e4m3>()[i]);
     case DType::kI32:
       return t.data<int32_t>()[i];
     default:
@@ -113,7 +120,17 @@ inline void expect_close(const Tensor& out, const Tensor& expected, double toler
 
 // F32 sums of a few thousand terms stay within 1e-5; one rounding to BF16 (2^-9 at most) averages 1.2e-3, two
 // less than 3e-3.
-inline double tolerance(DType dtype) { return dtype == DType::kBF16 ? 3e-3 : 1e-5; }
+// The same value an F8_E4M3 step apart (2^-4) is rare: where F32 and F64 sums fall on two sides of a tie.
+inline double tolerance(DType dtype) {
+  switch (dtype) {
+    case DType::kBF16:
+      return 3e-3;
+    case DType::kF8E4M3:
+      return 1e-2;
+    default:
+      return 1e-5;
+  }
+}
 
 // A backend under test, or the oracle.
 struct BackendCase {

@@ -24,6 +24,7 @@ class CpuBackend final : public ops::Backend {
   void run(const ops::MixShared& args, ops::Workspace workspace) override;
   void run(const ops::Rope& args, ops::Workspace workspace) override;
   void run(const ops::PagedKvWrite& args, ops::Workspace workspace) override;
+  void run(const ops::QkNormRopeKvWrite& args, ops::Workspace workspace) override;
   void run(const ops::PagedAttention& args, ops::Workspace workspace) override;
   void run(const ops::LightningPrefill& args, ops::Workspace workspace) override;
   void run(const ops::LightningDecode& args, ops::Workspace workspace) override;
@@ -33,6 +34,7 @@ class CpuBackend final : public ops::Backend {
   int64_t workspace_bytes(const ops::Linear& args) const override;
   int64_t workspace_bytes(const ops::Moe& args) const override;
   int64_t workspace_bytes(const ops::Mlp& args) const override;
+  int64_t workspace_bytes(const ops::QkNormRopeKvWrite& args) const override;
   int64_t workspace_bytes(const ops::PagedAttention& args) const override;
   int64_t workspace_bytes(const ops::LightningPrefill& args) const override;
   int64_t workspace_bytes(const ops::Sample& args) const override;

@@ -1,4 +1,4 @@
-// Embedding, rotary embedding and cache writes: memory movement with little arithmetic.
+// Embedding and rotary embedding: memory movement with little arithmetic.
 #include <cmath>
 #include <cstring>
 
@@ -49,16 +49,6 @@ void rotate(const ops::Rope& args, int64_t t) {
   }
 }
 
-void write_row(const Tensor& source, int64_t t, const Tensor& cache, int64_t slot) {
-  const int64_t element = size_of(source.dtype());
-  const int64_t head_bytes = source.dim(2) * element;
-  const auto* from = static_cast<const std::byte*>(source.raw()) + t * source.stride(0) * element;
-  auto* to = static_cast<std::byte*>(cache.raw()) + slot * source.dim(1) * head_bytes;
-  for (int64_t h = 0; h < source.dim(1); ++h) {
-    std::memcpy(to + h * head_bytes, from + h * source.stride(1) * element, static_cast<size_t>(head_bytes));
-  }
-}
-
 }  // namespace
 
 void CpuBackend::run(const ops::Embedding& args, ops::Workspace) {
@@ -71,15 +61,6 @@ void CpuBackend::run(const ops::Rope& args, ops::Workspace) {
   // A sine and a cosine cost about as much as 32 elements of a copy.
   for_rows(args.x.dim(0), args.x.dim(1) * args.x.dim(2) + 32 * args.inv_freq.dim(0), [&](int64_t t) {
     args.x.dtype() == DType::kBF16 ? rotate<bf16>(args, t) : rotate<float>(args, t);
-  });
-}
-
-void CpuBackend::run(const ops::PagedKvWrite& args, ops::Workspace) {
-  for_rows(args.k.dim(0), 2 * args.k.dim(1) * args.k.dim(2), [&](int64_t t) {
-    const int64_t slot = args.slot_mapping.data<int64_t>()[t];
-    if (slot < 0) return;
-    write_row(args.k, t, args.k_cache, slot);
-    write_row(args.v, t, args.v_cache, slot);
   });
 }
 

@@ -96,11 +96,24 @@ class TileAttention {
   // One kv head's rows lie apart, which hides them from the hardware's prefetchers. Pages often follow one
   // another, and a prefetch of the wrong address does no harm.
   static constexpr int64_t kRowsAhead = 24;
-  void PrefetchRow(const T* row) const {
-    for (int64_t i = 0; i < head_dim_; i += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + i);
+  template <typename TC>
+  void PrefetchRow(const TC* row) const {
+    for (int64_t i = 0; i < head_dim_; i += 64 / static_cast<int64_t>(sizeof(TC))) hwy::Prefetch(row + i);
   }
 
   void LoadCache(const Tensor& cache, int64_t first, int64_t count, float* out) const {
+    switch (cache.dtype()) {
+      case DType::kBF16:
+        return LoadCacheOf<bf16>(cache, first, count, out);
+      case DType::kF8E4M3:
+        return LoadCacheOf<f8e4m3>(cache, first, count, out);
+      default:
+        return LoadCacheOf<float>(cache, first, count, out);
+    }
+  }
+
+  template <typename TC>
+  void LoadCacheOf(const Tensor& cache, int64_t first, int64_t count, float* out) const {
     const int64_t page_size = cache.dim(1);
     const int64_t row_stride = cache.dim(2) * head_dim_;
     const int32_t* pages = args_.block_table.row<int32_t>(tile_.b);
@@ -108,7 +121,7 @@ class TileAttention {
       const int64_t in_page = (first + i) % page_size;
       const int64_t rows = std::min(page_size - in_page, count - i);
       const int64_t slot = pages[(first + i) / page_size] * page_size + in_page;
-      const T* row = cache.data<T>() + slot * row_stride + tile_.kv_head * head_dim_;
+      const TC* row = cache.data<TC>() + slot * row_stride + tile_.kv_head * head_dim_;
       for (int64_t r = 0; r < rows; ++r) {
         PrefetchRow(row + (r + kRowsAhead) * row_stride);
         UnpackPadded(row + r * row_stride, head_dim_, d_, out + (i + r) * d_);

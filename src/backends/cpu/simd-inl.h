@@ -1,4 +1,4 @@
-// F32 vectors loaded from and stored to F32 or BF16 memory; included once per SIMD target.
+// F32 vectors loaded from and stored to F32, BF16 or F8_E4M3 memory; included once per SIMD target.
 #if defined(MINIMAX_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MINIMAX_SIMD_INL_H_
 #undef MINIMAX_SIMD_INL_H_
@@ -30,6 +30,18 @@ HWY_INLINE VF LoadF32(const bf16* p) {
   const auto bits = hn::PromoteTo(du32, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p)));
   return hn::BitCast(d, hn::ShiftLeft<16>(bits));
 }
+// As to_float in core/dtype.h, a vector at a time.
+HWY_INLINE VF LoadF32(const f8e4m3* p) {
+  const DF d;
+  const hn::RebindToUnsigned<DF> du32;
+  const hn::Rebind<uint8_t, DF> du8;
+  const auto bits = hn::PromoteTo(du32, hn::LoadU(du8, reinterpret_cast<const uint8_t*>(p)));
+  const auto magnitude = hn::And(bits, hn::Set(du32, 0x7f));
+  const VF scaled = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(magnitude)), hn::Set(d, 0x1p120F));
+  const VF value = hn::IfThenElse(hn::RebindMask(d, hn::Eq(magnitude, hn::Set(du32, 0x7f))),
+                                  hn::BitCast(d, hn::Set(du32, 0x7fc00000U)), scaled);
+  return hn::Or(value, hn::BitCast(d, hn::ShiftLeft<24>(hn::And(bits, hn::Set(du32, 0x80)))));
+}
 
 HWY_INLINE void StoreF32(VF v, float* p) { hn::StoreU(v, DF(), p); }
 HWY_INLINE void StoreF32(VF v, bf16* p) {
@@ -41,6 +53,25 @@ HWY_INLINE void StoreF32(VF v, bf16* p) {
   const auto quiet = hn::Or(bits, hn::Set(du32, 0x400000));
   const auto chosen = hn::IfThenElse(hn::RebindMask(du32, hn::IsNaN(v)), quiet, rounded);
   hn::StoreU(hn::TruncateTo(du16, hn::ShiftRight<16>(chosen)), du16, reinterpret_cast<uint16_t*>(p));
+}
+// As to_e4m3 in core/dtype.h, a vector at a time.
+HWY_INLINE void StoreF32(VF v, f8e4m3* p) {
+  const DF d;
+  const hn::RebindToSigned<DF> di32;
+  const hn::Rebind<uint8_t, DF> du8;
+  const VF magnitude = hn::Min(hn::Abs(v), hn::Set(d, kMaxE4m3));
+  const auto bits = hn::BitCast(di32, magnitude);
+  const auto odd = hn::And(hn::ShiftRight<20>(bits), hn::Set(di32, 1));
+  const auto rounded = hn::ShiftRight<20>(hn::Add(bits, hn::Add(odd, hn::Set(di32, 0x7ffff))));
+  const auto normal = hn::Sub(rounded, hn::Set(di32, 120 << 3));
+  const VF beside = hn::Set(d, 0x1p14F);
+  const auto steps = hn::Sub(hn::BitCast(di32, hn::Add(magnitude, beside)), hn::BitCast(di32, beside));
+  const auto finite =
+      hn::IfThenElse(hn::RebindMask(di32, hn::Lt(magnitude, hn::Set(d, 0x1p-6F))), steps, normal);
+  const auto unsigned_result =
+      hn::IfThenElse(hn::RebindMask(di32, hn::IsNaN(v)), hn::Set(di32, 0x7f), finite);
+  const auto sign = hn::And(hn::ShiftRight<24>(hn::BitCast(di32, v)), hn::Set(di32, 0x80));
+  hn::StoreU(hn::DemoteTo(du8, hn::Or(unsigned_result, sign)), du8, reinterpret_cast<uint8_t*>(p));
 }
 
 // The first `count` < lanes elements, zeros behind.

@@ -25,6 +25,79 @@ void ReferenceBackend::run(const Rope& args, Workspace) {
   }
 }
 
+namespace {
+
+// RMSNorm over runs of `width` of the row, each value times (offset + weight) of its place.
+void norm_row(std::vector<double>& x, const Tensor& weight, double offset, double eps) {
+  const auto width = static_cast<size_t>(weight.dim(0));
+  for (size_t first = 0; first < x.size(); first += width) {
+    double squares = 0;
+    for (size_t i = 0; i < width; ++i) squares += x[first + i] * x[first + i];
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
+    for (size_t i = 0; i < width; ++i) {
+      x[first + i] *= scale * (offset + load(weight, static_cast<int64_t>(i)));
+    }
+  }
+}
+
+void rotate_row(std::vector<double>& x, int64_t head_dim, const Tensor& inv_freq, int32_t position) {
+  const int64_t half = inv_freq.dim(0);
+  for (int64_t first = 0; first < static_cast<int64_t>(x.size()); first += head_dim) {
+    for (int64_t c = 0; c < half; ++c) {
+      const float angle = static_cast<float>(position) * inv_freq.data<float>()[c];
+      const double cosine = std::cos(static_cast<double>(angle));
+      const double sine = std::sin(static_cast<double>(angle));
+      double& a = x[static_cast<size_t>(first + c)];
+      double& b = x[static_cast<size_t>(first + c + half)];
+      const double turned = a * cosine - b * sine;
+      b = b * cosine + a * sine;
+      a = turned;
+    }
+  }
+}
+
+std::vector<double> load_row(const Tensor& x, int64_t t, int64_t begin, int64_t count) {
+  std::vector<double> row(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) row[static_cast<size_t>(i)] = load(x, t, begin + i);
+  return row;
+}
+
+void store_heads(const Tensor& out, int64_t t, const std::vector<double>& row) {
+  for (int64_t i = 0; i < static_cast<int64_t>(row.size()); ++i) {
+    store(out, t, i / out.dim(2), i % out.dim(2), row[static_cast<size_t>(i)]);
+  }
+}
+
+void store_slot(const Tensor& cache, int64_t slot, const std::vector<double>& row) {
+  if (slot < 0) return;
+  const auto width = static_cast<int64_t>(row.size());
+  for (int64_t i = 0; i < width; ++i) store_at(cache, slot * width + i, row[static_cast<size_t>(i)]);
+}
+
+}  // namespace
+
+void ReferenceBackend::run(const QkNormRopeKvWrite& args, Workspace) {
+  for (int64_t t = 0; t < args.qkv.dim(0); ++t) {
+    const int64_t slot = args.slot_mapping.data<int64_t>()[t];
+    int64_t next = 0;
+    const auto normed = [&](int64_t count, int64_t head_dim, const Tensor& weight) {
+      std::vector<double> row = load_row(args.qkv, t, next, count * head_dim);
+      next += count * head_dim;
+      norm_row(row, weight, static_cast<double>(args.weight_offset), static_cast<double>(args.eps));
+      rotate_row(row, head_dim, args.inv_freq, args.positions.data<int32_t>()[t]);
+      return row;
+    };
+    store_heads(args.q_out, t, normed(args.heads(), args.head_dim(), args.q_norm));
+    store_slot(args.k_cache, slot, normed(args.kv_heads(), args.head_dim(), args.k_norm));
+    const int64_t kv_width = args.kv_heads() * args.head_dim();
+    store_slot(args.v_cache, slot, load_row(args.qkv, t, next, kv_width));
+    next += kv_width;
+    if (!args.index_q_out.defined()) continue;
+    store_heads(args.index_q_out, t, normed(args.index_heads(), args.index_dim(), args.index_q_norm));
+    store_slot(args.index_cache, slot, normed(1, args.index_dim(), args.index_k_norm));
+  }
+}
+
 void ReferenceBackend::run(const PagedKvWrite& args, Workspace) {
   const int64_t row = args.k.dim(1) * args.k.dim(2);
   for (int64_t t = 0; t < args.k.dim(0); ++t) {

@@ -7,14 +7,26 @@ namespace minimax::ops::reference {
 
 // Element access in F64, whatever the dtype.
 inline double load_at(const Tensor& t, int64_t offset) {
-  return t.dtype() == DType::kBF16 ? static_cast<double>(to_float(t.data<bf16>()[offset]))
-                                   : static_cast<double>(t.data<float>()[offset]);
+  switch (t.dtype()) {
+    case DType::kBF16:
+      return to_float(t.data<bf16>()[offset]);
+    case DType::kF8E4M3:
+      return to_float(t.data<f8e4m3>()[offset]);
+    default:
+      return t.data<float>()[offset];
+  }
 }
 inline void store_at(const Tensor& t, int64_t offset, double value) {
-  if (t.dtype() == DType::kBF16) {
-    t.data<bf16>()[offset] = to_bf16(static_cast<float>(value));
-  } else {
-    t.data<float>()[offset] = static_cast<float>(value);
+  const auto rounded = static_cast<float>(value);
+  switch (t.dtype()) {
+    case DType::kBF16:
+      t.data<bf16>()[offset] = to_bf16(rounded);
+      break;
+    case DType::kF8E4M3:
+      t.data<f8e4m3>()[offset] = to_e4m3(rounded);
+      break;
+    default:
+      t.data<float>()[offset] = rounded;
   }
 }
 inline double load(const Tensor& t, int64_t i) { return load_at(t, i * t.stride(0)); }
@@ -47,6 +59,7 @@ class ReferenceBackend final : public Backend {
   void run(const MixShared& args, Workspace workspace) override;
   void run(const Rope& args, Workspace workspace) override;
   void run(const PagedKvWrite& args, Workspace workspace) override;
+  void run(const QkNormRopeKvWrite& args, Workspace workspace) override;
   void run(const PagedAttention& args, Workspace workspace) override;
   void run(const LightningPrefill& args, Workspace workspace) override;
   void run(const LightningDecode& args, Workspace workspace) override;
