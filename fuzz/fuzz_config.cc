@@ -6,8 +6,7 @@
 
 #include "core/error.h"
 #include "formats/json.h"
-#include "models/minimax_m1_config.h"
-#include "models/minimax_m1_inspect.h"
+#include "models/model.h"
 
 namespace {
 
@@ -15,14 +14,16 @@ namespace {
 constexpr int64_t kMaxTableRows = 4096;
 
 void parse(std::string_view text) {
+  using namespace minimax::models;
   const auto json = minimax::formats::parse_json(text, "fuzz");
-  const auto config = minimax::models::MiniMaxM1Config::from_json(json);
-  if (config.num_layers * config.num_experts > kMaxTableRows) return;
-  const auto summary = minimax::models::summarize(config);
+  const ModelSummary described = describe_model(json);
+  if (described.num_layers * described.num_experts > kMaxTableRows) return;
+  const ModelSummary summary = summarize_model(json, nullptr);
   MM_CHECK(summary.active_parameters > 0 && summary.active_parameters <= summary.total_parameters,
            "{} active of {} parameters", summary.active_parameters, summary.total_parameters);
-  MM_CHECK(summary.weight_bytes > summary.total_parameters, "{} bytes", summary.weight_bytes);
-  minimax::models::decay_rates(config, config.num_layers - 1);
+  MM_CHECK(summary.weight_bytes >= summary.total_parameters, "{} bytes", summary.weight_bytes);
+  MM_CHECK(summary.caches.kv_bytes(1) >= 0 && summary.caches.state_bytes(1) >= 0, "caches");
+  plan_model(json, {});
 }
 
 }  // namespace

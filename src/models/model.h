@@ -85,6 +85,9 @@ std::unique_ptr<Model> load_model(const nlohmann::json& config, const ComputeOpt
 // The same with shapes in place of weights: for dry runs only.
 std::unique_ptr<Model> plan_model(const nlohmann::json& config, const ComputeOptions& options);
 
+// What the configuration says of the model, without counting its tensors.
+ModelSummary describe_model(const nlohmann::json& config, const ComputeOptions& options = {});
+
 // Sizes of the model, with the dtypes of `source` where it has the tensor (null: the released dtypes).
 ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source,
                              const ComputeOptions& options = {});

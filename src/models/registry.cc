@@ -115,6 +115,10 @@ std::unique_ptr<Model> plan_model(const json& config, const ComputeOptions& opti
   return architecture->make_model(options);
 }
 
+ModelSummary describe_model(const json& config, const ComputeOptions& options) {
+  return open(config)->describe(options);
+}
+
 ModelSummary summarize_model(const json& config, const formats::WeightSource* source,
                              const ComputeOptions& options) {
   const auto architecture = open(config);

@@ -220,9 +220,10 @@ TEST(MiniMaxM1Config, RefusesBadValuesByName) {
       {"architectures", json::array({"LlamaForCausalLM"}),
        "architecture LlamaForCausalLM is no MiniMax-Text-01"},
       {"quantization_config",
-       {{"quant_method", "fp8"}},
-       "quantization method fp8 is not supported for this family"},
-      {"quantization_config", json::object(), "quantization method (unnamed) is not supported"},
+       {{"quant_method", "awq"}},
+       "quantization_config.quant_method is \"awq\", which is not supported"},
+      {"quantization_config", json::object(),
+       "quantization_config.quant_method is \"\", which is not supported"},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.field);
