@@ -1,0 +1,46 @@
+// The M2 model against transformers' MiniMaxM2ForCausalLM run in float32 on small random models, quantised
+// twins included: their reference is the dequantised model (tests/models/make_m2_parity.py).
+#include "tests/models/parity.h"
+
+namespace minimax {
+namespace {
+
+using testing::Parity;
+using testing::parity_fixtures;
+
+constexpr int64_t kLengths[] = {1, 127, 128, 129, 600, 1100};
+constexpr int64_t kChunks[] = {2048, 256, 101};
+
+void expect_agreement(DType dtype, double tolerance) {
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  for (const auto& folder : parity_fixtures("parity_m2")) {
+    EXPECT_LE(Parity(folder, {dtype}).worst_error(*backend, kLengths, kChunks), tolerance) << folder;
+  }
+}
+
+TEST(MiniMaxM2Parity, Float32LogitsAgreeTo1e4AtEveryLengthAndChunking) {
+  expect_agreement(DType::kF32, 1e-4);
+}
+
+TEST(MiniMaxM2Parity, BFloat16LogitsAgreeTo2e2) { expect_agreement(DType::kBF16, 2e-2); }
+
+TEST(MiniMaxM2Parity, GreedyTokensAreEqualInFloat32) {
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  for (const auto& folder : parity_fixtures("parity_m2")) {
+    Parity parity(folder, {DType::kF32});
+    EXPECT_EQ(parity.greedy(*backend, 2048), parity.integers("greedy")) << folder;
+    EXPECT_EQ(parity.greedy(*backend, 37), parity.integers("greedy")) << folder;
+  }
+}
+
+TEST(MiniMaxM2Parity, TheReferenceBackendAgreesToo) {
+  const auto backend = ops::make_reference_backend();
+  for (const auto& folder : parity_fixtures("parity_m2")) {
+    EXPECT_LE(Parity(folder, {DType::kF32}).error(*backend, 130, 100), 1e-4) << folder;
+  }
+}
+
+}  // namespace
+}  // namespace minimax
