@@ -28,6 +28,7 @@ class Backend {
   virtual void run(const GatedRmsNorm& args, Workspace workspace) = 0;
   virtual void run(const Linear& args, Workspace workspace) = 0;
   virtual void run(const RouteSoftmax& args, Workspace workspace) = 0;
+  virtual void run(const RouteSigmoid& args, Workspace workspace) = 0;
   virtual void run(const Moe& args, Workspace workspace) = 0;
   virtual void run(const Mlp& args, Workspace workspace) = 0;
   virtual void run(const MixShared& args, Workspace workspace) = 0;

@@ -66,99 +66,6 @@ void GatedRmsNorm::check() const {
 
 Cost GatedRmsNorm::cost() const { return {bytes_of({&x, &gate, &weight, &out}), 9 * numel_of(x)}; }
 
-void Linear::check() const {
-  MM_CHECK(x.rank() == 2 && weight.defined(), "linear: x is {}, weight {}", x.describe(),
-           weight.defined() ? weight.values.describe() : "undefined");
-  MM_CHECK(x.dim(1) == weight.in_features(), "linear: x is {}, weight {} expects input {}", x.describe(),
-           weight.values.describe(), weight.in_features());
-  expect_activation(kName, "x", x);
-  expect_shape(kName, "out", out, {x.dim(0), weight.out_features()});
-  expect_activation(kName, "out", out);
-  expect_no_alias(kName, x, out);
-}
-
-Cost Linear::cost() const {
-  return {bytes_of({&x, &out}) + static_cast<double>(weight.size_bytes()),
-          2 * numel_of(x) * static_cast<double>(weight.out_features())};
-}
-
-void RouteSoftmax::check() const {
-  MM_CHECK(logits.rank() == 2 && expert_ids.rank() == 2 && expert_ids.dim(1) <= logits.dim(1),
-           "route_softmax: logits {}, expert_ids {}", logits.describe(), expert_ids.describe());
-  expect_dtype(kName, "logits", logits, DType::kF32);
-  expect_shape(kName, "expert_ids", expert_ids, {logits.dim(0), expert_ids.dim(1)});
-  expect_dtype(kName, "expert_ids", expert_ids, DType::kI32);
-  expect_shape(kName, "expert_weights", expert_weights, {logits.dim(0), expert_ids.dim(1)});
-  expect_dtype(kName, "expert_weights", expert_weights, DType::kF32);
-}
-
-Cost RouteSoftmax::cost() const {
-  return {bytes_of({&logits, &expert_ids, &expert_weights}), 4 * numel_of(logits)};
-}
-
-namespace {
-
-void check_mlp(std::string_view op, const MlpWeights& w, int64_t hidden, int64_t intermediate) {
-  expect_shape(op, "w1", w.w1.values, {intermediate, hidden});
-  expect_shape(op, "w3", w.w3.values, {intermediate, hidden});
-  expect_shape(op, "w2", w.w2.values, {hidden, intermediate});
-}
-
-double mlp_bytes(const MlpWeights& w) {
-  return static_cast<double>(w.w1.size_bytes() + w.w3.size_bytes() + w.w2.size_bytes());
-}
-
-double mlp_flops(double rows, const MlpWeights& w) { return 6 * rows * numel_of(w.w1.values); }
-
-}  // namespace
-
-void Moe::check() const {
-  MM_CHECK(x.rank() == 2 && !experts.empty(), "moe: x is {} and there are {} experts", x.describe(),
-           experts.size());
-  expect_activation(kName, "x", x);
-  expect_shape(kName, "out", out, {x.dim(0), x.dim(1)});
-  expect_dtype(kName, "out", out, x.dtype());
-  MM_CHECK(expert_ids.rank() == 2, "moe: expert_ids is {}", expert_ids.describe());
-  expect_shape(kName, "expert_ids", expert_ids, {x.dim(0), expert_ids.dim(1)});
-  expect_dtype(kName, "expert_ids", expert_ids, DType::kI32);
-  expect_shape(kName, "expert_weights", expert_weights, {x.dim(0), expert_ids.dim(1)});
-  expect_dtype(kName, "expert_weights", expert_weights, DType::kF32);
-  expect_no_alias(kName, x, out);
-  for (const MlpWeights& expert : experts) check_mlp(kName, expert, x.dim(1), intermediate_size());
-}
-
-Cost Moe::cost() const {
-  const double touched = static_cast<double>(std::min(expert_ids.numel(), num_experts()));
-  return {bytes_of({&x, &expert_ids, &expert_weights, &out}) + touched * mlp_bytes(experts.front()),
-          mlp_flops(numel_of(expert_ids), experts.front())};
-}
-
-void Mlp::check() const {
-  MM_CHECK(x.rank() == 2, "mlp: x is {}", x.describe());
-  expect_activation(kName, "x", x);
-  check_mlp(kName, weights, x.dim(1), weights.w1.out_features());
-  expect_shape(kName, "out", out, {x.dim(0), x.dim(1)});
-  expect_dtype(kName, "out", out, x.dtype());
-  expect_no_alias(kName, x, out);
-}
-
-Cost Mlp::cost() const {
-  return {bytes_of({&x, &out}) + mlp_bytes(weights), mlp_flops(static_cast<double>(x.dim(0)), weights)};
-}
-
-void MixShared::check() const {
-  MM_CHECK(routed.rank() == 2, "mix_shared: routed is {}", routed.describe());
-  expect_shape(kName, "coefficient", coefficient, {routed.dim(0), 1});
-  expect_dtype(kName, "coefficient", coefficient, DType::kF32);
-  for (const auto& [role, t] : {std::pair{"routed", &routed}, {"shared", &shared}, {"out", &out}}) {
-    expect_shape(kName, role, *t, {routed.dim(0), routed.dim(1)});
-    expect_dtype(kName, role, *t, routed.dtype());
-    expect_activation(kName, role, *t);
-  }
-}
-
-Cost MixShared::cost() const { return {bytes_of({&routed, &shared, &coefficient, &out}), 3 * numel_of(out)}; }
-
 void Sample::check() const {
   MM_CHECK(logits.rank() == 2, "sample: logits is {}", logits.describe());
   const int64_t rows = logits.dim(0);
@@ -201,11 +108,6 @@ void embedding(OpContext& context, const Embedding& args) { dispatch(context, ar
 void rms_norm(OpContext& context, const RmsNorm& args) { dispatch(context, args); }
 void residual_rms_norm(OpContext& context, const ResidualRmsNorm& args) { dispatch(context, args); }
 void gated_rms_norm(OpContext& context, const GatedRmsNorm& args) { dispatch(context, args); }
-void linear(OpContext& context, const Linear& args) { dispatch(context, args); }
-void route_softmax(OpContext& context, const RouteSoftmax& args) { dispatch(context, args); }
-void moe(OpContext& context, const Moe& args) { dispatch(context, args); }
-void mlp(OpContext& context, const Mlp& args) { dispatch(context, args); }
-void mix_shared(OpContext& context, const MixShared& args) { dispatch(context, args); }
 void sample(OpContext& context, const Sample& args) { dispatch(context, args); }
 
 }  // namespace minimax::ops

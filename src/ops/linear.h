@@ -12,14 +12,14 @@ enum class Activation : uint8_t {
 
 // What a matrix product may do to its inputs. Sums are F32 in both.
 enum class Precision : uint8_t {
-  kF32,   // inputs enter as they are (BF16 values are exact in F32)
-  kBF16,  // inputs may be rounded to BF16 first, where that is what the hardware multiplies fastest
+  kF32,   // inputs enter as they are: BF16 values and decoded 8-bit weights are F32 numbers
+  kBF16,  // x and weights may be rounded to BF16 first, where that is what the hardware multiplies fastest
 };
 
 // out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype.
-// x [T, K] F32 or BF16, dense rows; weight [N, K] of any weight format; out [T, N] F32 or BF16, dense rows.
-// No aliasing. The SiLU form is the QKV projection of lightning attention, whose heads are read as strided
-// views of the result.
+// x [T, K] F32 or BF16, dense rows; weight [N, K] of any weight format, dense rows; out [T, N] F32 or BF16,
+// dense rows. No aliasing. The SiLU form is the QKV projection of lightning attention, whose heads are read
+// as strided views of the result.
 struct Linear {
   static constexpr std::string_view kName = "linear";
   Tensor x;

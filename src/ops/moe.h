@@ -1,6 +1,7 @@
 // Mixture of experts: routing, expert MLPs with their weighted sum, and the shared expert's mixing.
 #pragma once
 
+#include <limits>
 #include <span>
 
 #include "ops/linear.h"
@@ -8,12 +9,26 @@
 
 namespace minimax::ops {
 
-// ffn(x) = w2( SiLU(w1 x) * (w3 x) ): w1 gate [I, H], w3 up [I, H], w2 down [H, I].
+// ffn(x) = w2 swiglu(w1 x, w3 x): w1 gate [I, H], w3 up [I, H], w2 down [H, I]; w1 and w3 of one format.
 struct MlpWeights {
   quant::Weight w1;
   quant::Weight w3;
   quant::Weight w2;
 };
+
+// swiglu(gate, up) = (u + up_offset) * g * sigmoid(alpha * g) with g = min(gate, limit) and
+// u = clamp(up, -limit, limit). The default is SiLU(gate) * up; MiniMax-M3 takes {1.702, 7, 1}.
+struct Swiglu {
+  float alpha = 1.0F;
+  float limit = std::numeric_limits<float>::infinity();
+  float up_offset = 0.0F;
+};
+
+void visit_swiglu(const Swiglu& swiglu, auto&& v) {
+  v("swiglu_alpha", static_cast<double>(swiglu.alpha));
+  v("swiglu_limit", static_cast<double>(swiglu.limit));
+  v("swiglu_up_offset", static_cast<double>(swiglu.up_offset));
+}
 
 // p = softmax(logits) over all experts in F32; the k largest (ties: lowest index), in descending order,
 // divided by their sum.
@@ -33,10 +48,33 @@ struct RouteSoftmax {
   }
 };
 
+// p = sigmoid(logits) in F32; the k experts of largest p + bias (ties: lowest index), in descending order of
+// p + bias; their weights are scale * p / (sum of the chosen p), without the bias (MiniMax-M2 and M3).
+// logits [T, E] F32; bias [E] F32 or undefined for none; expert_ids [T, k] I32; expert_weights [T, k] F32.
+// k <= E.
+struct RouteSigmoid {
+  static constexpr std::string_view kName = "route_sigmoid";
+  Tensor logits;
+  Tensor bias;
+  float scale = 1.0F;
+  Tensor expert_ids;
+  Tensor expert_weights;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("logits", logits);
+    v("bias", bias);
+    v("scale", static_cast<double>(scale));
+    v("expert_ids", expert_ids);
+    v("expert_weights", expert_weights);
+  }
+};
+
 // out[t] = sum_j expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), summed in F32 in the order of j, so
-// that the result does not depend on the other rows. The product SiLU(w1 x) * (w3 x) is rounded to x's dtype.
+// that the result does not depend on the other rows. What `precision` allows for x holds for swiglu(..) too.
 // x, out [T, H] of one dtype; expert_ids [T, k] I32 in [0, E) or -1 (contributes nothing); expert_weights
-// [T, k] F32; experts: E sets of weights of one shape and format. No aliasing.
+// [T, k] F32; experts: E sets of weights of one shape, format and scale block. No aliasing.
 struct Moe {
   static constexpr std::string_view kName = "moe";
   Tensor x;
@@ -45,6 +83,7 @@ struct Moe {
   std::span<const MlpWeights> experts;
   Tensor out;
   Precision precision = Precision::kF32;
+  Swiglu swiglu{};
 
   int64_t num_experts() const { return static_cast<int64_t>(experts.size()); }
   int64_t intermediate_size() const { return experts.front().w1.out_features(); }
@@ -58,16 +97,20 @@ struct Moe {
     v("w1 of expert 0", experts.front().w1);
     v("out", out);
     v("precision", static_cast<double>(precision));
+    visit_swiglu(swiglu, v);
   }
 };
 
-// out = ffn(x), the dense form. x, out [T, H] of one dtype. No aliasing.
+// out = ffn(x), the dense form; with an `addend`, addend + ffn(x): the shared expert beside routed ones.
+// x, out, addend [T, H] of one dtype. `addend` may be `out`; otherwise no aliasing.
 struct Mlp {
   static constexpr std::string_view kName = "mlp";
   Tensor x;
   MlpWeights weights;
   Tensor out;
   Precision precision = Precision::kF32;
+  Swiglu swiglu{};
+  Tensor addend{};
 
   void check() const;
   Cost cost() const;
@@ -78,6 +121,8 @@ struct Mlp {
     v("w2", weights.w2);
     v("out", out);
     v("precision", static_cast<double>(precision));
+    visit_swiglu(swiglu, v);
+    v("addend", addend);
   }
 };
 
@@ -101,6 +146,7 @@ struct MixShared {
 };
 
 void route_softmax(OpContext& context, const RouteSoftmax& args);
+void route_sigmoid(OpContext& context, const RouteSigmoid& args);
 void moe(OpContext& context, const Moe& args);
 void mlp(OpContext& context, const Mlp& args);
 void mix_shared(OpContext& context, const MixShared& args);

@@ -85,29 +85,82 @@ TEST(Norms, ResidualMayBeOverwritten) {
   }
 }
 
+// A weight format with, for kFp8, its block; 0: as long as the matrix.
+struct Format {
+  quant::WeightFormat format;
+  quant::BlockShape block;
+};
+
+constexpr Format kFormats[] = {
+    {quant::WeightFormat::kF32, {}},       {quant::WeightFormat::kBF16, {}},
+    {quant::WeightFormat::kF16, {}},       {quant::WeightFormat::kFp8, {128, 128}},
+    {quant::WeightFormat::kFp8, {1, 0}},   {quant::WeightFormat::kFp8, {0, 0}},
+    {quant::WeightFormat::kFp8, {16, 24}}, {quant::WeightFormat::kMxfp8, {}},
+};
+constexpr Precision kPrecisions[] = {Precision::kF32, Precision::kBF16};
+
+bool can_hold(const Format& f, int64_t in) { return f.format != quant::WeightFormat::kMxfp8 || in % 32 == 0; }
+
+quant::Weight make_weight(TensorMaker& make, const Format& f, int64_t out, int64_t in) {
+  return make.weight(f.format, out, in,
+                     {f.block.rows == 0 ? out : f.block.rows, f.block.columns == 0 ? in : f.block.columns});
+}
+
+// One linear layer of every output dtype and precision, on every backend, against the oracle.
+void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows, int64_t k, int64_t n) {
+  // A row stride larger than the row, as a slice of a wider tensor has.
+  const Tensor x = make.uniform(dtype, {rows, k + 3}).slice(1, 0, k);
+  const quant::Weight weight = make_weight(make, f, n, k);
+  for (const DType out_dtype : kActivations) {
+    const Activation activation = make.pick(0, 1) == 0 ? Activation::kNone : Activation::kSilu;
+    const Tensor expected = make.poisoned(out_dtype, {rows, n});
+    run_on_reference([&](OpContext& c) { linear(c, {x, weight, activation, expected}); });
+    for (const Precision precision : kPrecisions) {
+      for (const BackendCase& backend : backend_cases()) {
+        const Tensor out = make.poisoned(out_dtype, {rows, n});
+        run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out, precision}); });
+        expect_close(out, expected, tolerance(out_dtype, precision),
+                     fmt::format("{}: {}, precision {}, [{}, {}] x [{}, {}]", backend.label,
+                                 quant::name(f.format), static_cast<int>(precision), rows, k, n, k));
+      }
+    }
+  }
+}
+
 TEST(Linear, MatchesTheOracle) {
   TensorMaker make(4);
-  const std::vector<std::array<int64_t, 3>> shapes = {{0, 5, 3},     {1, 1, 1},    {1, 33, 65},  {3, 100, 7},
-                                                      {8, 64, 40},   {9, 31, 33},  {13, 129, 1}, {25, 7, 100},
-                                                      {70, 256, 97}, {200, 48, 16}};
+  const std::vector<std::array<int64_t, 3>> shapes = {
+      {0, 5, 3},    {1, 1, 1},     {1, 33, 65},   {3, 100, 7},   {8, 64, 40},  {9, 31, 33},  {13, 129, 1},
+      {25, 7, 100}, {70, 256, 97}, {200, 48, 16}, {1, 160, 130}, {2, 320, 45}, {5, 96, 150}, {30, 1056, 37}};
   for (const auto& [rows, k, n] : shapes) {
-    for (const DType dtype : kActivations) {
-      for (const DType weight_dtype : kActivations) {
-        for (const DType out_dtype : kActivations) {
-          // A row stride larger than the row, as a slice of a wider tensor has.
-          const Tensor x = make.uniform(dtype, {rows, k + 3}).slice(1, 0, k);
-          const quant::Weight weight = make.weight(weight_dtype, n, k);
-          const Activation activation = make.pick(0, 1) == 0 ? Activation::kNone : Activation::kSilu;
-          const Tensor expected = make.poisoned(out_dtype, {rows, n});
-          run_on_reference([&](OpContext& c) { linear(c, {x, weight, activation, expected}); });
-          for (const BackendCase& backend : backend_cases()) {
-            const Tensor out = make.poisoned(out_dtype, {rows, n});
-            run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out}); });
-            expect_close(out, expected, tolerance(out_dtype),
-                         fmt::format("{}: [{}, {}] x [{}, {}]", backend.label, rows, k, n, k));
-          }
-        }
-      }
+    for (const Format& format : kFormats) {
+      if (!can_hold(format, k)) continue;
+      for (const DType dtype : kActivations) check_linear(make, format, dtype, rows, k, n);
+    }
+  }
+}
+
+// Every number of rows that shares unpacked weights, and a stretch more than once through.
+TEST(Linear, AnyFewRowsMatchTheOracle) {
+  TensorMaker make(14);
+  for (const Format& format : kFormats) {
+    for (int64_t rows = 1; rows <= 9; ++rows) check_linear(make, format, DType::kF32, rows, 672, 35);
+  }
+}
+
+// A slice of a fused tensor: rows of a larger matrix, from a block boundary on.
+TEST(Linear, TakesRowsOfAFusedWeight) {
+  TensorMaker make(15);
+  const quant::Weight fused = make.weight(quant::WeightFormat::kFp8, 300, 200, {128, 128});
+  const Tensor x = make.uniform(DType::kF32, {3, 200});
+  const Tensor expected = make.poisoned(DType::kF32, {3, 300});
+  run_on_reference([&](OpContext& c) { linear(c, {x, fused, Activation::kNone, expected}); });
+  for (const BackendCase& backend : backend_cases()) {
+    const Tensor out = make.poisoned(DType::kF32, {3, 172});
+    run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, fused.rows(128, 300), Activation::kNone, out}); });
+    for (int64_t t = 0; t < 3; ++t) {
+      const Tensor tail = make.copy(expected.slice(0, t, t + 1).slice(1, 128, 300));
+      expect_close(out.slice(0, t, t + 1), tail, 1e-5, backend.label);
     }
   }
 }
@@ -137,54 +190,124 @@ TEST(Moe, RoutingMatchesTheOracle) {
   }
 }
 
-TEST(Moe, ExpertsMatchTheOracle) {
-  TensorMaker make(6);
-  struct Shape {
-    int64_t rows, hidden, intermediate, experts, k;
-  };
-  for (const Shape s : {Shape{0, 8, 8, 2, 1},
-                        {1, 40, 24, 4, 2},
-                        {7, 65, 33, 3, 3},
-                        {60, 96, 50, 4, 2},
-                        {130, 32, 17, 5, 1}}) {
-    for (const DType dtype : kActivations) {
-      for (const DType weight_dtype : kActivations) {
-        std::vector<MlpWeights> experts;
-        for (int64_t e = 0; e < s.experts; ++e) {
-          experts.push_back({make.weight(weight_dtype, s.intermediate, s.hidden),
-                             make.weight(weight_dtype, s.intermediate, s.hidden),
-                             make.weight(weight_dtype, s.hidden, s.intermediate)});
+TEST(Moe, SigmoidRoutingMatchesTheOracle) {
+  TensorMaker make(16);
+  for (const int64_t rows : {0, 1, 50}) {
+    for (const auto& [experts, k] : {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {256, 8}, {33, 33}}) {
+      for (const bool has_bias : {true, false}) {
+        const Tensor logits = make.uniform(DType::kF32, {rows, experts}, -4, 4);
+        const Tensor bias = has_bias ? make.uniform(DType::kF32, {experts}, -0.3F, 0.3F) : Tensor();
+        if (rows > 0 && experts > 2) {  // a tie: the lower index first
+          logits.row<float>(0)[1] = logits.row<float>(0)[2] = 3.9F;
+          if (has_bias) bias.data<float>()[1] = bias.data<float>()[2] = 0.25F;
         }
-        std::vector<int32_t> picks;
-        for (int64_t t = 0; t < s.rows; ++t) {
-          std::vector<int32_t> order(static_cast<size_t>(s.experts));
-          std::iota(order.begin(), order.end(), 0);
-          std::shuffle(order.begin(), order.end(), make.rng());
-          picks.insert(picks.end(), order.begin(), order.begin() + s.k);
-        }
-        if (!picks.empty()) picks.back() = -1;
-        const Tensor x = make.uniform(dtype, {s.rows, s.hidden});
-        const Tensor ids = make.ids(picks).reshape({s.rows, s.k});
-        const Tensor weights = make.uniform(DType::kF32, {s.rows, s.k}, 0.1F, 1.0F);
-        const auto call = [&](const Tensor& out, const Tensor& dense) {
-          return [&, out, dense](OpContext& c) {
-            moe(c, {x, ids, weights, experts, out});
-            mlp(c, {x, experts[0], dense});
-          };
+        const auto call = [&](const Tensor& ids, const Tensor& weights) {
+          return [&, ids, weights](OpContext& c) { route_sigmoid(c, {logits, bias, 2.0F, ids, weights}); };
         };
-        const Tensor expected = make.poisoned(dtype, {s.rows, s.hidden});
-        const Tensor expected_dense = make.poisoned(dtype, {s.rows, s.hidden});
-        run_on_reference(call(expected, expected_dense));
+        const std::vector<int32_t> unset(static_cast<size_t>(rows * k), -7);
+        const Tensor expected_ids = make.ids(unset).reshape({rows, k});
+        const Tensor expected_weights = make.poisoned(DType::kF32, {rows, k});
+        run_on_reference(call(expected_ids, expected_weights));
         for (const BackendCase& backend : backend_cases()) {
-          const Tensor out = make.poisoned(dtype, {s.rows, s.hidden});
-          const Tensor dense = make.poisoned(dtype, {s.rows, s.hidden});
-          run_on_cpu(backend, call(out, dense));
-          expect_close(out, expected, tolerance(dtype),
-                       fmt::format("{}: moe, {} rows", backend.label, s.rows));
-          expect_close(dense, expected_dense, tolerance(dtype),
-                       fmt::format("{}: mlp, {} rows", backend.label, s.rows));
+          const Tensor ids = make.ids(unset).reshape({rows, k});
+          const Tensor weights = make.poisoned(DType::kF32, {rows, k});
+          run_on_cpu(backend, call(ids, weights));
+          expect_close(ids, expected_ids, 0, backend.label);
+          expect_close(weights, expected_weights, 1e-6, backend.label);
         }
       }
+    }
+  }
+}
+
+// Written out: two experts chosen by p + bias, weighed by p.
+TEST(Moe, TheBiasChoosesButDoesNotWeigh) {
+  TensorMaker make(17);
+  const Tensor logits = make.floats({0.0F, 2.0F, -2.0F}).reshape({1, 3});
+  const Tensor bias = make.floats({0.0F, -1.0F, 1.0F});
+  const Tensor ids = make.ids({9, 9}).reshape({1, 2});
+  const Tensor weights = make.poisoned(DType::kF32, {1, 2});
+  run_on_reference([&](OpContext& c) { route_sigmoid(c, {logits, bias, 2.0F, ids, weights}); });
+  EXPECT_EQ(ids.data<int32_t>()[0], 2);
+  EXPECT_EQ(ids.data<int32_t>()[1], 0);
+  const float p2 = 1 / (1 + std::exp(2.0F));
+  EXPECT_NEAR(weights.data<float>()[0], 2 * p2 / (p2 + 0.5F), 1e-6);
+  EXPECT_NEAR(weights.data<float>()[1], 2 * 0.5F / (p2 + 0.5F), 1e-6);
+}
+
+struct MoeShape {
+  int64_t rows, hidden, intermediate, experts, k;
+};
+
+// A batch of rows, each with k different experts; the last choice is empty.
+struct MoeInputs {
+  MoeInputs(TensorMaker& make, const MoeShape& s, const Format& format, DType dtype) {
+    for (int64_t e = 0; e < s.experts; ++e) {
+      experts.push_back({make_weight(make, format, s.intermediate, s.hidden),
+                         make_weight(make, format, s.intermediate, s.hidden),
+                         make_weight(make, format, s.hidden, s.intermediate)});
+    }
+    std::vector<int32_t> picks;
+    for (int64_t t = 0; t < s.rows; ++t) {
+      std::vector<int32_t> order(static_cast<size_t>(s.experts));
+      std::iota(order.begin(), order.end(), 0);
+      std::shuffle(order.begin(), order.end(), make.rng());
+      picks.insert(picks.end(), order.begin(), order.begin() + s.k);
+    }
+    if (!picks.empty()) picks.back() = -1;
+    x = make.uniform(dtype, {s.rows, s.hidden}, -2, 2);
+    ids = make.ids(picks).reshape({s.rows, s.k});
+    weights = make.uniform(DType::kF32, {s.rows, s.k}, 0.1F, 1.0F);
+  }
+
+  std::vector<MlpWeights> experts;
+  Tensor x;
+  Tensor ids;
+  Tensor weights;
+};
+
+void check_moe(TensorMaker& make, const MoeShape& s, const Format& format, DType dtype) {
+  // The limit of 1 binds often with inputs this large.
+  const Swiglu swiglu = make.pick(0, 1) == 0 ? Swiglu{} : Swiglu{1.702F, 1.0F, 1.0F};
+  const MoeInputs in(make, s, format, dtype);
+  const Tensor addend = make.uniform(dtype, {s.rows, s.hidden});
+  const auto outputs = [&] {
+    return std::array{make.poisoned(dtype, {s.rows, s.hidden}), make.poisoned(dtype, {s.rows, s.hidden}),
+                      make.copy(addend)};
+  };
+  const auto call = [&](const std::array<Tensor, 3>& out, Precision precision) {
+    return [&, out, precision](OpContext& c) {
+      moe(c, {in.x, in.ids, in.weights, in.experts, out[0], precision, swiglu});
+      mlp(c, {in.x, in.experts[0], out[1], precision, swiglu});
+      mlp(c, {in.x, in.experts[0], out[2], precision, swiglu, out[2]});
+    };
+  };
+  const std::array expected = outputs();
+  run_on_reference(call(expected, Precision::kF32));
+  for (const Precision precision : kPrecisions) {
+    for (const BackendCase& backend : backend_cases()) {
+      const std::array out = outputs();
+      run_on_cpu(backend, call(out, precision));
+      for (size_t i = 0; i < out.size(); ++i) {
+        expect_close(out[i], expected[i], 1.5 * tolerance(dtype, precision),
+                     fmt::format("{}: output {} of {} rows, {}, precision {}", backend.label, i, s.rows,
+                                 quant::name(format.format), static_cast<int>(precision)));
+      }
+    }
+  }
+}
+
+TEST(Moe, ExpertsMatchTheOracle) {
+  TensorMaker make(6);
+  for (const MoeShape s : {MoeShape{0, 8, 8, 2, 1},
+                           {1, 40, 24, 4, 2},
+                           {7, 65, 33, 3, 3},
+                           {60, 96, 32, 4, 2},
+                           {1, 160, 192, 4, 3},
+                           {130, 32, 17, 5, 1}}) {
+    for (const Format& format : kFormats) {
+      if (!can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
+      for (const DType dtype : kActivations) check_moe(make, s, format, dtype);
     }
   }
 }
@@ -209,7 +332,7 @@ TEST(Doors, NameTheTensorAndBothShapes) {
   TensorMaker make(8);
   const Tensor x = make.uniform(DType::kF32, {2, 5});
   const Tensor out = make.poisoned(DType::kF32, {2, 4});
-  const quant::Weight weight = make.weight(DType::kBF16, 4, 6);
+  const quant::Weight weight = make.weight(quant::WeightFormat::kBF16, 4, 6);
   try {
     run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out}); });
     FAIL() << "a mis-shaped weight was accepted";
@@ -218,6 +341,23 @@ TEST(Doors, NameTheTensorAndBothShapes) {
     EXPECT_NE(message.find("[2, 5]"), std::string::npos) << message;
     EXPECT_NE(message.find("expects input 6"), std::string::npos) << message;
   }
+}
+
+TEST(Doors, RefuseAScaleGridThatDoesNotFit) {
+  TensorMaker make(18);
+  const Tensor x = make.uniform(DType::kF32, {2, 256});
+  const Tensor out = make.poisoned(DType::kF32, {2, 128});
+  quant::Weight weight = make.weight(quant::WeightFormat::kFp8, 128, 256, {128, 128});
+  weight.scales = weight.scales.slice(1, 0, 1);
+  EXPECT_THROW(run_on_reference([&](OpContext& c) {
+                 linear(c, {x, weight, Activation::kNone, out});
+               }),
+               InternalError);
+  weight.block_columns = 0;
+  EXPECT_THROW(run_on_reference([&](OpContext& c) {
+                 linear(c, {x, weight, Activation::kNone, out});
+               }),
+               InternalError);
 }
 
 TEST(Doors, RefuseABufferWhoseScopeHasEnded) {

@@ -11,6 +11,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "ops/backend.h"
+#include "quant/encode.h"
 
 namespace minimax::ops {
 
@@ -44,9 +45,13 @@ class TensorMaker {
     std::memcpy(aligned(buffers_.back()), source.raw(), static_cast<size_t>(source.size_bytes()));
     return Tensor(aligned(buffers_.back()), source.dtype(), source.shape(), source.name());
   }
-  quant::Weight weight(DType dtype, int64_t out, int64_t in) {
-    const float scale = 1.0F / std::sqrt(static_cast<float>(std::max<int64_t>(in, 1)));
-    return quant::plain_weight(uniform(dtype, {out, in}, -2 * scale, 2 * scale));
+  // Values near +-2/sqrt(in), encoded. A block is only asked for by kFp8.
+  quant::Weight weight(quant::WeightFormat format, int64_t out, int64_t in, quant::BlockShape block = {}) {
+    const float bound = 2.0F / std::sqrt(static_cast<float>(std::max<int64_t>(in, 1)));
+    const Tensor source = uniform(DType::kF32, {out, in}, -bound, bound);
+    const quant::Weight result = unset_weight(format, out, in, block);
+    quant::encode({source.data<float>(), static_cast<size_t>(source.numel())}, result);
+    return result;
   }
   int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng_); }
   std::mt19937_64& rng() { return rng_; }
@@ -61,6 +66,24 @@ class TensorMaker {
     for (const int64_t n : shape) count *= n;
     buffers_.emplace_back(static_cast<size_t>(count * size_of(dtype)) + 64);
     return Tensor(aligned(buffers_.back()), dtype, shape);
+  }
+  quant::Weight unset_weight(quant::WeightFormat format, int64_t out, int64_t in, quant::BlockShape block) {
+    switch (format) {
+      case quant::WeightFormat::kF32:
+        return quant::plain_weight(memory(DType::kF32, {out, in}));
+      case quant::WeightFormat::kBF16:
+        return quant::plain_weight(memory(DType::kBF16, {out, in}));
+      case quant::WeightFormat::kF16:
+        return quant::plain_weight(memory(DType::kF16, {out, in}));
+      case quant::WeightFormat::kMxfp8:
+        return quant::quantized_weight(memory(DType::kF8E4M3, {out, in}), memory(DType::kU8, {out, in / 32}));
+      case quant::WeightFormat::kFp8:
+        break;
+    }
+    const int64_t rows = (out + block.rows - 1) / block.rows;
+    const int64_t columns = (in + block.columns - 1) / block.columns;
+    const Tensor scales = uniform(DType::kF32, {rows, columns}, 1, 1);
+    return {format, memory(DType::kF8E4M3, {out, in}), scales, block.rows, block.columns};
   }
   static void set(const Tensor& t, int64_t i, float value) {
     switch (t.dtype()) {
@@ -130,6 +153,10 @@ inline double tolerance(DType dtype) {
     default:
       return 1e-5;
   }
+}
+// Rounding both factors of every product as well adds their errors, more where terms cancel.
+inline double tolerance(DType dtype, Precision precision) {
+  return precision == Precision::kF32 ? tolerance(dtype) : 8e-3;
 }
 
 // A backend under test, or the oracle.

@@ -34,8 +34,8 @@ double measure_read_bandwidth(ThreadPool& pool, const std::byte* data, int64_t b
 }
 
 double measure_multiply_rate(ThreadPool& pool, const CpuOptions& options) {
-  const PackedKernel& kernel =
-      packed_kernel(DType::kBF16, ops::Precision::kBF16, quant::WeightFormat::kBF16, options);
+  const quant::Weight bf16_weight{quant::WeightFormat::kBF16, {}, {}};
+  const PackedKernel& kernel = packed_kernel(DType::kBF16, ops::Precision::kBF16, bf16_weight, options);
   constexpr int64_t kIterations = 400000;
   std::vector<double> sums(static_cast<size_t>(pool.num_threads()));
   const auto start = Clock::now();

@@ -19,6 +19,7 @@ class CpuBackend final : public ops::Backend {
   void run(const ops::GatedRmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::Linear& args, ops::Workspace workspace) override;
   void run(const ops::RouteSoftmax& args, ops::Workspace workspace) override;
+  void run(const ops::RouteSigmoid& args, ops::Workspace workspace) override;
   void run(const ops::Moe& args, ops::Workspace workspace) override;
   void run(const ops::Mlp& args, ops::Workspace workspace) override;
   void run(const ops::MixShared& args, ops::Workspace workspace) override;

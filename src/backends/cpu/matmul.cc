@@ -59,13 +59,21 @@ RowView rows_of(const Tensor& matrix) {
           matrix.dtype(), nullptr};
 }
 
-const PackedKernel& packed_kernel(DType x, ops::Precision precision, quant::WeightFormat weight,
+const PackedKernel& packed_kernel(DType x, ops::Precision precision, const quant::Weight& weight,
                                   const CpuOptions& options) {
-  const bool allowed = precision == ops::Precision::kBF16 || x == DType::kBF16;
-  if (options.use_bf16_dot && allowed && weight == quant::WeightFormat::kBF16 && bf16_kernel() != nullptr) {
+  // BF16 holds these exactly: an e4m3 value times a power of two is one.
+  const bool exact =
+      weight.format == quant::WeightFormat::kBF16 || weight.format == quant::WeightFormat::kMxfp8;
+  const bool allowed = precision == ops::Precision::kBF16 || (x == DType::kBF16 && exact);
+  if (options.use_bf16_dot && allowed && weight.format != quant::WeightFormat::kF32 &&
+      bf16_kernel() != nullptr) {
     return *bf16_kernel();
   }
   return f32_kernel();
+}
+
+RowLayout row_layout(const quant::Weight& weight) {
+  return weight.format == quant::WeightFormat::kBF16 ? RowLayout::kPairs : RowLayout::kInOrder;
 }
 
 int64_t PreparedRows::bytes(int64_t rows, int64_t k, const PackedKernel& kernel) {
@@ -78,7 +86,7 @@ void PreparedRows::prepare(const RowView& x, int64_t unit) const {
     const int64_t first = unit * kernel->mr;
     kernel->pack_tile(x, first, std::min(kernel->mr, rows - first), k, memory + unit * kernel->tile_bytes(k));
   } else {
-    unpack_row(x.row(unit), x.dtype, k, weight_format == quant::WeightFormat::kBF16,
+    unpack_row(x.row(unit), x.dtype, k, layout == RowLayout::kPairs,
                reinterpret_cast<float*>(memory) + unit * f32_stride(), f32_stride());
   }
 }
@@ -109,7 +117,7 @@ void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const>
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
-  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight.format, options_);
+  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight, options_);
   const int64_t k = args.x.dim(1);
   return PreparedRows::bytes(args.x.dim(0), k, kernel) +
          pool_.num_threads() * panel_memory_bytes(k, 1, kernel);
@@ -118,9 +126,9 @@ int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
 void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const int64_t rows = args.x.dim(0);
   const int64_t n = args.weight.out_features();
-  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight.format, options_);
+  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight, options_);
   const PreparedRows x{rows, args.x.dim(1), rows > kMaxDotRows ? &kernel : nullptr, workspace.data,
-                       args.weight.format};
+                       row_layout(args.weight)};
   const RowView view = rows_of(args.x);
   if (x.is_packed()) {
     pool_.parallel_for(

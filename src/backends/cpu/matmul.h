@@ -1,16 +1,17 @@
 // Matrix products of the CPU backend: out = x W^T for any weight format, few rows or many.
 //
-// Few rows (decode): rows of W stream from memory once, each multiplied with every row of x; x is unpacked to
-// F32 first. Many rows (prefill): x is packed into tiles of `mr` rows, W into panels of `nr` columns, both in
-// the kernel's element type, and a register tile of mr x nr runs over the whole depth. Weights are unpacked
-// while a panel is packed, so a weight format needs a packer and a row product, nothing else.
+// Few rows (decode): rows of W stream from memory once, each multiplied with every row of x; x is laid out
+// first to meet the order in which W unpacks. Many rows (prefill): x is packed into tiles of `mr` rows, W
+// into panels of `nr` columns, both in the kernel's element type, and a register tile of mr x nr runs over
+// the whole depth. Weights are unpacked while a panel is packed, so a weight format needs a packer and a row
+// product, nothing else.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
 #include "core/thread_pool.h"
-#include "ops/linear.h"
+#include "ops/moe.h"
 #include "quant/weight.h"
 
 namespace minimax::cpu {
@@ -60,26 +61,36 @@ const PackedKernel& f32_kernel();
 // Null when the processor has no BF16 dot product.
 const PackedKernel* bf16_kernel();
 // The fastest kernel that keeps the precision asked for.
-const PackedKernel& packed_kernel(DType x, ops::Precision precision, quant::WeightFormat weight,
+const PackedKernel& packed_kernel(DType x, ops::Precision precision, const quant::Weight& weight,
                                   const CpuOptions& options);
 
-// Where results go: out[row, column] of F32 or BF16; `activation` as in ops::Linear. With two weights the
-// result is SiLU(first) * second.
+// How rows of x lie for row products.
+enum class RowLayout : uint8_t {
+  kInOrder,  // F32
+  kPairs,    // F32, even elements first, the odd ones from half of the row on: meets BF16 weights
+};
+RowLayout row_layout(const quant::Weight& weight);
+
+// Where results go: out[row, column] of F32 or BF16. With `silu` the result is SiLU(first product); with
+// `gated`, swiglu(first product, second product). An addend has out's dtype and may be out.
 struct ProductOutput {
   std::byte* data = nullptr;
   int64_t stride_bytes = 0;
   DType dtype = DType::kF32;
   bool silu = false;
   bool gated = false;
+  ops::Swiglu swiglu{};
+  const std::byte* addend = nullptr;
+  int64_t addend_stride_bytes = 0;
 };
 
-// x of up to kMaxDotRows rows unpacked to F32, or packed tiles; memory given by the caller.
+// x of up to kMaxDotRows rows laid out for row products, or packed tiles; memory given by the caller.
 struct PreparedRows {
   int64_t rows = 0;
   int64_t k = 0;
-  const PackedKernel* kernel = nullptr;  // null: F32 rows
+  const PackedKernel* kernel = nullptr;  // null: rows
   std::byte* memory = nullptr;
-  quant::WeightFormat weight_format = quant::WeightFormat::kBF16;  // decides the layout of F32 rows
+  RowLayout layout = RowLayout::kInOrder;  // of rows that are not packed
 
   bool is_packed() const { return kernel != nullptr; }
   int64_t f32_stride() const { return f32_stride_of(k); }

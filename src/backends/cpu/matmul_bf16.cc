@@ -2,13 +2,14 @@
 //
 // Highway has no such operation in the version we build against, hence intrinsics. The functions carry their
 // own target attribute; nothing here runs unless the processor reports the instructions.
-#include "backends/cpu/matmul.h"
+#include "backends/cpu/matmul_kernels.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #define MINIMAX_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
@@ -87,8 +88,28 @@ MINIMAX_BF16_TARGET void pack_tile(const RowView& x, int64_t first, int64_t rows
                [&](int64_t r) { return x.row(first + r); });
 }
 
+// Other formats than BF16: decoded to F32 a stretch at a time, which stays in cache, and rounded.
+MINIMAX_BF16_TARGET void pack_decoded(const quant::Weight& weight, int64_t first, int64_t columns,
+                                      uint32_t* panel) {
+  constexpr int64_t kStretch = 256;
+  alignas(64) std::array<std::array<float, kStretch>, kLanes> rows;
+  for (int64_t i = 0; i < weight.in_features(); i += kStretch) {
+    const int64_t count = std::min(kStretch, weight.in_features() - i);
+    for (int64_t c = 0; c < columns; ++c) decode_weight(weight, first + c, i, count, rows[c].data());
+    interleave16(columns, kNr, DType::kF32, count, panel + i / 2 * kNr,
+                 [&](int64_t c) { return reinterpret_cast<const std::byte*>(rows[c].data()); });
+  }
+}
+
 MINIMAX_BF16_TARGET void pack_panel(const quant::Weight& weight, int64_t first, int64_t columns,
                                     void* panel) {
+  if (weight.format != quant::WeightFormat::kBF16) {
+    for (int64_t half = 0; half < kNr; half += kLanes) {
+      pack_decoded(weight, first + half, std::clamp<int64_t>(columns - half, 0, kLanes),
+                   static_cast<uint32_t*>(panel) + half);
+    }
+    return;
+  }
   const auto* data = static_cast<const std::byte*>(weight.values.raw());
   const int64_t stride = weight.values.stride(0) * size_of(weight.values.dtype());
   for (int64_t half = 0; half < kNr; half += kLanes) {

@@ -11,6 +11,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h:
 #include "backends/cpu/simd-inl.h"
+#include "backends/cpu/weight_decode-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -133,6 +134,23 @@ void DotRowsAny(const float* x, int64_t x_stride, int64_t rows, const TW* w, int
   }
 }
 
+// Weights that are decoded first, a stretch that stays in the nearest cache at a time.
+void DotDecoded(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
+                int64_t columns, float* out, int64_t out_stride) {
+  constexpr int64_t kStretch = 512;
+  HWY_ALIGN float decoded[kStretch];
+  float sums[kMaxDotRows];
+  for (int64_t c = 0; c < columns; ++c) {
+    for (int64_t r = 0; r < rows; ++r) out[r * out_stride + c] = 0;
+    for (int64_t i = 0; i < weight.in_features(); i += kStretch) {
+      const int64_t count = std::min(kStretch, weight.in_features() - i);
+      DecodeWeight(weight, first + c, i, count, decoded);
+      DotRowsAny(x + i, x_stride, rows, decoded, kStretch, count, 1, sums, 1);
+      for (int64_t r = 0; r < rows; ++r) out[r * out_stride + c] += sums[r];
+    }
+  }
+}
+
 void DotProducts(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
                  int64_t columns, float* out, int64_t out_stride) {
   const int64_t k = weight.in_features();
@@ -144,6 +162,8 @@ void DotProducts(const float* x, int64_t x_stride, int64_t rows, const quant::We
     case quant::WeightFormat::kF32:
       return DotRowsAny(x, x_stride, rows, weight.values.row<float>(first), stride, k, columns, out,
                         out_stride);
+    default:
+      return DotDecoded(x, x_stride, rows, weight, first, columns, out, out_stride);
   }
 }
 
@@ -210,14 +230,16 @@ void PackTile(const RowView& x, int64_t first, int64_t rows, int64_t k, void* ti
 }
 
 void PackPanel(const quant::Weight& weight, int64_t first, int64_t columns, void* panel) {
-  Interleave(columns, PanelColumns(), weight.in_features(), static_cast<float*>(panel),
-             [&](int64_t c, auto copy) {
-               if (weight.format == quant::WeightFormat::kBF16) {
-                 copy(weight.values.row<bf16>(first + c));
-               } else {
-                 copy(weight.values.row<float>(first + c));
-               }
-             });
+  constexpr int64_t kStretch = 512;
+  HWY_ALIGN float decoded[kStretch];
+  for (int64_t i = 0; i < weight.in_features(); i += kStretch) {
+    const int64_t count = std::min(kStretch, weight.in_features() - i);
+    Interleave(columns, PanelColumns(), count, static_cast<float*>(panel) + i * PanelColumns(),
+               [&](int64_t c, auto copy) {
+                 DecodeWeight(weight, first + c, i, count, decoded);
+                 copy(decoded);
+               });
+  }
 }
 
 template <int kRows>
@@ -266,6 +288,20 @@ double MultiplyChain(int64_t iterations) {
   return operations + 1e-30 * static_cast<double>(SumOfLanes(total));
 }
 
+// NaN stays NaN, which Min and Max do not promise.
+HWY_INLINE VF AtMost(VF x, VF limit) { return hn::IfThenElse(hn::Gt(x, limit), limit, x); }
+
+// (u + offset) * g * sigmoid(alpha * g) of the clamped g and u.
+HWY_INLINE VF Gated(const ops::Swiglu& swiglu, VF gate, VF up) {
+  const DF d;
+  const VF limit = hn::Set(d, swiglu.limit);
+  const VF g = AtMost(gate, limit);
+  const VF u = hn::Neg(AtMost(hn::Neg(AtMost(up, limit)), limit));
+  const VF exponential = hn::Exp(d, hn::Neg(hn::Mul(hn::Set(d, swiglu.alpha), g)));
+  const VF silu = hn::Div(g, hn::Add(hn::Set(d, 1.0F), exponential));
+  return hn::Mul(silu, hn::Add(u, hn::Set(d, swiglu.up_offset)));
+}
+
 // Applies the output's activation to a [rows, columns] block of F32 results and stores it.
 template <typename T>
 void StoreBlock(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t columns,
@@ -273,12 +309,18 @@ void StoreBlock(const float* gate, const float* up, int64_t ld, int64_t rows, in
   const VF one = hn::Set(DF(), 1.0F);
   for (int64_t r = 0; r < rows; ++r) {
     auto* out = reinterpret_cast<T*>(output.data + (first_row + r) * output.stride_bytes) + first_column;
+    const T* addend = nullptr;
+    if (output.addend != nullptr) {
+      addend = reinterpret_cast<const T*>(output.addend + (first_row + r) * output.addend_stride_bytes) +
+               first_column;
+    }
     const float* z = gate + r * ld;
     const float* u = up + r * ld;
     ForVectors(columns, [&](auto load, auto store) HWY_ATTR {
       VF v = load(z);
-      if (output.silu || output.gated) v = hn::Div(v, hn::Add(one, hn::Exp(DF(), hn::Neg(v))));
-      if (output.gated) v = hn::Mul(v, load(u));
+      if (output.silu) v = hn::Div(v, hn::Add(one, hn::Exp(DF(), hn::Neg(v))));
+      if (output.gated) v = Gated(output.swiglu, v, load(u));
+      if (output.addend != nullptr) v = hn::Add(v, load(addend));
       store(v, out);
     });
   }
@@ -329,6 +371,7 @@ HWY_AFTER_NAMESPACE();
 namespace minimax::cpu {
 namespace {
 
+HWY_EXPORT(DecodeWeight);
 HWY_EXPORT(DotProducts);
 HWY_EXPORT(UnpackRow);
 HWY_EXPORT(StoreBlockAny);
@@ -363,6 +406,10 @@ const char* simd_target_name() { return HWY_DYNAMIC_DISPATCH(TargetName)(); }
 void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
                   int64_t columns, float* out, int64_t out_stride) {
   HWY_DYNAMIC_DISPATCH(DotProducts)(x, x_stride, rows, weight, first, columns, out, out_stride);
+}
+
+void decode_weight(const quant::Weight& weight, int64_t row, int64_t first, int64_t count, float* out) {
+  HWY_DYNAMIC_DISPATCH(DecodeWeight)(weight, row, first, count, out);
 }
 
 void unpack_row(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded) {

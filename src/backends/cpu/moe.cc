@@ -112,6 +112,7 @@ struct GroupedMlp {
   Shape shape;
   Buffers buffers;
   RowView x;  // in sorted order, gathered
+  ops::Swiglu swiglu;
 
   // Assigns memory to groups whose weights, first_row and rows are set.
   void place(std::span<ExpertGroup> groups) const {
@@ -120,10 +121,10 @@ struct GroupedMlp {
     for (ExpertGroup& group : groups) {
       const bool packed = group.rows > kMaxDotRows;
       group.x = {group.rows, shape.hidden_size, packed ? &up_kernel : nullptr, buffers.x + x_offset,
-                 group.weights->w1.format};
+                 row_layout(group.weights->w1)};
       x_offset += PreparedRows::bytes(group.rows, shape.hidden_size, up_kernel);
       group.hidden = {group.rows, shape.intermediate_size, packed ? &down_kernel : nullptr,
-                      buffers.prepared_hidden + hidden_offset, group.weights->w2.format};
+                      buffers.prepared_hidden + hidden_offset, row_layout(group.weights->w2)};
       hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, down_kernel);
     }
   }
@@ -152,8 +153,8 @@ struct GroupedMlp {
         },
         [&](const ExpertGroup& g, int64_t block, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
-          const ProductOutput output{reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32,
-                                     false, true};
+          const ProductOutput output{
+              reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32, false, true, swiglu};
           const std::array<const quant::Weight*, 2> weights = {&g.weights->w1, &g.weights->w3};
           const int64_t first = block * block_columns(g.x, shape.intermediate_size, pool.num_threads());
           const int64_t columns = std::min(block_columns(g.x, shape.intermediate_size, pool.num_threads()),
@@ -247,10 +248,8 @@ void combine_row(const ops::Moe& args, const Sorting& sorting, int64_t t) {
 }  // namespace
 
 int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
-  const PackedKernel& up =
-      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1.format, options_);
-  const PackedKernel& down =
-      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2.format, options_);
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   Sorting::carve(carver, args);
@@ -258,10 +257,8 @@ int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
 }
 
 void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
-  const PackedKernel& up =
-      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1.format, options_);
-  const PackedKernel& down =
-      packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2.format, options_);
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2, options_);
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   const Sorting sorting = Sorting::carve(carver, args);
@@ -274,7 +271,7 @@ void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   }
   RowView x = rows_of(args.x);
   x.indices = sorting.tokens;
-  const GroupedMlp product{pool_, up, down, shape_of(args), buffers, x};
+  const GroupedMlp product{pool_, up, down, shape_of(args), buffers, x, args.swiglu};
   const ProductOutput results{reinterpret_cast<std::byte*>(sorting.results), args.x.dim(1) * 4, DType::kF32};
   product.run({buffers.groups, static_cast<size_t>(count)}, results);
   for_rows(args.x.dim(0), args.x.dim(1) * args.expert_ids.dim(1), [&](int64_t t) {
@@ -284,8 +281,8 @@ void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1.format, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2.format, options_);
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, {args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()}, up, down,
                  pool_.num_threads());
@@ -294,31 +291,48 @@ int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
 
 void CpuBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   if (args.x.dim(0) == 0) return;
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1.format, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2.format, options_);
+  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1, options_);
+  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2, options_);
   const Shape shape{args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()};
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape, up, down, pool_.num_threads());
   buffers.groups[0] = {&args.weights, 0, args.x.dim(0), {}, {}};
-  const GroupedMlp product{pool_, up, down, shape, buffers, rows_of(args.x)};
-  product.run({buffers.groups, 1}, {static_cast<std::byte*>(args.out.raw()),
-                                    args.out.stride(0) * size_of(args.out.dtype()), args.out.dtype()});
+  const GroupedMlp product{pool_, up, down, shape, buffers, rows_of(args.x), args.swiglu};
+  ProductOutput out{static_cast<std::byte*>(args.out.raw()), args.out.stride(0) * size_of(args.out.dtype()),
+                    args.out.dtype()};
+  if (args.addend.defined()) {
+    out.addend = static_cast<const std::byte*>(args.addend.raw());
+    out.addend_stride_bytes = args.addend.stride(0) * size_of(args.addend.dtype());
+  }
+  product.run({buffers.groups, 1}, out);
 }
 
 namespace {
 
-// The k largest logits (ties: lowest index) and the softmax over them.
-void route_row(const float* logits, int64_t num_experts, int32_t* ids, float* weights, int64_t k) {
+// ids = the k largest of key(0) .. key(num_experts - 1) (ties: lowest index), in descending order, and keys
+// theirs.
+template <typename Key>
+void choose(int64_t num_experts, int64_t k, const Key& key, int32_t* ids, float* keys) {
   int64_t count = 0;
   for (int64_t e = 0; e < num_experts; ++e) {
-    if (count == k && !(logits[e] > logits[ids[k - 1]])) continue;
+    const float value = key(e);
+    if (count == k && !(value > keys[k - 1])) continue;
     int64_t place = count < k ? count++ : k - 1;
-    for (; place > 0 && logits[e] > logits[ids[place - 1]]; --place) ids[place] = ids[place - 1];
+    for (; place > 0 && value > keys[place - 1]; --place) {
+      ids[place] = ids[place - 1];
+      keys[place] = keys[place - 1];
+    }
     ids[place] = static_cast<int32_t>(e);
+    keys[place] = value;
   }
+}
+
+// weights = p(chosen expert) normalised to the sum `scale`.
+template <typename Probability>
+void weigh(const int32_t* ids, int64_t k, float scale, const Probability& p, float* weights) {
   float sum = 0;
-  for (int64_t j = 0; j < k; ++j) sum += weights[j] = std::exp(logits[ids[j]] - logits[ids[0]]);
-  for (int64_t j = 0; j < k; ++j) weights[j] /= sum;
+  for (int64_t j = 0; j < k; ++j) sum += weights[j] = p(ids[j]);
+  for (int64_t j = 0; j < k; ++j) weights[j] *= scale / sum;
 }
 
 template <typename T>
@@ -335,9 +349,30 @@ void mix_row(const ops::MixShared& args, int64_t t) {
 }  // namespace
 
 void CpuBackend::run(const ops::RouteSoftmax& args, ops::Workspace) {
+  const int64_t k = args.expert_ids.dim(1);
   for_rows(args.logits.dim(0), args.logits.dim(1) * 4, [&](int64_t t) {
-    route_row(args.logits.row<float>(t), args.logits.dim(1), args.expert_ids.row<int32_t>(t),
-              args.expert_weights.row<float>(t), args.expert_ids.dim(1));
+    const float* logits = args.logits.row<float>(t);
+    auto* ids = args.expert_ids.row<int32_t>(t);
+    auto* weights = args.expert_weights.row<float>(t);
+    choose(
+        args.logits.dim(1), k, [&](int64_t e) { return logits[e]; }, ids, weights);
+    weigh(
+        ids, k, 1, [&](int64_t e) { return std::exp(logits[e] - logits[ids[0]]); }, weights);
+  });
+}
+
+void CpuBackend::run(const ops::RouteSigmoid& args, ops::Workspace) {
+  const int64_t k = args.expert_ids.dim(1);
+  const float* bias = args.bias.defined() ? args.bias.data<float>() : nullptr;
+  for_rows(args.logits.dim(0), args.logits.dim(1) * 32, [&](int64_t t) {
+    const float* logits = args.logits.row<float>(t);
+    auto* ids = args.expert_ids.row<int32_t>(t);
+    auto* weights = args.expert_weights.row<float>(t);
+    const auto p = [&](int64_t e) { return 1.0F / (1.0F + std::exp(-logits[e])); };
+    choose(
+        args.logits.dim(1), k, [&](int64_t e) { return bias == nullptr ? p(e) : p(e) + bias[e]; }, ids,
+        weights);
+    weigh(ids, k, args.scale, p, weights);
   });
 }
 

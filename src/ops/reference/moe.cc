@@ -21,10 +21,17 @@ std::vector<double> product(const quant::Weight& weight, const std::vector<doubl
   return out;
 }
 
-std::vector<double> ffn(const MlpWeights& weights, const std::vector<double>& x) {
+double activate(const Swiglu& swiglu, double gate, double up) {
+  const auto limit = static_cast<double>(swiglu.limit);
+  const double g = gate > limit ? limit : gate;
+  const double u = up > limit ? limit : up < -limit ? -limit : up;
+  return (u + swiglu.up_offset) * g * sigmoid(swiglu.alpha * g);
+}
+
+std::vector<double> ffn(const MlpWeights& weights, const Swiglu& swiglu, const std::vector<double>& x) {
   std::vector<double> gate = product(weights.w1, x);
   const std::vector<double> up = product(weights.w3, x);
-  for (size_t i = 0; i < gate.size(); ++i) gate[i] *= sigmoid(gate[i]) * up[i];
+  for (size_t i = 0; i < gate.size(); ++i) gate[i] = activate(swiglu, gate[i], up[i]);
   return product(weights.w2, gate);
 }
 
@@ -34,22 +41,42 @@ std::vector<double> row_of(const Tensor& x, int64_t t) {
   return row;
 }
 
+// Indices by descending value, of equal ones the lowest first.
+std::vector<int32_t> descending(const std::vector<double>& values) {
+  std::vector<int32_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return values[a] > values[b]; });
+  return order;
+}
+
 }  // namespace
 
 void ReferenceBackend::run(const RouteSoftmax& args, Workspace) {
-  const int64_t num_experts = args.logits.dim(1);
-  const int64_t k = args.expert_ids.dim(1);
-  std::vector<int32_t> order(static_cast<size_t>(num_experts));
   for (int64_t t = 0; t < args.logits.dim(0); ++t) {
     const std::vector<double> logits = row_of(args.logits, t);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+    const std::vector<int32_t> order = descending(logits);
     // A softmax over all experts renormalised over the chosen ones is a softmax over the chosen ones.
     double sum = 0;
-    for (int64_t j = 0; j < k; ++j) sum += std::exp(logits[order[j]] - logits[order[0]]);
-    for (int64_t j = 0; j < k; ++j) {
+    for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) sum += std::exp(logits[order[j]] - logits[order[0]]);
+    for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) {
       args.expert_ids.row<int32_t>(t)[j] = order[j];
       store(args.expert_weights, t, j, std::exp(logits[order[j]] - logits[order[0]]) / sum);
+    }
+  }
+}
+
+void ReferenceBackend::run(const RouteSigmoid& args, Workspace) {
+  for (int64_t t = 0; t < args.logits.dim(0); ++t) {
+    std::vector<double> p = row_of(args.logits, t);
+    for (double& x : p) x = sigmoid(x);
+    std::vector<double> choice = p;
+    for (int64_t e = 0; args.bias.defined() && e < args.bias.dim(0); ++e) choice[e] += load(args.bias, e);
+    const std::vector<int32_t> order = descending(choice);
+    double sum = 0;
+    for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) sum += p[order[j]];
+    for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) {
+      args.expert_ids.row<int32_t>(t)[j] = order[j];
+      store(args.expert_weights, t, j, args.scale * p[order[j]] / sum);
     }
   }
 }
@@ -61,7 +88,7 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
     for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) {
       const int32_t expert = args.expert_ids.row<int32_t>(t)[j];
       if (expert < 0) continue;
-      const std::vector<double> y = ffn(args.experts[expert], x);
+      const std::vector<double> y = ffn(args.experts[expert], args.swiglu, x);
       for (size_t i = 0; i < y.size(); ++i) sum[i] += load(args.expert_weights, t, j) * y[i];
     }
     for (size_t i = 0; i < sum.size(); ++i) store(args.out, t, static_cast<int64_t>(i), sum[i]);
@@ -70,8 +97,9 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
 
 void ReferenceBackend::run(const Mlp& args, Workspace) {
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
-    const std::vector<double> y = ffn(args.weights, row_of(args.x, t));
-    for (size_t i = 0; i < y.size(); ++i) store(args.out, t, static_cast<int64_t>(i), y[i]);
+    const std::vector<double> y = ffn(args.weights, args.swiglu, row_of(args.x, t));
+    for (int64_t i = 0; i < args.out.dim(1); ++i)
+      store(args.out, t, i, y[i] + (args.addend.defined() ? load(args.addend, t, i) : 0.0));
   }
 }
 

@@ -54,6 +54,7 @@ class ReferenceBackend final : public Backend {
   void run(const GatedRmsNorm& args, Workspace workspace) override;
   void run(const Linear& args, Workspace workspace) override;
   void run(const RouteSoftmax& args, Workspace workspace) override;
+  void run(const RouteSigmoid& args, Workspace workspace) override;
   void run(const Moe& args, Workspace workspace) override;
   void run(const Mlp& args, Workspace workspace) override;
   void run(const MixShared& args, Workspace workspace) override;
