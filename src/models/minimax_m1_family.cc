@@ -29,7 +29,6 @@ class MiniMaxM1Architecture final : public Architecture {
   }
 
   std::unique_ptr<Model> make_model(const ComputeOptions& options) override {
-    if (config_.tie_word_embeddings) weights_.lm_head = quant::plain_weight(weights_.embed_tokens);
     return std::make_unique<MiniMaxM1>(config_, std::move(weights_), options);
   }
 

@@ -45,8 +45,8 @@ class M1Table {
 
   std::vector<TensorSlot> build() {
     weights_.layers.resize(static_cast<size_t>(config_.num_layers));
-    table_.tensor("model.embed_tokens.weight", {config_.vocab_size, hidden_}, Component::kEmbedding,
-                  weights_.embed_tokens);
+    table_.embedding("model.embed_tokens.weight", {config_.vocab_size, hidden_}, weights_.embed_tokens,
+                     config_.tie_word_embeddings ? &weights_.lm_head : nullptr);
     for (int64_t l = 0; l < config_.num_layers; ++l) add_layer(l);
     table_.tensor("model.norm.weight", {hidden_}, Component::kNorms, weights_.norm);
     if (!config_.tie_word_embeddings) {

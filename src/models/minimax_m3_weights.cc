@@ -26,8 +26,8 @@ class M3Table {
 
   std::vector<TensorSlot> build() {
     weights_.layers.resize(static_cast<size_t>(config_.num_layers));
-    table_.tensor("language_model.model.embed_tokens.weight", {config_.vocab_size, hidden_},
-                  Component::kEmbedding, weights_.embed_tokens);
+    table_.embedding("language_model.model.embed_tokens.weight", {config_.vocab_size, hidden_},
+                     weights_.embed_tokens, config_.tie_word_embeddings ? &weights_.lm_head : nullptr);
     for (int64_t l = 0; l < config_.num_layers; ++l) {
       MiniMaxM3Layer& layer = weights_.layers[static_cast<size_t>(l)];
       const std::string path = fmt::format("language_model.model.layers.{}.", l);

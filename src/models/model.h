@@ -48,8 +48,8 @@ struct ModelCache {
 // How a model computes; what is not said follows from the activations.
 struct ComputeOptions {
   DType activation_dtype = DType::kBF16;  // of projections; kF32: everything in float32
-  std::optional<DType> kv_cache_dtype;    // activation_dtype when absent; kF8E4M3 halves the bytes of BF16
-  std::optional<DType> index_cache_dtype;
+  std::optional<DType> kv_cache_dtype{};  // activation_dtype when absent; kF8E4M3 halves the bytes of BF16
+  std::optional<DType> index_cache_dtype{};
   // Quantise activations to FP8 per token group, as GPUs with FP8 units do, instead of weight-only.
   bool fp8_activations = false;
 

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-std::array<Family, 3> families() { return {minimax_m1_family(), minimax_m2_family(), minimax_m3_family()}; }
+std::array<Family, 2> families() { return {minimax_m1_family(), minimax_m2_family()}; }
 
 bool contains(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -76,7 +76,6 @@ void cut_layers(json& node, size_t old_count, int64_t new_count) {
 }  // namespace
 
 ops::Precision ComputeOptions::precision() const {
-  if (fp8_activations) return ops::Precision::kFp8;
   return activation_dtype == DType::kBF16 ? ops::Precision::kBF16 : ops::Precision::kF32;
 }
 

@@ -13,6 +13,16 @@ void TableBuilder::tensor(std::string name, std::vector<int64_t> shape, Componen
                     {}});
 }
 
+void TableBuilder::embedding(std::string name, std::vector<int64_t> shape, Tensor& place,
+                             quant::Weight* tied_head) {
+  slots_.push_back({{std::move(name), std::move(shape), DType::kBF16, Component::kEmbedding},
+                    [&place, tied_head](const Tensor& tensor) {
+                      place = tensor;
+                      if (tied_head != nullptr) *tied_head = quant::plain_weight(tensor);
+                    },
+                    {}});
+}
+
 void TableBuilder::weight(std::string name, std::vector<int64_t> shape, Component component,
                           std::function<void(const quant::Weight&)> assign) {
   const DType dtype = component == Component::kRouter ? DType::kF32 : DType::kBF16;

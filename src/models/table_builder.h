@@ -22,6 +22,8 @@ class TableBuilder {
  public:
   void tensor(std::string name, std::vector<int64_t> shape, Component component, Tensor& place,
               DType released_dtype = DType::kBF16);
+  // The embedding; `tied_head`, when given, is the same matrix as a head.
+  void embedding(std::string name, std::vector<int64_t> shape, Tensor& place, quant::Weight* tied_head);
   // A linear weight in any format. Routers are released in F32, all others in BF16 or quantised.
   void weight(std::string name, std::vector<int64_t> shape, Component component, quant::Weight& place);
   void weight(std::string name, std::vector<int64_t> shape, Component component,
