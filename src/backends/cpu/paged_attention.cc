@@ -24,6 +24,7 @@
 namespace minimax::cpu {
 
 constexpr int64_t kTileRows = 64;
+constexpr int64_t kSparseTileRows = 16;
 constexpr int64_t kKeyBlock = 64;
 
 constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
@@ -256,10 +257,11 @@ namespace {
 
 HWY_EXPORT(AttendTile);
 
-// Tokens of a tile: neighbours share the keys of dense attention, less so their choices of blocks.
+// Tokens of a tile. Neighbours share the keys of dense attention, but only some of their chosen blocks: there
+// a tile has as many tokens as fill one vector. At 16 heads over 4 kv heads, 16 of 128 blocks chosen, 4 tokens
+// took 0.6 of the time of one and 64 rows as long as 16.
 int64_t tile_tokens(const PagedView& view) {
-  if (view.selection.defined()) return 1;
-  return std::max<int64_t>(1, kTileRows / view.group());
+  return std::max<int64_t>(1, (view.selection.defined() ? kSparseTileRows : kTileRows) / view.group());
 }
 
 PagedView view_of(const ops::PagedAttention& args) {
