@@ -191,22 +191,112 @@ void bench_rope(benchmark::State& state, const ModelShape& s) {
   });
 }
 
-// One sequence of range(0) query rows at the end of a context of range(1).
-void bench_attention(benchmark::State& state, const ModelShape& s) {
-  measure<PagedAttention>(state, paged_attention, [&] {
-    const int64_t rows = state.range(0);
-    const int64_t context = state.range(1);
-    const int64_t pages = (context + 15) / 16;
-    std::vector<int32_t> table(static_cast<size_t>(pages));
+// Sequences of `context` tokens, their pages in the order in which they were handed out.
+struct PagedContext {
+  int64_t sequences, rows, context, page_size;
+
+  int64_t pages() const { return (context + page_size - 1) / page_size; }
+  Tensor block_table() const {
+    std::vector<int32_t> table(static_cast<size_t>(sequences * pages()));
     std::iota(table.begin(), table.end(), 0);
+    return lab().ids(table).reshape({sequences, pages()});
+  }
+  Tensor query_starts() const {
+    std::vector<int32_t> starts;
+    for (int64_t b = 0; b <= sequences; ++b) starts.push_back(static_cast<int32_t>(b * rows));
+    return lab().ids(starts);
+  }
+  Tensor seq_lens() const {
+    return lab().ids(std::vector<int32_t>(static_cast<size_t>(sequences), static_cast<int32_t>(context)));
+  }
+};
+
+// Each sequence has `rows` query rows at the end of its context.
+void bench_attention(benchmark::State& state, const AttentionShape& s, const PagedContext& c, DType cache) {
+  measure<PagedAttention>(state, paged_attention, [&] {
+    const int64_t rows = c.sequences * c.rows;
+    const int64_t pages = c.sequences * c.pages();
     return PagedAttention{lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}),
-                          lab().tensor(DType::kBF16, {pages, 16, s.kv_heads, s.head_dim}),
-                          lab().tensor(DType::kBF16, {pages, 16, s.kv_heads, s.head_dim}),
-                          lab().ids(table).reshape({1, pages}),
-                          lab().ids({0, static_cast<int32_t>(rows)}),
-                          lab().ids({static_cast<int32_t>(context)}),
-                          0.125F,
+                          lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}),
+                          lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}),
+                          c.block_table(),
+                          c.query_starts(),
+                          c.seq_lens(),
+                          0.0884F,
                           lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim})};
+  });
+}
+
+// Ascending blocks for each row and kv head: those of its neighbours, a quarter of them replaced, the newest
+// always among them.
+Tensor similar_selection(const AttentionShape& s, const PagedContext& c, int64_t k) {
+  Tensor selection = lab().tensor(DType::kI32, {c.sequences * c.rows, s.kv_heads, std::min(k, c.pages())});
+  std::vector<int32_t> base;
+  for (int64_t row = 0; row < selection.dim(0) * s.kv_heads; ++row) {
+    const int64_t token = row / s.kv_heads % c.rows;
+    const int64_t position = c.context - c.rows + token;
+    const int64_t valid = position / c.page_size + 1;
+    const auto wanted = static_cast<size_t>(std::min(selection.dim(2), valid));
+    if (row % (16 * s.kv_heads) == 0) base.clear();
+    std::vector<int32_t> chosen = {static_cast<int32_t>(valid - 1)};
+    const auto add = [&](int32_t block) {
+      if (chosen.size() < wanted && block < valid &&
+          std::find(chosen.begin(), chosen.end(), block) == chosen.end()) {
+        chosen.push_back(block);
+      }
+    };
+    for (const int32_t block : base) {
+      if (lab().rng() % 4 != 0) add(block);
+    }
+    while (chosen.size() < wanted) add(static_cast<int32_t>(lab().rng() % static_cast<uint64_t>(valid)));
+    if (base.empty()) base = chosen;
+    std::sort(chosen.begin(), chosen.end());
+    chosen.resize(static_cast<size_t>(selection.dim(2)), -1);
+    std::copy(chosen.begin(), chosen.end(), selection.data<int32_t>() + row * selection.dim(2));
+  }
+  return selection;
+}
+
+void bench_sparse(benchmark::State& state, const AttentionShape& s, const PagedContext& c, DType cache,
+                  int64_t k) {
+  measure<SparsePagedAttention>(state, sparse_paged_attention, [&] {
+    const int64_t rows = c.sequences * c.rows;
+    const int64_t pages = c.sequences * c.pages();
+    return SparsePagedAttention{lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}),
+                                lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}),
+                                lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}),
+                                c.block_table(),
+                                c.query_starts(),
+                                c.seq_lens(),
+                                similar_selection(s, c, k),
+                                0.0884F,
+                                lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim})};
+  });
+}
+
+void bench_index_scores(benchmark::State& state, const AttentionShape& s, const PagedContext& c,
+                        DType cache) {
+  measure<IndexBlockScores>(state, index_block_scores, [&] {
+    const int64_t rows = c.sequences * c.rows;
+    return IndexBlockScores{lab().tensor(cache, {rows, s.kv_heads, s.head_dim}),
+                            lab().tensor(cache, {c.sequences * c.pages(), c.page_size, s.head_dim}),
+                            c.block_table(),
+                            c.query_starts(),
+                            c.seq_lens(),
+                            lab().tensor(DType::kF32, {rows, s.kv_heads, c.pages()})};
+  });
+}
+
+void bench_select(benchmark::State& state, const AttentionShape& s, const PagedContext& c) {
+  measure<SelectBlocks>(state, select_blocks, [&] {
+    const int64_t rows = c.sequences * c.rows;
+    return SelectBlocks{lab().tensor(DType::kF32, {rows, s.kv_heads, c.pages()}),
+                        c.page_size,
+                        c.query_starts(),
+                        c.seq_lens(),
+                        0,
+                        1,
+                        lab().tensor(DType::kI32, {rows, s.kv_heads, 16})};
   });
 }
 
@@ -308,7 +398,11 @@ void register_all(const std::string& model, const ModelShape& s) {
   add("route_softmax", [=](benchmark::State& st) { bench_router(st, s); })->Arg(2048);
   add("rope", [=](benchmark::State& st) { bench_rope(st, s); })->Arg(2048);
   add("paged_kv_write", [=](benchmark::State& st) { bench_kv_write(st, s); })->Arg(2048);
-  add("paged_attention", [=](benchmark::State& st) { bench_attention(st, s); })
+  add("paged_attention",
+      [=](benchmark::State& st) {
+        bench_attention(st, {s.heads, s.kv_heads, s.head_dim}, {1, st.range(0), st.range(1), 16},
+                        DType::kBF16);
+      })
       ->Args({1, 2048})
       ->Args({1, 32768})
       ->Args({2048, 2048});
@@ -325,6 +419,39 @@ void register_attention(const std::string& model, const AttentionShape& s, bool 
   add("qk_norm_rope_kv_write", [=](benchmark::State& st) { bench_qk_norm(st, s, is_sparse); })
       ->Arg(1)
       ->Arg(2048);
+  for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+    const std::string type = cache == DType::kBF16 ? "_bf16" : "_fp8";
+    add("paged_attention" + type,
+        [=](benchmark::State& st) {
+          bench_attention(st, s, {st.range(0), st.range(1), st.range(2), 128}, cache);
+        })
+        ->ArgNames({"sequences", "rows", "context"})
+        ->ArgsProduct({{1, 8}, {1}, {4096, 8192, 32768}})
+        ->Args({1, 2048, 2048});
+    if (!is_sparse) continue;
+    add("sparse_paged_attention" + type,
+        [=](benchmark::State& st) {
+          bench_sparse(st, s, {1, st.range(0), st.range(1), 128}, cache, st.range(2));
+        })
+        ->ArgNames({"rows", "context", "blocks"})
+        ->ArgsProduct({{1}, {4096, 16384, 65536, 262144}, {16}})
+        ->ArgsProduct({{2048}, {2048, 16384}, {4, 16}});
+    add("index_block_scores" + type,
+        [=](benchmark::State& st) {
+          bench_index_scores(st, s, {1, st.range(0), st.range(1), 128}, cache);
+        })
+        ->ArgNames({"rows", "context"})
+        ->ArgsProduct({{1}, {4096, 8192, 16384, 65536, 262144}})
+        ->Args({2048, 16384});
+  }
+  if (!is_sparse) return;
+  add("select_blocks",
+      [=](benchmark::State& st) {
+        bench_select(st, s, {1, st.range(0), st.range(1), 128});
+      })
+      ->ArgNames({"rows", "context"})
+      ->Args({1, 262144})
+      ->Args({2048, 16384});
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "ops/moe.h"
 #include "ops/norm.h"
 #include "ops/sampling.h"
+#include "ops/sparse_attention.h"
 
 namespace minimax::ops {
 
@@ -36,6 +37,9 @@ class Backend {
   virtual void run(const PagedKvWrite& args, Workspace workspace) = 0;
   virtual void run(const QkNormRopeKvWrite& args, Workspace workspace) = 0;
   virtual void run(const PagedAttention& args, Workspace workspace) = 0;
+  virtual void run(const IndexBlockScores& args, Workspace workspace) = 0;
+  virtual void run(const SelectBlocks& args, Workspace workspace) = 0;
+  virtual void run(const SparsePagedAttention& args, Workspace workspace) = 0;
   virtual void run(const LightningPrefill& args, Workspace workspace) = 0;
   virtual void run(const LightningDecode& args, Workspace workspace) = 0;
   virtual void run(const Sample& args, Workspace workspace) = 0;
@@ -46,6 +50,8 @@ class Backend {
   virtual int64_t workspace_bytes(const Mlp&) const { return 0; }
   virtual int64_t workspace_bytes(const QkNormRopeKvWrite&) const { return 0; }
   virtual int64_t workspace_bytes(const PagedAttention&) const { return 0; }
+  virtual int64_t workspace_bytes(const IndexBlockScores&) const { return 0; }
+  virtual int64_t workspace_bytes(const SparsePagedAttention&) const { return 0; }
   virtual int64_t workspace_bytes(const LightningPrefill&) const { return 0; }
   virtual int64_t workspace_bytes(const Sample&) const { return 0; }
   template <typename Op>

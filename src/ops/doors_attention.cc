@@ -1,4 +1,4 @@
-// The checked doors of attention: rotary embedding, caches, softmax and lightning attention.
+// The checked doors of attention: rotary embedding, caches, softmax, block-sparse and lightning attention.
 #include "ops/door.h"
 
 namespace minimax::ops {
@@ -86,30 +86,97 @@ Cost QkNormRopeKvWrite::cost() const {
           6 * numel_of(qkv)};
 }
 
-void PagedAttention::check() const {
-  MM_CHECK(q.rank() == 3 && k_cache.rank() == 4 && block_table.rank() == 2,
-           "paged_attention: q {}, k_cache {}, block_table {}", q.describe(), k_cache.describe(),
-           block_table.describe());
-  const int64_t kv_heads = k_cache.dim(2);
-  MM_CHECK(kv_heads > 0 && q.dim(1) % kv_heads == 0, "paged_attention: {} query heads over {} kv heads",
-           q.dim(1), kv_heads);
-  expect_activation(kName, "q", q);
-  expect_kv_caches(kName, k_cache, v_cache, kv_heads, q.dim(2));
+namespace {
+
+// What dense and block-sparse attention share.
+template <typename Op>
+void check_paged(const Op& op) {
+  MM_CHECK(op.q.rank() == 3 && op.k_cache.rank() == 4 && op.block_table.rank() == 2,
+           "{}: q {}, k_cache {}, block_table {}", Op::kName, op.q.describe(), op.k_cache.describe(),
+           op.block_table.describe());
+  const int64_t kv_heads = op.k_cache.dim(2);
+  MM_CHECK(kv_heads > 0 && op.q.dim(1) % kv_heads == 0, "{}: {} query heads over {} kv heads", Op::kName,
+           op.q.dim(1), kv_heads);
+  expect_activation(Op::kName, "q", op.q);
+  expect_kv_caches(Op::kName, op.k_cache, op.v_cache, kv_heads, op.q.dim(2));
+  expect_dtype(Op::kName, "block_table", op.block_table, DType::kI32);
+  expect_index(Op::kName, "query_starts", op.query_starts, op.block_table.dim(0) + 1);
+  expect_index(Op::kName, "seq_lens", op.seq_lens, op.block_table.dim(0));
+  expect_shape(Op::kName, "out", op.out, {op.q.dim(0), op.q.dim(1), op.q.dim(2)});
+  expect_dtype(Op::kName, "out", op.out, op.q.dtype());
+  expect_activation(Op::kName, "out", op.out);
+  expect_no_alias(Op::kName, op.q, op.out);
+}
+
+void expect_selection(std::string_view op, const Tensor& selection, int64_t rows, int64_t heads) {
+  MM_CHECK(selection.rank() == 3 && selection.dim(2) > 0, "{}: selection is {}", op, selection.describe());
+  expect_shape(op, "selection", selection, {rows, heads, selection.dim(2)});
+  expect_dtype(op, "selection", selection, DType::kI32);
+  MM_CHECK(selection.is_contiguous(), "{}: selection is not contiguous", op);
+}
+
+// Attention of every row to `keys` keys; `read` different ones are read.
+template <typename Op>
+Cost paged_cost(const Op& op, int64_t keys, int64_t read) {
+  const double kv_row =
+      static_cast<double>(op.k_cache.dim(2) * op.k_cache.dim(3) * size_of(op.k_cache.dtype()));
+  return {bytes_of({&op.q, &op.out}) + 2 * static_cast<double>(read) * kv_row,
+          4 * numel_of(op.q) * static_cast<double>(keys)};
+}
+
+}  // namespace
+
+void PagedAttention::check() const { check_paged(*this); }
+
+Cost PagedAttention::cost() const {
+  return paged_cost(*this, max_context(), block_table.dim(0) * max_context());
+}
+
+void SparsePagedAttention::check() const {
+  check_paged(*this);
+  expect_selection(kName, selection, q.dim(0), k_cache.dim(2));
+}
+
+Cost SparsePagedAttention::cost() const {
+  const int64_t context = block_table.dim(1) * k_cache.dim(1);
+  return paged_cost(*this, max_keys(), std::min(q.dim(0) * max_keys(), block_table.dim(0) * context));
+}
+
+void IndexBlockScores::check() const {
+  MM_CHECK(index_q.rank() == 3 && index_cache.rank() == 3 && block_table.rank() == 2,
+           "index_block_scores: index_q {}, index_cache {}, block_table {}", index_q.describe(),
+           index_cache.describe(), block_table.describe());
+  MM_CHECK(is_cache(index_q.dtype()) && index_q.has_dense_rows(),
+           "index_block_scores: index_q is {}, expected F32, BF16 or F8_E4M3 with dense rows",
+           index_q.describe());
+  expect_cache(kName, "index_cache", index_cache, {index_cache.dim(0), block_size(), index_q.dim(2)});
   expect_dtype(kName, "block_table", block_table, DType::kI32);
   expect_index(kName, "query_starts", query_starts, block_table.dim(0) + 1);
   expect_index(kName, "seq_lens", seq_lens, block_table.dim(0));
-  expect_shape(kName, "out", out, {q.dim(0), q.dim(1), q.dim(2)});
-  expect_dtype(kName, "out", out, q.dtype());
-  expect_activation(kName, "out", out);
-  expect_no_alias(kName, q, out);
+  expect_shape(kName, "scores", scores, {index_q.dim(0), index_q.dim(1), block_table.dim(1)});
+  expect_dtype(kName, "scores", scores, DType::kF32);
+  MM_CHECK(scores.has_dense_rows(), "index_block_scores: scores has a strided last dimension");
 }
 
-Cost PagedAttention::cost() const {
-  const double context = static_cast<double>(max_context());
-  const double kv_row = static_cast<double>(k_cache.dim(2) * k_cache.dim(3) * size_of(k_cache.dtype()));
-  return {bytes_of({&q, &out}) + 2 * static_cast<double>(block_table.dim(0)) * context * kv_row,
-          4 * numel_of(q) * context};
+Cost IndexBlockScores::cost() const {
+  const auto context = static_cast<double>(block_table.dim(1) * block_size());
+  const double keys = static_cast<double>(block_table.dim(0)) * context;
+  const double key_bytes = static_cast<double>(index_q.dim(2) * size_of(index_cache.dtype()));
+  return {bytes_of({&index_q, &scores}) + keys * key_bytes, 2 * numel_of(index_q) * context};
 }
+
+void SelectBlocks::check() const {
+  MM_CHECK(scores.rank() == 3 && block_size > 0 && init_blocks >= 0 && local_blocks >= 0,
+           "select_blocks: scores {}, blocks of {}, {} initial, {} local", scores.describe(), block_size,
+           init_blocks, local_blocks);
+  expect_dtype(kName, "scores", scores, DType::kF32);
+  MM_CHECK(scores.has_dense_rows(), "select_blocks: scores has a strided last dimension");
+  expect_index(kName, "query_starts", query_starts, seq_lens.dim(0) + 1);
+  expect_index(kName, "seq_lens", seq_lens, seq_lens.dim(0));
+  expect_selection(kName, selection, scores.dim(0), scores.dim(1));
+}
+
+Cost SelectBlocks::cost() const { return {bytes_of({&scores, &selection}), 0}; }
 
 namespace {
 
@@ -159,6 +226,9 @@ void rope(OpContext& context, const Rope& args) { dispatch(context, args); }
 void paged_kv_write(OpContext& context, const PagedKvWrite& args) { dispatch(context, args); }
 void qk_norm_rope_kv_write(OpContext& context, const QkNormRopeKvWrite& args) { dispatch(context, args); }
 void paged_attention(OpContext& context, const PagedAttention& args) { dispatch(context, args); }
+void index_block_scores(OpContext& context, const IndexBlockScores& args) { dispatch(context, args); }
+void select_blocks(OpContext& context, const SelectBlocks& args) { dispatch(context, args); }
+void sparse_paged_attention(OpContext& context, const SparsePagedAttention& args) { dispatch(context, args); }
 void lightning_prefill(OpContext& context, const LightningPrefill& args) { dispatch(context, args); }
 void lightning_decode(OpContext& context, const LightningDecode& args) { dispatch(context, args); }
 

@@ -31,6 +31,12 @@ class TensorMaker {
     for (int64_t i = 0; i < t.numel(); ++i) set(t, i, NAN);
     return t;
   }
+  // Integers that no op may leave behind.
+  Tensor poisoned_ids(std::initializer_list<int64_t> shape) {
+    Tensor t = memory(DType::kI32, shape);
+    std::fill_n(t.data<int32_t>(), t.numel(), -7'777'777);
+    return t;
+  }
   template <typename T>
   Tensor integers(DType dtype, const std::vector<T>& values) {
     Tensor t = memory(dtype, {static_cast<int64_t>(values.size())});

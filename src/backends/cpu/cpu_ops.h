@@ -27,6 +27,9 @@ class CpuBackend final : public ops::Backend {
   void run(const ops::PagedKvWrite& args, ops::Workspace workspace) override;
   void run(const ops::QkNormRopeKvWrite& args, ops::Workspace workspace) override;
   void run(const ops::PagedAttention& args, ops::Workspace workspace) override;
+  void run(const ops::IndexBlockScores& args, ops::Workspace workspace) override;
+  void run(const ops::SelectBlocks& args, ops::Workspace workspace) override;
+  void run(const ops::SparsePagedAttention& args, ops::Workspace workspace) override;
   void run(const ops::LightningPrefill& args, ops::Workspace workspace) override;
   void run(const ops::LightningDecode& args, ops::Workspace workspace) override;
   void run(const ops::Sample& args, ops::Workspace workspace) override;
@@ -37,6 +40,8 @@ class CpuBackend final : public ops::Backend {
   int64_t workspace_bytes(const ops::Mlp& args) const override;
   int64_t workspace_bytes(const ops::QkNormRopeKvWrite& args) const override;
   int64_t workspace_bytes(const ops::PagedAttention& args) const override;
+  int64_t workspace_bytes(const ops::IndexBlockScores& args) const override;
+  int64_t workspace_bytes(const ops::SparsePagedAttention& args) const override;
   int64_t workspace_bytes(const ops::LightningPrefill& args) const override;
   int64_t workspace_bytes(const ops::Sample& args) const override;
 

@@ -1,4 +1,4 @@
-// Reference rotary embedding, paged attention and lightning attention.
+// Reference rotary embedding, cache writes, paged attention and lightning attention.
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -62,6 +62,9 @@ class ReferenceBackend final : public Backend {
   void run(const PagedKvWrite& args, Workspace workspace) override;
   void run(const QkNormRopeKvWrite& args, Workspace workspace) override;
   void run(const PagedAttention& args, Workspace workspace) override;
+  void run(const IndexBlockScores& args, Workspace workspace) override;
+  void run(const SelectBlocks& args, Workspace workspace) override;
+  void run(const SparsePagedAttention& args, Workspace workspace) override;
   void run(const LightningPrefill& args, Workspace workspace) override;
   void run(const LightningDecode& args, Workspace workspace) override;
   void run(const Sample& args, Workspace workspace) override;
