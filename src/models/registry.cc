@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-std::array<Family, 2> families() { return {minimax_m1_family(), minimax_m2_family()}; }
+std::array<Family, 3> families() { return {minimax_m1_family(), minimax_m2_family(), minimax_m3_family()}; }
 
 bool contains(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
