@@ -77,8 +77,7 @@ void RouteSigmoid::check() const {
   expect_routing(kName, logits, expert_ids, expert_weights);
   if (!bias.defined()) return;
   expect_shape(kName, "bias", bias, {logits.dim(1)});
-  expect_dtype(kName, "bias", bias, DType::kF32);
-  MM_CHECK(bias.is_contiguous(), "route_sigmoid: bias is not contiguous");
+  expect_activation(kName, "bias", bias);
 }
 
 Cost RouteSigmoid::cost() const {

@@ -363,15 +363,17 @@ void CpuBackend::run(const ops::RouteSoftmax& args, ops::Workspace) {
 
 void CpuBackend::run(const ops::RouteSigmoid& args, ops::Workspace) {
   const int64_t k = args.expert_ids.dim(1);
-  const float* bias = args.bias.defined() ? args.bias.data<float>() : nullptr;
+  const auto bias = [&args](int64_t e) {
+    if (!args.bias.defined()) return 0.0F;
+    return args.bias.dtype() == DType::kBF16 ? to_float(args.bias.data<bf16>()[e]) : args.bias.data<float>()[e];
+  };
   for_rows(args.logits.dim(0), args.logits.dim(1) * 32, [&](int64_t t) {
     const float* logits = args.logits.row<float>(t);
     auto* ids = args.expert_ids.row<int32_t>(t);
     auto* weights = args.expert_weights.row<float>(t);
     const auto p = [&](int64_t e) { return 1.0F / (1.0F + std::exp(-logits[e])); };
     choose(
-        args.logits.dim(1), k, [&](int64_t e) { return bias == nullptr ? p(e) : p(e) + bias[e]; }, ids,
-        weights);
+        args.logits.dim(1), k, [&](int64_t e) { return p(e) + bias(e); }, ids, weights);
     weigh(ids, k, args.scale, p, weights);
   });
 }
