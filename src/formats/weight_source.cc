@@ -33,6 +33,15 @@ Tensor WeightSource::tensor(std::string_view name) {
   return tensor(*info);
 }
 
+Tensor WeightSource::tensor_as_f32(const TensorInfo& info) {
+  const Tensor stored = tensor(info);
+  MM_CHECK(stored.dtype() == DType::kF16, "{} is {}", info.name, name(stored.dtype()));
+  std::vector<float>& values = converted_.emplace_back(static_cast<size_t>(stored.numel()));
+  const f16* from = stored.data<f16>();
+  for (size_t i = 0; i < values.size(); ++i) values[i] = to_float(from[i]);
+  return Tensor(values.data(), DType::kF32, info.shape, info.name);
+}
+
 Tensor load_tensor(WeightSource& source, const TensorInfo& info, Progress& progress) {
   const Tensor tensor = source.tensor(info);
   const auto* data = static_cast<const std::byte*>(tensor.raw());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,6 +34,10 @@ class WeightSource {
   // REQUIRES: `info` is an element of tensors(). A scalar becomes shape [1].
   virtual Tensor tensor(const TensorInfo& info) = 0;
 
+  // The tensor as F32, in memory that the source owns. For vectors: a matrix stays as it is stored.
+  // REQUIRES: `info` is an F16 tensor.
+  Tensor tensor_as_f32(const TensorInfo& info);
+
   // RETURNS: nullptr when there is no such tensor.
   const TensorInfo* find(std::string_view name) const;
   // THROWS: Error when there is no such tensor.
@@ -44,6 +49,9 @@ class WeightSource {
   WeightSource& operator=(const WeightSource&) = default;
   WeightSource(WeightSource&&) = default;
   WeightSource& operator=(WeightSource&&) = default;
+
+ private:
+  std::deque<std::vector<float>> converted_;
 };
 
 // The tensor with all its pages in memory; `progress` advances by its bytes while they come in.

@@ -54,8 +54,8 @@ std::vector<TensorInfo> released_tensors_of(const TensorTable& table, const Tens
 }
 
 bool is_supported(const TensorSlot& slot, DType dtype) {
-  if (dtype == DType::kBF16 || dtype == DType::kF32) return true;
-  return is_linear(slot) && (dtype == DType::kF16 || dtype == DType::kF8E4M3);
+  if (dtype == DType::kBF16 || dtype == DType::kF32 || dtype == DType::kF16) return true;
+  return is_linear(slot) && dtype == DType::kF8E4M3;
 }
 
 void check_tensor(const TensorSlot& slot, const TensorInfo& info, const TensorInfo* scales,
@@ -65,8 +65,9 @@ void check_tensor(const TensorSlot& slot, const TensorInfo& info, const TensorIn
                              shape_string(slot.spec.shape)));
   }
   if (!is_supported(slot, info.dtype)) {
-    problems.add(fmt::format("{} is {}, supported are {}", info.name, minimax::name(info.dtype),
-                             is_linear(slot) ? "BF16, F32, F16 and F8_E4M3 with scales" : "BF16 and F32"));
+    problems.add(
+        fmt::format("{} is {}, supported are {}", info.name, minimax::name(info.dtype),
+                    is_linear(slot) ? "BF16, F32, F16 and F8_E4M3 with scales" : "BF16, F32 and F16"));
   }
   if (info.dtype == DType::kF8E4M3 && scales == nullptr) {
     problems.add(fmt::format("{} is F8_E4M3 and has no scales ({}_scale_inv or {}_scale)", info.name,
@@ -230,7 +231,10 @@ void load_table(const TensorTable& table, WeightSource& source, formats::Progres
     if (is_linear(slot)) {
       slot.assign_weight(load_weight(table, source, info, find_scales(names, slot), progress));
     } else {
-      slot.assign(formats::load_tensor(source, info, progress));
+      const Tensor tensor = formats::load_tensor(source, info, progress);
+      // Ops take norms and biases in F32 or BF16; there are few of them.
+      const bool is_f16_vector = tensor.dtype() == DType::kF16 && tensor.rank() == 1;
+      slot.assign(is_f16_vector ? source.tensor_as_f32(info) : tensor);
     }
   }
   progress.finish();

@@ -17,7 +17,9 @@ void check_operands(const OpContext& context, const OpRecord& record) {
 void Embedding::check() const {
   MM_CHECK(table.rank() == 2, "embedding: table is {}, expected [rows, H]", table.describe());
   expect_index(kName, "ids", ids, ids.dim(0));
-  expect_activation(kName, "table", table);
+  MM_CHECK(is_activation(table.dtype()) || table.dtype() == DType::kF16,
+           "embedding: table is {}, expected F32, BF16 or F16", table.describe());
+  MM_CHECK(table.has_dense_rows(), "embedding: table has a strided last dimension");
   expect_shape(kName, "out", out, {ids.dim(0), table.dim(1)});
   expect_activation(kName, "out", out);
 }

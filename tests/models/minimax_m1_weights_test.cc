@@ -302,8 +302,8 @@ TEST(MiniMaxM1Weights, BoundsTheList) {
 TEST(MiniMaxM1Weights, RefusesOtherDtypes) {
   TestModel model = model_of(tensor_specs(small_config()));
   Tensor& norm = model.at("model.norm.weight").tensor;
-  norm = Tensor(norm.raw(), DType::kF16, norm.shape(), norm.name());
-  expect_load_error(small_config(), model, "model.norm.weight is F16, supported are BF16 and F32");
+  norm = Tensor(norm.raw(), DType::kI16, norm.shape(), norm.name());
+  expect_load_error(small_config(), model, "model.norm.weight is I16, supported are BF16, F32 and F16");
 }
 
 }  // namespace

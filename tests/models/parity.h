@@ -35,16 +35,19 @@ inline std::vector<std::filesystem::path> parity_fixtures(const std::string& fol
 
 class Parity {
  public:
+  // The same model from another checkpoint than the fixture's own.
+  Parity(const std::filesystem::path& folder, const std::filesystem::path& weights,
+         const models::ComputeOptions& options)
+      : name(folder.filename().string()),
+        checkpoint(formats::Checkpoint::open(weights)),
+        expected(open_expected(folder)) {
+    load(folder, options);
+  }
   Parity(const std::filesystem::path& folder, const models::ComputeOptions& options)
       : name(folder.filename().string()),
         checkpoint(formats::Checkpoint::open(folder)),
         expected(open_expected(folder)) {
-    formats::Progress silent;
-    model = models::load_model(formats::read_config(folder), options, checkpoint, silent);
-    ids = integers("input_ids");
-    logits = expected.tensor("logits");
-    row_of_token_.assign(ids.size(), -1);
-    for (int64_t r = 0; r < logits.dim(0); ++r) row_of_token_[token_of_row(r)] = r;
+    load(folder, options);
   }
 
   std::string name;
@@ -105,6 +108,15 @@ class Parity {
   }
 
  private:
+  void load(const std::filesystem::path& folder, const models::ComputeOptions& options) {
+    formats::Progress silent;
+    model = models::load_model(formats::read_config(folder), options, checkpoint, silent);
+    ids = integers("input_ids");
+    logits = expected.tensor("logits");
+    row_of_token_.assign(ids.size(), -1);
+    for (int64_t r = 0; r < logits.dim(0); ++r) row_of_token_[token_of_row(r)] = r;
+  }
+
   // The expected tensors are read by the same reader, from a folder of their own.
   static formats::Checkpoint open_expected(const std::filesystem::path& folder) {
     const auto copy = std::filesystem::temp_directory_path() /

@@ -9,7 +9,7 @@ namespace {
 constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
 
 TEST(Embedding, EqualsTheTableRowsExactly) {
-  for (const DType table_dtype : kActivations) {
+  for (const DType table_dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const DType dtype : kActivations) {
       TensorMaker make(1);
       const Tensor table = make.uniform(table_dtype, {11, 37});
@@ -34,6 +34,7 @@ TEST(Norms, MatchTheOracle) {
         const Tensor x = make.uniform(dtype, {rows, n}, -3, 3);
         const Tensor branch = make.uniform(dtype, {rows, n}, -3, 3);
         const Tensor weight = make.uniform(weight_dtype, {n}, 0.5, 1.5);
+        const auto offset = static_cast<float>(make.pick(0, 1));
         const auto outputs = [&] {
           std::vector<Tensor> t;
           for (int i = 0; i < 4; ++i) t.push_back(make.poisoned(dtype, {rows, n}));
@@ -41,8 +42,8 @@ TEST(Norms, MatchTheOracle) {
         };
         const auto call = [&](const std::vector<Tensor>& out) {
           return [&, out](OpContext& c) {
-            rms_norm(c, {x, weight, 1e-5F, out[0]});
-            residual_rms_norm(c, {x, branch, 3.5F, 0.5F, weight, 1e-6F, out[1], out[2]});
+            rms_norm(c, {x, weight, 1e-5F, out[0], offset});
+            residual_rms_norm(c, {x, branch, 3.5F, 0.5F, weight, 1e-6F, out[1], out[2], offset});
             gated_rms_norm(c, {x, branch, weight, 1e-6F, out[3]});
           };
         };

@@ -96,6 +96,9 @@ class TensorMaker {
       case DType::kBF16:
         t.data<bf16>()[i] = to_bf16(value);
         break;
+      case DType::kF16:
+        t.data<f16>()[i] = to_f16(value);
+        break;
       case DType::kF8E4M3:
         t.data<f8e4m3>()[i] = to_e4m3(value);
         break;

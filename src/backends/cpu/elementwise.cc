@@ -25,6 +25,8 @@ void embed(const ops::Embedding& args, int64_t t) {
     std::fill_n(out, n, TOut{});
   } else if (args.table.dtype() == DType::kBF16) {
     copy_row(args.table.row<bf16>(id), out, n);
+  } else if (args.table.dtype() == DType::kF16) {
+    copy_row(args.table.row<f16>(id), out, n);
   } else {
     copy_row(args.table.row<float>(id), out, n);
   }

@@ -10,6 +10,8 @@ inline double load_at(const Tensor& t, int64_t offset) {
   switch (t.dtype()) {
     case DType::kBF16:
       return to_float(t.data<bf16>()[offset]);
+    case DType::kF16:
+      return to_float(t.data<f16>()[offset]);
     case DType::kF8E4M3:
       return to_float(t.data<f8e4m3>()[offset]);
     default:
