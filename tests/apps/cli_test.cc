@@ -11,6 +11,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/safetensors.h"
+#include "tests/models/released_configs.h"
 
 namespace minimax {
 namespace {
@@ -143,6 +144,54 @@ TEST(Cli, DummyWeightsRunAReducedRealConfiguration) {
   const Outcome outcome = minimax(run_arguments(folder.path) + " --load-format dummy --num-layers 8");
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_EQ(last_line_json(outcome.out).at("token_ids").size(), 4U);
+}
+
+// Full widths of attention, few and narrow experts; quantised weights and FP8 caches.
+TEST(Cli, EveryFamilyIsChosenFromItsConfigurationAlone) {
+  nlohmann::json m2 = testing::released_m2();
+  m2.update(
+      {{"vocab_size", 512}, {"num_local_experts", 8}, {"hidden_size", 256}, {"intermediate_size", 128}});
+  nlohmann::json m3 = testing::released_m3_mxfp8();
+  m3["text_config"].update({{"vocab_size", 512},
+                            {"num_local_experts", 4},
+                            {"hidden_size", 256},
+                            {"intermediate_size", 128},
+                            {"shared_intermediate_size", 128},
+                            {"dense_intermediate_size", 128}});
+  for (const auto& [config, layers] : {std::pair{m2, 2}, {m3, 4}}) {
+    const Folder folder;
+    write(folder.path / "config.json", config.dump());
+    const std::string arguments =
+        run_arguments(folder.path) + fmt::format(" --load-format dummy --num-layers {}", layers);
+    for (const char* caches : {"", " --kv-cache-dtype fp8 --index-cache-dtype fp8"}) {
+      const Outcome outcome = minimax(arguments + caches);
+      ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+      EXPECT_EQ(last_line_json(outcome.out).at("token_ids").size(), 4U);
+    }
+  }
+}
+
+TEST(Cli, InspectDescribesTheFullSizesOfM2AndM3) {
+  const struct {
+    nlohmann::json config;
+    int64_t parameters;
+    int64_t page_size;
+  } cases[] = {{testing::released_m2(), 228'689'764'864, 64}, {testing::released_m3(), 426'174'572'928, 128}};
+  for (const auto& c : cases) {
+    const Folder folder;
+    write(folder.path / "config.json", c.config.dump());
+    const Outcome outcome = minimax(fmt::format("inspect --json --model {}", folder.path.string()));
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(last_line_json(outcome.out).at("total_parameters"), c.parameters);
+    EXPECT_EQ(last_line_json(outcome.out).at("page_size"), c.page_size);
+  }
+}
+
+TEST(Cli, UnsupportedQuantisationIsNamed) {
+  const Folder folder;
+  const auto config = testing::with(testing::released_m2(), "quantization_config.quant_method", "awq");
+  write(folder.path / "config.json", config.dump());
+  expect_one_clear_line(minimax(run_arguments(folder.path)), {"awq", "supported are fp8"});
 }
 
 TEST(Cli, AbsentFilesGiveOneClearLine) {

@@ -27,6 +27,20 @@ TEST(MiniMaxM3Parity, Float32LogitsAgreeTo1e4AtEveryLengthAndChunking) {
 
 TEST(MiniMaxM3Parity, BFloat16LogitsAgreeTo2e2) { expect_agreement({DType::kBF16}, 2e-2); }
 
+// Caches in e4m3 round every key and value by 2^-4 at most: the logits stay near, and no chunking changes
+// them.
+TEST(MiniMaxM3Parity, Fp8CachesStayNearAndDoNotDependOnChunking) {
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  for (const auto& folder : parity_fixtures("parity_m3")) {
+    const models::ComputeOptions options = {DType::kF32, DType::kF8E4M3, DType::kF8E4M3};
+    const double whole = Parity(folder, options).error(*backend, 1100, 2048);
+    std::printf("%-40s FP8 caches relative error %.1e\n", folder.filename().c_str(), whole);
+    EXPECT_LE(whole, 0.1) << folder;
+    EXPECT_NEAR(Parity(folder, options).error(*backend, 1100, 101), whole, 0.02 * whole + 1e-4) << folder;
+  }
+}
+
 TEST(MiniMaxM3Parity, GreedyTokensAreEqualInFloat32) {
   ThreadPool pool(2);
   const auto backend = cpu::make_cpu_backend(pool);
