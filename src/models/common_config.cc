@@ -106,7 +106,7 @@ std::string read_architecture(const json& root, std::string_view family,
   if (!list->is_array() || list->size() != 1 || !list->front().is_string()) {
     reader.refuse("architectures", *list, "a list of one class name");
   }
-  const auto architecture = list->front().get<std::string>();
+  auto architecture = list->front().get<std::string>();
   if (std::find(known.begin(), known.end(), architecture) == known.end()) {
     fail("config.json: architecture {} is no {} model; expected {}", formats::printable(architecture), family,
          fmt::join(known, ", "));
