@@ -37,6 +37,11 @@ CacheLayout cache_layout(const MiniMaxM1Config& config, const ComputeOptions& op
   return layout;
 }
 
+std::vector<LayerCount> layer_counts(const MiniMaxM1Config& config) {
+  return {{"lightning attention", config.count(AttentionKind::kLightning)},
+          {"full attention", config.count(AttentionKind::kFull)}};
+}
+
 void MiniMaxM1::forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
                         const Tensor& logits) const {
   Arena& arena = context.arena;

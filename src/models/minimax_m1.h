@@ -9,6 +9,7 @@
 namespace minimax::models {
 
 CacheLayout cache_layout(const MiniMaxM1Config& config, const ComputeOptions& options);
+std::vector<LayerCount> layer_counts(const MiniMaxM1Config& config);
 
 class MiniMaxM1 final : public Model {
  public:

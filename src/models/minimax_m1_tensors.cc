@@ -14,10 +14,9 @@ std::string canonical(std::string_view name) {
   return replaced(without_prefix(name, "language_model."), ".block_sparse_moe.", ".mlp.");
 }
 
-bool is_buffer(std::string_view name) {
-  for (const std::string_view buffer :
-       {"rotary_emb.inv_freq", "self_attn.slope_rate", "self_attn.query_decay", "self_attn.key_decay",
-        "self_attn.diagonal_decay", "model.slopes"}) {
+bool is_decay_buffer(std::string_view name) {
+  for (const std::string_view buffer : {"self_attn.slope_rate", "self_attn.query_decay",
+                                        "self_attn.key_decay", "self_attn.diagonal_decay", "model.slopes"}) {
     if (name.ends_with(buffer)) return true;
   }
   return false;
@@ -133,16 +132,15 @@ MiniMaxM1Config with_stored_shared_width(const MiniMaxM1Config& config, const Te
 
 }  // namespace
 
-TensorTable minimax_m1_table(const MiniMaxM1Config& config, const formats::WeightSource* source,
-                             MiniMaxM1Weights& weights) {
+TensorTable tensor_table(const MiniMaxM1Config& config, const formats::WeightSource* source,
+                         MiniMaxM1Weights& weights) {
   TensorTable table;
   table.architecture = config.architecture;
   table.canonical = &canonical;
   table.quantization = config.quantization;
-  table.skipped = {{"", is_buffer}, {"vision", is_vision_tensor}};
-  if (config.tie_word_embeddings) {
-    table.skipped.push_back({"", [](std::string_view name) { return name == "lm_head.weight"; }});
-  }
+  table.skipped = common_skipped(config.tie_word_embeddings);
+  table.skipped.push_back({"", is_decay_buffer});
+  table.skipped.push_back({"vision", is_vision_tensor});
   const TensorNames names(source == nullptr ? std::span<const formats::TensorInfo>() : source->tensors(),
                           &canonical);
   const MiniMaxM1Config stored = with_stored_shared_width(config, names);

@@ -12,7 +12,7 @@ namespace minimax::models {
 // The table in the spelling of `source` (null: as released). Resizes `weights` and refers to its members, so
 // `weights` must not be moved while the slots are used. The shared MLP's width is that of its tensor, since
 // the released code and vLLM take it from different fields.
-TensorTable minimax_m1_table(const MiniMaxM1Config& config, const formats::WeightSource* source,
-                             MiniMaxM1Weights& weights);
+TensorTable tensor_table(const MiniMaxM1Config& config, const formats::WeightSource* source,
+                         MiniMaxM1Weights& weights);
 
 }  // namespace minimax::models

@@ -28,6 +28,10 @@ CacheLayout cache_layout(const MiniMaxM2Config& config, const ComputeOptions& op
   return layout;
 }
 
+std::vector<LayerCount> layer_counts(const MiniMaxM2Config& config) {
+  return {{"full attention", config.num_layers}};
+}
+
 void MiniMaxM2::forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
                         const Tensor& logits) const {
   Arena& arena = context.arena;

@@ -9,6 +9,7 @@
 namespace minimax::models {
 
 CacheLayout cache_layout(const MiniMaxM2Config& config, const ComputeOptions& options);
+std::vector<LayerCount> layer_counts(const MiniMaxM2Config& config);
 
 class MiniMaxM2 final : public Model {
  public:

@@ -72,21 +72,14 @@ class M2Table {
 
 }  // namespace
 
-TensorTable minimax_m2_table(const MiniMaxM2Config& config, const formats::WeightSource* source,
-                             MiniMaxM2Weights& weights) {
+TensorTable tensor_table(const MiniMaxM2Config& config, const formats::WeightSource* source,
+                         MiniMaxM2Weights& weights) {
   TensorTable table;
   table.architecture = config.architecture;
   table.canonical = &canonical;
   table.quantization = config.quantization;
-  const int64_t num_layers = config.num_layers;
-  table.skipped = {
-      {"MTP", [num_layers](std::string_view name) { return is_mtp_tensor(name, num_layers); }},
-      {"activation scale", [](std::string_view name) { return name.ends_with(".input_scale"); }},
-      {"", [](std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); }},
-  };
-  if (config.tie_word_embeddings) {
-    table.skipped.push_back({"", [](std::string_view name) { return name == "lm_head.weight"; }});
-  }
+  table.skipped = common_skipped(config.tie_word_embeddings);
+  table.skipped.push_back(skipped_mtp(config.num_layers));
   const TensorNames names(source == nullptr ? std::span<const formats::TensorInfo>() : source->tensors(),
                           &canonical);
   const bool is_fused = names.has("model.layers.0.mlp.experts.gate_up_proj");

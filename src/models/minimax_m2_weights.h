@@ -35,7 +35,7 @@ struct MiniMaxM2Weights {
 
 // The table in the spelling of `source` (null: as released). Resizes `weights` and refers to its members, so
 // `weights` must not be moved while the slots are used.
-TensorTable minimax_m2_table(const MiniMaxM2Config& config, const formats::WeightSource* source,
-                             MiniMaxM2Weights& weights);
+TensorTable tensor_table(const MiniMaxM2Config& config, const formats::WeightSource* source,
+                         MiniMaxM2Weights& weights);
 
 }  // namespace minimax::models

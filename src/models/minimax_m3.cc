@@ -43,6 +43,11 @@ CacheLayout cache_layout(const MiniMaxM3Config& config, const ComputeOptions& op
   return layout;
 }
 
+std::vector<LayerCount> layer_counts(const MiniMaxM3Config& config) {
+  return {{"full attention", config.num_layers - config.num_sparse_layers()},
+          {"sparse attention", config.num_sparse_layers()}};
+}
+
 float MiniMaxM3::attention_scale() const {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)));
 }

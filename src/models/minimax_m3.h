@@ -9,6 +9,7 @@
 namespace minimax::models {
 
 CacheLayout cache_layout(const MiniMaxM3Config& config, const ComputeOptions& options);
+std::vector<LayerCount> layer_counts(const MiniMaxM3Config& config);
 
 class MiniMaxM3 final : public Model {
  public:

@@ -102,22 +102,15 @@ class M3Table {
 
 }  // namespace
 
-TensorTable minimax_m3_table(const MiniMaxM3Config& config, const formats::WeightSource* source,
-                             MiniMaxM3Weights& weights) {
+TensorTable tensor_table(const MiniMaxM3Config& config, const formats::WeightSource* source,
+                         MiniMaxM3Weights& weights) {
   TensorTable table;
   table.architecture = config.architecture;
   table.canonical = &canonical;
   table.quantization = config.quantization;
-  const int64_t num_layers = config.num_layers;
-  table.skipped = {
-      {"vision", is_vision_tensor},
-      {"MTP", [num_layers](std::string_view name) { return is_mtp_tensor(name, num_layers); }},
-      {"activation scale", [](std::string_view name) { return name.ends_with(".input_scale"); }},
-      {"", [](std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); }},
-  };
-  if (config.tie_word_embeddings) {
-    table.skipped.push_back({"", [](std::string_view name) { return name == "lm_head.weight"; }});
-  }
+  table.skipped = common_skipped(config.tie_word_embeddings);
+  table.skipped.push_back(skipped_mtp(config.num_layers));
+  table.skipped.push_back({"vision", is_vision_tensor});
   const TensorNames names(source == nullptr ? std::span<const formats::TensorInfo>() : source->tensors(),
                           &canonical);
   table.slots = M3Table(config, names, weights).build();

@@ -45,7 +45,7 @@ struct MiniMaxM3Weights {
 
 // The table in the spelling of `source` (null: as released). Resizes `weights` and refers to its members, so
 // `weights` must not be moved while the slots are used.
-TensorTable minimax_m3_table(const MiniMaxM3Config& config, const formats::WeightSource* source,
-                             MiniMaxM3Weights& weights);
+TensorTable tensor_table(const MiniMaxM3Config& config, const formats::WeightSource* source,
+                         MiniMaxM3Weights& weights);
 
 }  // namespace minimax::models

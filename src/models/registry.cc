@@ -2,21 +2,97 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "formats/dummy_weights.h"
 #include "formats/printable.h"
-#include "models/architecture.h"
 #include "models/config_reader.h"
+#include "models/minimax_m1.h"
+#include "models/minimax_m1_tensors.h"
+#include "models/minimax_m2.h"
+#include "models/minimax_m3.h"
+#include "models/model.h"
+#include "models/tensor_table.h"
 
 namespace minimax::models {
 namespace {
 
 using nlohmann::json;
 
-std::array<Family, 3> families() { return {minimax_m1_family(), minimax_m2_family(), minimax_m3_family()}; }
+// A parsed configuration together with the places of its weights: all that differs between families.
+class Architecture {
+ public:
+  virtual ~Architecture() = default;
+
+  virtual ModelSummary describe(const ComputeOptions& options) const = 0;
+  // The table as `source` spells it (null: as released). Its slots refer to this object.
+  virtual TensorTable table(const formats::WeightSource* source) = 0;
+  // The model over the weights that the slots were given, which move into it: the last call.
+  virtual std::unique_ptr<Model> make_model(const ComputeOptions& options) = 0;
+};
+
+// A family is a configuration with from_json, weights with tensor_table, layer_counts and cache_layout beside
+// them, and a model made from both.
+template <typename Config, typename Weights, typename ModelType>
+class FamilyArchitecture final : public Architecture {
+ public:
+  FamilyArchitecture(std::string_view family, Config config) : family_(family), config_(std::move(config)) {}
+
+  ModelSummary describe(const ComputeOptions& options) const override {
+    ModelSummary summary;
+    summary.family = family_;
+    summary.architecture = config_.architecture;
+    summary.num_layers = config_.num_layers;
+    summary.layers = layer_counts(config_);
+    summary.max_position_embeddings = config_.max_position_embeddings;
+    summary.num_experts = config_.num_experts;
+    summary.num_experts_per_tok = config_.num_experts_per_tok;
+    summary.head_parameters = config_.vocab_size * config_.hidden_size;
+    summary.caches = cache_layout(config_, options);
+    return summary;
+  }
+  TensorTable table(const formats::WeightSource* source) override {
+    return tensor_table(config_, source, weights_);
+  }
+  std::unique_ptr<Model> make_model(const ComputeOptions& options) override {
+    return std::make_unique<ModelType>(config_, std::move(weights_), options);
+  }
+
+ private:
+  std::string_view family_;
+  Config config_;
+  Weights weights_;
+};
+
+struct Family {
+  std::string_view name;
+  std::span<const std::string_view> architectures;  // of config.json
+  std::span<const std::string_view> model_types;    // for a config.json without architectures
+  // THROWS: Error naming the field, its value and what is accepted.
+  std::unique_ptr<Architecture> (*open)(std::string_view family, const json& config);
+};
+
+template <typename Config, typename Weights, typename ModelType>
+std::unique_ptr<Architecture> open_as(std::string_view family, const json& config) {
+  return std::make_unique<FamilyArchitecture<Config, Weights, ModelType>>(family, Config::from_json(config));
+}
+
+constexpr std::string_view kM1Architectures[] = {"MiniMaxM1ForCausalLM", "MiniMaxText01ForCausalLM",
+                                                 "MiniMaxForCausalLM", "MiniMaxVL01ForConditionalGeneration"};
+constexpr std::string_view kM1Types[] = {"minimax_m1", "minimax_text_01", "minimax"};
+constexpr std::string_view kM2Architectures[] = {"MiniMaxM2ForCausalLM"};
+constexpr std::string_view kM2Types[] = {"minimax_m2"};
+constexpr std::string_view kM3Architectures[] = {"MiniMaxM3SparseForConditionalGeneration",
+                                                 "MiniMaxM3SparseForCausalLM", "MiniMaxM3VLForCausalLM"};
+constexpr std::string_view kM3Types[] = {"minimax_m3_vl", "minimax_m3_vl_text"};
+
+constexpr Family kFamilies[] = {
+    {"MiniMax-Text-01 / M1", kM1Architectures, kM1Types,
+     &open_as<MiniMaxM1Config, MiniMaxM1Weights, MiniMaxM1>},
+    {"MiniMax-M2", kM2Architectures, kM2Types, &open_as<MiniMaxM2Config, MiniMaxM2Weights, MiniMaxM2>},
+    {"MiniMax-M3", kM3Architectures, kM3Types, &open_as<MiniMaxM3Config, MiniMaxM3Weights, MiniMaxM3>},
+};
 
 bool contains(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -24,7 +100,7 @@ bool contains(std::span<const std::string_view> names, std::string_view name) {
 
 std::vector<std::string_view> known_architectures() {
   std::vector<std::string_view> names;
-  for (const Family& family : families()) {
+  for (const Family& family : kFamilies) {
     names.insert(names.end(), family.architectures.begin(), family.architectures.end());
   }
   return names;
@@ -41,11 +117,11 @@ std::optional<std::string> first_architecture(const json& config) {
   return list->front().get<std::string>();
 }
 
-Family find_family(const json& config) {
+const Family& find_family(const json& config) {
   if (!config.is_object()) fail("config.json is no object");
   const std::optional<std::string> architecture = first_architecture(config);
   const std::string type = ConfigReader(config).text("model_type").value_or("");
-  for (const Family& family : families()) {
+  for (const Family& family : kFamilies) {
     if (architecture ? contains(family.architectures, *architecture) : contains(family.model_types, type)) {
       return family;
     }
@@ -58,7 +134,10 @@ Family find_family(const json& config) {
        formats::printable(type));
 }
 
-std::unique_ptr<Architecture> open(const json& config) { return find_family(config).open(config); }
+std::unique_ptr<Architecture> open(const json& config) {
+  const Family& family = find_family(config);
+  return family.open(family.name, config);
+}
 
 // Cuts every per-layer list of `node` and sets its layer count.
 void cut_layers(json& node, size_t old_count, int64_t new_count) {
@@ -77,18 +156,6 @@ void cut_layers(json& node, size_t old_count, int64_t new_count) {
 
 ops::Precision ComputeOptions::precision() const {
   return activation_dtype == DType::kBF16 ? ops::Precision::kBF16 : ops::Precision::kF32;
-}
-
-ModelSummary common_summary(const CommonConfig& config, std::string_view family) {
-  ModelSummary summary;
-  summary.family = family;
-  summary.architecture = config.architecture;
-  summary.num_layers = config.num_layers;
-  summary.max_position_embeddings = config.max_position_embeddings;
-  summary.num_experts = config.num_experts;
-  summary.num_experts_per_tok = config.num_experts_per_tok;
-  summary.head_parameters = config.vocab_size * config.hidden_size;
-  return summary;
 }
 
 json with_first_layers(const json& config, int64_t num_layers) {

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "formats/printable.h"
 #include "formats/problem_list.h"
+#include "models/canonical_name.h"
 
 namespace minimax::models {
 namespace {
@@ -138,6 +139,16 @@ void count_active(ModelSummary& summary) {
 }
 
 }  // namespace
+
+std::vector<SkippedTensors> common_skipped(bool tied_head) {
+  return {{"activation scale", [](std::string_view name) { return name.ends_with(".input_scale"); }},
+          {"", [](std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); }},
+          {"", [tied_head](std::string_view name) { return tied_head && name == "lm_head.weight"; }}};
+}
+
+SkippedTensors skipped_mtp(int64_t num_layers) {
+  return {"MTP", [num_layers](std::string_view name) { return is_mtp_tensor(name, num_layers); }};
+}
 
 std::string same_name(std::string_view name) { return std::string(name); }
 

@@ -52,14 +52,14 @@ MiniMaxM1Config small_config() { return MiniMaxM1Config::from_json(small_json())
 std::vector<TensorSpec> tensor_specs(const MiniMaxM1Config& config) {
   MiniMaxM1Weights places;
   std::vector<TensorSpec> specs;
-  for (const TensorSlot& slot : minimax_m1_table(config, nullptr, places).slots) specs.push_back(slot.spec);
+  for (const TensorSlot& slot : tensor_table(config, nullptr, places).slots) specs.push_back(slot.spec);
   return specs;
 }
 
 MiniMaxM1Weights load_weights(const MiniMaxM1Config& config, formats::WeightSource& source) {
   MiniMaxM1Weights weights;
   Progress silent;
-  load_table(minimax_m1_table(config, &source, weights), source, silent);
+  load_table(tensor_table(config, &source, weights), source, silent);
   return weights;
 }
 
@@ -109,7 +109,7 @@ void expect_load_error(const MiniMaxM1Config& config, const TestModel& model, st
 
 NameDifference differences(const MiniMaxM1Config& config, std::span<const TensorInfo> tensors) {
   MiniMaxM1Weights places;
-  const TensorTable table = minimax_m1_table(config, nullptr, places);
+  const TensorTable table = tensor_table(config, nullptr, places);
   return compare_names(table, TensorNames(tensors, table.canonical));
 }
 

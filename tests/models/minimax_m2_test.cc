@@ -155,8 +155,7 @@ MiniMaxM2Weights load(const json& config, const TestModel& model, const TempDir&
   formats::write_safetensors(dir.path() / "model.safetensors", model.tensors);
   Checkpoint checkpoint = Checkpoint::open(dir.path());
   MiniMaxM2Weights weights;
-  load_table(minimax_m2_table(MiniMaxM2Config::from_json(config), &checkpoint, weights), checkpoint,
-             progress);
+  load_table(tensor_table(MiniMaxM2Config::from_json(config), &checkpoint, weights), checkpoint, progress);
   return weights;
 }
 

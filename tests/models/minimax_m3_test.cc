@@ -132,7 +132,7 @@ TEST(MiniMaxM3Weights, TheReleasedTableHasAllTextTensorsOfTheCheckpoint) {
 // Every spelling of a tensor's name finds its place.
 TEST(MiniMaxM3Weights, EverySpellingMapsToTheSameTable) {
   MiniMaxM3Weights places;
-  const TensorTable table = minimax_m3_table(MiniMaxM3Config::from_json(released_m3()), nullptr, places);
+  const TensorTable table = tensor_table(MiniMaxM3Config::from_json(released_m3()), nullptr, places);
   const auto finds = [&table](const char* spelling, const char* released) {
     const TensorInfo info = {spelling, DType::kBF16, {}, ""};
     return TensorNames({&info, 1}, table.canonical).has(released);
