@@ -46,11 +46,14 @@ struct PartialRow {
   float* weights;
 };
 
+// Rows of a block and of the next one, and those to fetch.
+constexpr int64_t kRowOffsets = 3 * kRowKeys;
+
 inline int64_t row_scratch_bytes(const PagedView& view, const RowKernel& kernel) {
   const int64_t group = view.group();
   const int64_t padded = kernel.padded(view.q.dim(2));
-  return round_up_64((kRowKeys + kRowsAhead) * int64_t{sizeof(int64_t)}) +
-         round_up_64(group * padded * kernel.query_element_bytes) +
+  return kRowOffsets * int64_t{sizeof(int64_t)} +
+         round_up_64(view.q.dim(1) * padded * kernel.query_element_bytes) +
          round_up_64(group * kRowKeys * int64_t{sizeof(float)});
 }
 
@@ -71,7 +74,7 @@ struct GenericRows {
     return reinterpret_cast<const T*>(rows.base + rows.offsets[i]);
   }
   static void Fetch(const CachedRows& rows, int64_t i) {
-    const T* row = Row(rows, i + kRowsAhead);
+    const T* row = reinterpret_cast<const T*>(rows.base + rows.next[i]);
     for (int64_t d = 0; d < rows.head_dim; d += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + d);
   }
 
@@ -196,47 +199,78 @@ class RowAttention {
       : view_(view), kernel_(kernel), task_(task), group_(view.group()), head_dim_(view.q.dim(2)) {
     padded_ = kernel.padded(head_dim_);
     offsets_ = reinterpret_cast<int64_t*>(memory);
-    memory += round_up_64((kRowKeys + kRowsAhead) * int64_t{sizeof(int64_t)});
+    next_ = offsets_ + 2 * kRowKeys;
+    memory += kRowOffsets * sizeof(int64_t);
     queries_ = memory;
-    memory += round_up_64(group_ * padded_ * kernel.query_element_bytes);
+    memory += round_up_64(view.q.dim(1) * padded_ * kernel.query_element_bytes);
     scores_ = reinterpret_cast<float*>(memory);
   }
 
-  // One kv head after another: a head's keys and values of a block are used while the next block's are
-  // fetched.
+  // Dense attention reads keys and values of all its kv heads in the order of memory, which is what the
+  // processor's own prefetching needs; chosen blocks differ from head to head.
   void Run(const PartialRow& partial) {
-    for (int64_t head = task_.first_head; head < task_.end_head; ++head) {
-      float* sums = partial.sums + head * group_ * padded_;
-      float* largest = partial.largest + head * group_;
-      float* weights = partial.weights + head * group_;
-      PrepareQueries(head);
-      std::fill_n(sums, group_ * padded_, 0.0F);
-      std::fill_n(largest, group_, std::numeric_limits<float>::lowest());
-      std::fill_n(weights, group_, 0.0F);
-      const int64_t offset = head * head_dim_ * size_of(view_.k_cache.dtype());
-      const int64_t list = ListLength(head);
-      const int64_t end = std::min(task_.end_key, list);
-      for (int64_t first = task_.first_key; first < end; first += kRowKeys) {
-        const int64_t count = std::min(kRowKeys, end - first);
-        FindRows(head, first, count, std::min(first + count + kRowsAhead, list));
-        kernel_.dot({Base(view_.k_cache) + offset, offsets_, count, head_dim_}, queries_, group_, scores_);
-        for (int64_t r = 0; r < group_; ++r) {
-          Softmax(scores_ + r * kRowKeys, count, sums + r * padded_, largest[r], weights[r]);
-        }
-        kernel_.accumulate({Base(view_.v_cache) + offset, offsets_, count, head_dim_}, scores_, group_, sums);
-      }
+    for (int64_t head = task_.first_head; head < task_.end_head; ++head) Begin(head, partial);
+    if (!view_.selection.defined()) {
+      RunHeads(task_.first_head, task_.end_head, partial);
+      return;
     }
+    for (int64_t head = task_.first_head; head < task_.end_head; ++head) RunHeads(head, head + 1, partial);
   }
 
  private:
   static const std::byte* Base(const Tensor& cache) { return static_cast<const std::byte*>(cache.raw()); }
 
-  void PrepareQueries(int64_t head) {
+  void Begin(int64_t head, const PartialRow& partial) {
     const int64_t element = size_of(view_.q.dtype());
-    for (int64_t r = 0; r < group_; ++r) {
-      const int64_t at = task_.token * view_.q.stride(0) + (head * group_ + r) * view_.q.stride(1);
+    for (int64_t h = head * group_; h < (head + 1) * group_; ++h) {
+      const int64_t at = task_.token * view_.q.stride(0) + h * view_.q.stride(1);
       kernel_.prepare(static_cast<const std::byte*>(view_.q.raw()) + at * element, view_.q.dtype(), head_dim_,
-                      queries_ + r * padded_ * kernel_.query_element_bytes);
+                      queries_ + h * padded_ * kernel_.query_element_bytes);
+    }
+    std::fill_n(partial.sums + head * group_ * padded_, group_ * padded_, 0.0F);
+    std::fill_n(partial.largest + head * group_, group_, std::numeric_limits<float>::lowest());
+    std::fill_n(partial.weights + head * group_, group_, 0.0F);
+  }
+
+  // Heads [begin, end), which share one list of keys.
+  void RunHeads(int64_t begin, int64_t end, const PartialRow& partial) {
+    const int64_t list = ListLength(begin);
+    const int64_t end_key = std::min(task_.end_key, list);
+    for (int64_t first = task_.first_key; first < end_key; first += kRowKeys) {
+      const int64_t count = std::min(kRowKeys, end_key - first);
+      FindRows(begin, first, std::min(first + 2 * kRowKeys, list));
+      for (int64_t head = begin; head < end; ++head) Block(head, begin, end, count, partial);
+    }
+  }
+
+  // The first `count` rows found, for one head of [begin, end).
+  void Block(int64_t head, int64_t begin, int64_t end, int64_t count, const PartialRow& partial) {
+    const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
+    FindNext(head - begin, end - begin, (begin - head) * row_bytes);
+    float* sums = partial.sums + head * group_ * padded_;
+    const std::byte* queries = queries_ + head * group_ * padded_ * kernel_.query_element_bytes;
+    const CachedRows keys{Base(view_.k_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
+    kernel_.dot(keys, queries, group_, scores_);
+    for (int64_t r = 0; r < group_; ++r) {
+      Softmax(scores_ + r * kRowKeys, count, sums + r * padded_, partial.largest[head * group_ + r],
+              partial.weights[head * group_ + r]);
+    }
+    const CachedRows values{Base(view_.v_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
+    kernel_.accumulate(values, scores_, group_, sums);
+  }
+
+  // What to fetch during the n-th of `heads` heads: its share of the next block, whole tokens, in the order
+  // of memory. One head alone has gaps in memory and fetches a little ahead.
+  void FindNext(int64_t n, int64_t heads, int64_t to_first_head) {
+    constexpr int64_t kRowsAhead = 16;
+    if (heads == 1) {
+      std::copy_n(offsets_ + kRowsAhead, kRowKeys, next_);
+      return;
+    }
+    const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
+    for (int64_t i = 0; i < kRowKeys; ++i) {
+      const int64_t piece = n * kRowKeys + i;
+      next_[i] = offsets_[kRowKeys + piece / heads] + piece % heads * row_bytes + to_first_head;
     }
   }
 
@@ -258,9 +292,8 @@ class RowAttention {
     return keys;
   }
 
-  // Offsets of entries [first, end) of the list, `count` of them and some ahead; behind its end the last
-  // again.
-  void FindRows(int64_t head, int64_t first, int64_t count, int64_t end) {
+  // Offsets of entries [first, end) of the list; behind its end the last again.
+  void FindRows(int64_t head, int64_t first, int64_t end) {
     const int64_t page_size = view_.k_cache.dim(1);
     const int64_t row_bytes = view_.k_cache.dim(2) * head_dim_ * size_of(view_.k_cache.dtype());
     const int32_t* pages = view_.block_table.row<int32_t>(task_.b);
@@ -274,7 +307,7 @@ class RowAttention {
       for (int64_t r = 0; r < run; ++r) *out++ = (slot + r) * row_bytes;
       i += run;
     }
-    std::fill(out, offsets_ + count + kRowsAhead, out[-1]);
+    std::fill(out, offsets_ + 2 * kRowKeys, out[-1]);
   }
 
   // Scores of one query become weights; what was summed so far is brought to the new largest score.
@@ -316,8 +349,9 @@ class RowAttention {
   int64_t group_;
   int64_t head_dim_;
   int64_t padded_;
-  int64_t* offsets_;    // [kRowKeys + kRowsAhead]
-  std::byte* queries_;  // [group, padded]
+  int64_t* offsets_;    // [2 kRowKeys]
+  int64_t* next_;       // [kRowKeys]
+  std::byte* queries_;  // [heads, padded]
   float* scores_;       // [group, kRowKeys]
 };
 

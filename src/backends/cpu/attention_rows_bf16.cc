@@ -141,7 +141,7 @@ constexpr int kTileKeys = 4;
 constexpr int kTileQueries = 4;
 
 MINIMAX_ROWS_INLINE void fetch_row(const std::byte* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T1);
 }
 
 // Keys [first, first + 4) with kQueries queries.
@@ -189,8 +189,7 @@ MINIMAX_ROWS_TARGET void dot(const CachedRows& rows, const void* queries, int64_
   const typename Cache::Tables tables = Cache::load_tables();
   for (int64_t first = 0; first < rows.count; first += kTileKeys) {
     for (int64_t k = 0; k < kTileKeys; ++k) {
-      fetch_row(rows.base + rows.offsets[std::min(first + k, rows.count - 1) + kRowsAhead],
-                rows.head_dim * Cache::kBytes);
+      fetch_row(rows.base + rows.next[first + k], rows.head_dim * Cache::kBytes);
     }
     int64_t r = 0;
     for (; r + 4 <= num_queries; r += 4) {
@@ -215,7 +214,7 @@ MINIMAX_ROWS_TARGET void dot(const CachedRows& rows, const void* queries, int64_
 // One chunk of the sums of kQueries queries; p in BF16, even and odd tokens in pairs.
 template <typename Cache, int kQueries>
 MINIMAX_ROWS_INLINE void accumulate_tile(const CachedRows& rows, const typename Cache::Tables& tables,
-                                         int64_t c, const uint32_t* p, int64_t padded, bool fetch,
+                                         int64_t c, const uint32_t* p, int64_t padded, const int64_t* next,
                                          float* sums) {
   const __mmask64 mask = chunk_mask(rows.head_dim - c);
   __m512 s[kQueries][4];
@@ -226,11 +225,7 @@ MINIMAX_ROWS_INLINE void accumulate_tile(const CachedRows& rows, const typename 
   }
   const std::byte* base = rows.base + c * Cache::kBytes;
   for (int64_t i = 0; i < rows.count; i += 2) {
-    if (fetch) {
-      fetch_row(rows.base + rows.offsets[i + kRowsAhead], rows.head_dim * Cache::kBytes);
-      fetch_row(rows.base + rows.offsets[std::min(i + 1, rows.count - 1) + kRowsAhead],
-                rows.head_dim * Cache::kBytes);
-    }
+    if (next != nullptr) fetch_row(rows.base + next[i / 2], rows.head_dim * Cache::kBytes);
     __m512i even[2];
     __m512i odd[2];
     Cache::load(tables, base + rows.offsets[i], mask, even[0], even[1]);
@@ -261,7 +256,9 @@ MINIMAX_ROWS_INLINE void accumulate_queries(const CachedRows& rows, const typena
     std::memcpy(pairs + i / 2, &packed, sizeof(packed));
   }
   for (int64_t c = 0; c < rows.head_dim; c += kChunk) {
-    accumulate_tile<Cache, kQueries>(rows, tables, c, pairs, padded, fetch && c == 0, sums);
+    // The first two passes fetch one half of the next rows each.
+    const int64_t* next = fetch && c < 2 * kChunk ? rows.next + c / kChunk * (kRowKeys / 2) : nullptr;
+    accumulate_tile<Cache, kQueries>(rows, tables, c, pairs, padded, next, sums);
   }
 }
 

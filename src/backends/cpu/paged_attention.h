@@ -42,14 +42,13 @@ struct AttentionTile {
 
 // Keys or values one call of a row kernel takes.
 constexpr int64_t kRowKeys = 64;
-// Rows that are fetched ahead of their use.
-constexpr int64_t kRowsAhead = 16;
 
-// Rows of a cache: row i at base + offsets[i], `head_dim` elements. offsets[count .. count + kRowsAhead) are
-// rows that will be needed next, or any rows of the cache.
+// Rows of a cache: row i at base + offsets[i], `head_dim` elements. While working on row i a kernel fetches
+// the row at base + next[i], i < kRowKeys, into the second-level cache.
 struct CachedRows {
   const std::byte* base;
   const int64_t* offsets;
+  const int64_t* next;
   int64_t count;  // 1 .. kRowKeys
   int64_t head_dim;
 };
