@@ -268,9 +268,13 @@ class RowAttention {
       return;
     }
     const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
+    int64_t token = kRowKeys + n * kRowKeys / heads;
+    int64_t head = n * kRowKeys % heads;
     for (int64_t i = 0; i < kRowKeys; ++i) {
-      const int64_t piece = n * kRowKeys + i;
-      next_[i] = offsets_[kRowKeys + piece / heads] + piece % heads * row_bytes + to_first_head;
+      next_[i] = offsets_[token] + head * row_bytes + to_first_head;
+      if (++head < heads) continue;
+      head = 0;
+      ++token;
     }
   }
 
@@ -330,10 +334,13 @@ class RowAttention {
       hn::StoreU(p, d, scores + i);
       sum = hn::Add(sum, p);
     }
+    if (new_largest == largest) {
+      weights += SumOfLanes(sum);
+      return;
+    }
     const float factor = std::exp(largest - new_largest);
     weights = weights * factor + SumOfLanes(sum);
     largest = new_largest;
-    if (factor == 1.0F) return;
     for (int64_t i = 0; i < padded_; i += lanes) {
       hn::StoreU(hn::Mul(hn::LoadU(d, sums + i), hn::Set(d, factor)), d, sums + i);
     }
