@@ -41,7 +41,9 @@ struct Lab {
     for (const int64_t n : shape) count *= n;
     memory.emplace_back(std::max<int64_t>(1, count * size_of(dtype)));
     Tensor t(memory.back().data(), dtype, shape);
-    for (int64_t i = 0; i < count; ++i) {
+    // Random numbers cost more than the operands of the longest contexts are worth: they repeat.
+    constexpr int64_t kPeriod = 1'000'003;
+    for (int64_t i = 0; i < std::min(count, kPeriod); ++i) {
       const float x = scale * (static_cast<float>(rng() >> 40U) * 0x1.0p-23F - 1.0F);
       if (dtype == DType::kBF16) {
         t.data<bf16>()[i] = to_bf16(x);
@@ -50,6 +52,10 @@ struct Lab {
       } else if (dtype == DType::kF32) {
         t.data<float>()[i] = x;
       }
+    }
+    auto* bytes = static_cast<std::byte*>(t.raw());
+    for (int64_t done = kPeriod; done < count; done += kPeriod) {
+      std::copy_n(bytes, std::min(kPeriod, count - done) * size_of(dtype), bytes + done * size_of(dtype));
     }
     return t;
   }
@@ -259,12 +265,20 @@ Tensor similar_selection(const AttentionShape& s, const PagedContext& c, int64_t
 
 void bench_sparse(benchmark::State& state, const AttentionShape& s, const PagedContext& c, DType cache,
                   int64_t k) {
+  // Every call has its own selection; caches are as many as the last-level cache cannot hold.
+  const int64_t pages = c.sequences * c.pages();
+  const int64_t cache_bytes = pages * c.page_size * s.kv_heads * s.head_dim * size_of(cache);
+  const auto wanted = static_cast<size_t>(kCacheBytes / (2 * cache_bytes) + 1);
+  std::vector<std::pair<Tensor, Tensor>> caches;
+  size_t calls = 0;
   measure<SparsePagedAttention>(state, sparse_paged_attention, [&] {
     const int64_t rows = c.sequences * c.rows;
-    const int64_t pages = c.sequences * c.pages();
+    const auto pages_of = [&] { return lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}); };
+    if (caches.size() < wanted) caches.emplace_back(pages_of(), pages_of());
+    const auto& [k_cache, v_cache] = caches[calls++ % caches.size()];
     return SparsePagedAttention{lab().tensor(DType::kBF16, {rows, s.heads, s.head_dim}),
-                                lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}),
-                                lab().tensor(cache, {pages, c.page_size, s.kv_heads, s.head_dim}),
+                                k_cache,
+                                v_cache,
                                 c.block_table(),
                                 c.query_starts(),
                                 c.seq_lens(),

@@ -258,8 +258,8 @@ namespace {
 HWY_EXPORT(AttendTile);
 
 // Tokens of a tile. Neighbours share the keys of dense attention, but only some of their chosen blocks: there
-// a tile has as many tokens as fill one vector. At 16 heads over 4 kv heads, 16 of 128 blocks chosen, 4 tokens
-// took 0.6 of the time of one and 64 rows as long as 16.
+// a tile has as many tokens as fill one vector. At 16 heads over 4 kv heads, 16 of 128 blocks chosen, 4
+// tokens took 0.6 of the time of one and 64 rows as long as 16.
 int64_t tile_tokens(const PagedView& view) {
   return std::max<int64_t>(1, (view.selection.defined() ? kSparseTileRows : kTileRows) / view.group());
 }
@@ -284,22 +284,25 @@ void zero_rows(const Tensor& out, int64_t begin) {
   }
 }
 
-int64_t attention_bytes(const PagedView& view, const ThreadPool& pool) {
-  return pool.num_threads() * attention_scratch_floats(view.group(), view.q.dim(2)) *
-         static_cast<int64_t>(sizeof(float));
+// Rows and tiles take turns in the same memory.
+int64_t attention_bytes(const PagedView& view, const ThreadPool& pool, const CpuOptions& options) {
+  const int64_t tiles = pool.num_threads() * attention_scratch_floats(view.group(), view.q.dim(2)) *
+                        static_cast<int64_t>(sizeof(float));
+  return std::max(tiles, rows_workspace_bytes(view, pool, options));
 }
 
-void attend(const PagedView& view, ThreadPool& pool, ops::Workspace workspace) {
+void attend_by_tiles(const PagedView& view, ThreadPool& pool, const CpuOptions& options, std::byte* memory) {
   const auto kernel = HWY_DYNAMIC_DISPATCH(AttendTile);
   const int64_t kv_heads = view.k_cache.dim(2);
   const int64_t tokens_per_tile = tile_tokens(view);
   const int32_t* starts = view.query_starts.data<int32_t>();
   const int32_t* lengths = view.seq_lens.data<int32_t>();
   const int64_t num_seqs = view.seq_lens.dim(0);
-  auto* scratch = reinterpret_cast<float*>(workspace.data);
+  auto* scratch = reinterpret_cast<float*>(memory);
 
   for (int64_t b = 0; b < num_seqs; ++b) {
     const int64_t tokens = starts[b + 1] - starts[b];
+    if (prefers_rows(view, tokens, options)) continue;
     const int64_t tiles = (tokens + tokens_per_tile - 1) / tokens_per_tile;
     const auto run_tile = [&](int64_t task, int thread) {
       // The last tiles have the most keys: they go first, so that threads finish together.
@@ -311,25 +314,30 @@ void attend(const PagedView& view, ThreadPool& pool, ops::Workspace workspace) {
     const int64_t keys = std::min<int64_t>(lengths[b], view.max_keys());
     pool.parallel_for(tiles * kv_heads, run_tile, tokens * view.q.dim(1) * view.q.dim(2) * keys);
   }
-  zero_rows(view.out, starts[num_seqs]);
+}
+
+void attend(const PagedView& view, ThreadPool& pool, const CpuOptions& options, std::byte* memory) {
+  attend_by_rows(view, pool, options, memory);
+  attend_by_tiles(view, pool, options, memory);
+  zero_rows(view.out, view.query_starts.data<int32_t>()[view.seq_lens.dim(0)]);
 }
 
 }  // namespace
 
 int64_t CpuBackend::workspace_bytes(const ops::PagedAttention& args) const {
-  return attention_bytes(view_of(args), pool_);
+  return attention_bytes(view_of(args), pool_, options_);
 }
 
 void CpuBackend::run(const ops::PagedAttention& args, ops::Workspace workspace) {
-  attend(view_of(args), pool_, workspace);
+  attend(view_of(args), pool_, options_, workspace.data);
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::SparsePagedAttention& args) const {
-  return attention_bytes(view_of(args), pool_);
+  return attention_bytes(view_of(args), pool_, options_);
 }
 
 void CpuBackend::run(const ops::SparsePagedAttention& args, ops::Workspace workspace) {
-  attend(view_of(args), pool_, workspace);
+  attend(view_of(args), pool_, options_, workspace.data);
 }
 
 }  // namespace minimax::cpu

@@ -1,0 +1,584 @@
+// Attention of single query rows, dense or over chosen blocks, over the rows of the cache as they lie there.
+//
+// A row's keys are cut into splits of kSplitKeys, whatever the batch and the number of threads, and the
+// splits' results are put together in their order: so is the result the same in any batch on any machine.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backends/cpu/cpu_ops.h"
+#include "backends/cpu/paged_attention.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/attention_rows.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.h:
+#include "backends/cpu/simd-inl.h"
+#include "hwy/cache_control.h"
+#include "hwy/contrib/math/math-inl.h"
+
+#ifndef MINIMAX_ATTENTION_ROWS_COMMON_
+#define MINIMAX_ATTENTION_ROWS_COMMON_
+namespace minimax::cpu {
+
+constexpr int64_t kSplitKeys = 512;
+constexpr int64_t kMaxSplits = 256;
+
+constexpr int64_t round_up_64(int64_t n) { return (n + 63) / 64 * 64; }
+
+// Keys [first_key, end_key), as far as they exist, of the list of row `token` of sequence b at `position`,
+// for kv heads [first_head, end_head). The list holds all keys up to the position, or those of the chosen
+// blocks.
+struct RowTask {
+  int64_t b;
+  int64_t token;
+  int64_t position;
+  int64_t first_key;
+  int64_t end_key;
+  int64_t first_head;
+  int64_t end_head;
+};
+
+// Unnormalised sums, the largest score and the sum of exponentials of each query head of one split.
+struct PartialRow {
+  float* sums;  // [heads, padded]
+  float* largest;
+  float* weights;
+};
+
+// Rows of a block and of the next one, and those to fetch.
+constexpr int64_t kRowOffsets = 3 * kRowKeys;
+
+inline int64_t row_scratch_bytes(const PagedView& view, const RowKernel& kernel) {
+  const int64_t group = view.group();
+  const int64_t padded = kernel.padded(view.q.dim(2));
+  return kRowOffsets * int64_t{sizeof(int64_t)} +
+         round_up_64(view.q.dim(1) * padded * kernel.query_element_bytes) +
+         round_up_64(group * kRowKeys * int64_t{sizeof(float)});
+}
+
+}  // namespace minimax::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace minimax::cpu {
+namespace HWY_NAMESPACE {
+
+// Row products in F32 for any dtype of the cache.
+template <typename T>
+struct GenericRows {
+  static constexpr int64_t kChunk = 16;
+
+  static int64_t Padded(int64_t head_dim) { return (head_dim + kChunk - 1) / kChunk * kChunk; }
+  static const T* Row(const CachedRows& rows, int64_t i) {
+    return reinterpret_cast<const T*>(rows.base + rows.offsets[i]);
+  }
+  static void Fetch(const CachedRows& rows, int64_t i) {
+    const T* row = reinterpret_cast<const T*>(rows.base + rows.next[i]);
+    for (int64_t d = 0; d < rows.head_dim; d += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + d);
+  }
+
+  static void Prepare(const void* q, DType dtype, int64_t head_dim, void* prepared) {
+    auto* out = static_cast<float*>(prepared);
+    const auto convert = [&](const auto* in) {
+      for (int64_t i = 0; i < head_dim; ++i) out[i] = to_float(in[i]);
+    };
+    switch (dtype) {
+      case DType::kBF16:
+        convert(static_cast<const bf16*>(q));
+        break;
+      case DType::kF8E4M3:
+        convert(static_cast<const f8e4m3*>(q));
+        break;
+      default:
+        convert(static_cast<const float*>(q));
+    }
+    std::fill(out + head_dim, out + Padded(head_dim), 0.0F);
+  }
+
+  template <int kQueries>
+  static HWY_INLINE void DotQueries(const CachedRows& rows, const float* q, int64_t padded, int64_t i,
+                                    float* scores) {
+    const T* row = Row(rows, i);
+    VF sums[kQueries];
+    HWY_UNROLL(4)
+    for (int r = 0; r < kQueries; ++r) sums[r] = hn::Zero(DF());
+    const int64_t lanes = LanesF32();
+    for (int64_t d = 0; d < rows.head_dim; d += lanes) {
+      const int64_t rest = rows.head_dim - d;
+      const VF key = rest >= lanes ? LoadF32(row + d) : LoadTail(row + d, rest);
+      HWY_UNROLL(4)
+      for (int r = 0; r < kQueries; ++r) {
+        sums[r] = hn::MulAdd(key, hn::LoadU(DF(), q + r * padded + d), sums[r]);
+      }
+    }
+    HWY_UNROLL(4)
+    for (int r = 0; r < kQueries; ++r) scores[r * kRowKeys + i] = SumOfLanes(sums[r]);
+  }
+
+  static void Dot(const CachedRows& rows, const void* queries, int64_t num_queries, float* scores) {
+    const int64_t padded = Padded(rows.head_dim);
+    const auto* q = static_cast<const float*>(queries);
+    for (int64_t i = 0; i < rows.count; ++i) {
+      Fetch(rows, i);
+      int64_t r = 0;
+      for (; r + 4 <= num_queries; r += 4) {
+        DotQueries<4>(rows, q + r * padded, padded, i, scores + r * kRowKeys);
+      }
+      for (; r < num_queries; ++r) DotQueries<1>(rows, q + r * padded, padded, i, scores + r * kRowKeys);
+    }
+  }
+
+  template <int kQueries>
+  static HWY_INLINE void AccumulateQueries(const CachedRows& rows, const float* p, int64_t padded,
+                                           float* sums) {
+    const int64_t lanes = LanesF32();
+    for (int64_t d = 0; d < rows.head_dim; d += 2 * lanes) {
+      const bool is_whole = d + 2 * lanes <= rows.head_dim;
+      VF s[kQueries][2];
+      HWY_UNROLL(4)
+      for (int r = 0; r < kQueries; ++r) s[r][0] = s[r][1] = hn::Zero(DF());
+      for (int64_t i = 0; i < rows.count; ++i) {
+        const T* row = Row(rows, i) + d;
+        const VF low = is_whole ? LoadF32(row) : LoadTail(row, std::min(lanes, rows.head_dim - d));
+        const VF high = is_whole
+                            ? LoadF32(row + lanes)
+                            : LoadTail(row + lanes, std::clamp<int64_t>(rows.head_dim - d - lanes, 0, lanes));
+        HWY_UNROLL(4)
+        for (int r = 0; r < kQueries; ++r) {
+          const VF weight = hn::Set(DF(), p[r * kRowKeys + i]);
+          s[r][0] = hn::MulAdd(weight, low, s[r][0]);
+          s[r][1] = hn::MulAdd(weight, high, s[r][1]);
+        }
+      }
+      HWY_UNROLL(4)
+      for (int r = 0; r < kQueries; ++r) {
+        float* out = sums + r * padded + d;
+        hn::StoreU(hn::Add(hn::LoadU(DF(), out), s[r][0]), DF(), out);
+        if (d + lanes < padded) {
+          hn::StoreU(hn::Add(hn::LoadU(DF(), out + lanes), s[r][1]), DF(), out + lanes);
+        }
+      }
+    }
+  }
+
+  static void Accumulate(const CachedRows& rows, const float* p, int64_t num_queries, float* sums) {
+    const int64_t padded = Padded(rows.head_dim);
+    for (int64_t i = 0; i < rows.count; ++i) Fetch(rows, i);
+    int64_t r = 0;
+    for (; r + 4 <= num_queries; r += 4) {
+      AccumulateQueries<4>(rows, p + r * kRowKeys, padded, sums + r * padded);
+    }
+    for (; r < num_queries; ++r) {
+      AccumulateQueries<1>(rows, p + r * kRowKeys, padded, sums + r * padded);
+    }
+  }
+};
+
+constexpr uint8_t kPlainOrder[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+template <typename T>
+constexpr RowKernel kGenericRowKernel = {
+    GenericRows<T>::kChunk,  sizeof(float),       kPlainOrder,
+    GenericRows<T>::Prepare, GenericRows<T>::Dot, GenericRows<T>::Accumulate};
+
+const RowKernel* FindRowKernel(DType cache) {
+  switch (cache) {
+    case DType::kBF16:
+      return &kGenericRowKernel<bf16>;
+    case DType::kF8E4M3:
+      return &kGenericRowKernel<f8e4m3>;
+    default:
+      return &kGenericRowKernel<float>;
+  }
+}
+
+class RowAttention {
+ public:
+  RowAttention(const PagedView& view, const RowKernel& kernel, const RowTask& task, std::byte* memory)
+      : view_(view), kernel_(kernel), task_(task), group_(view.group()), head_dim_(view.q.dim(2)) {
+    padded_ = kernel.padded(head_dim_);
+    offsets_ = reinterpret_cast<int64_t*>(memory);
+    next_ = offsets_ + 2 * kRowKeys;
+    memory += kRowOffsets * sizeof(int64_t);
+    queries_ = memory;
+    memory += round_up_64(view.q.dim(1) * padded_ * kernel.query_element_bytes);
+    scores_ = reinterpret_cast<float*>(memory);
+  }
+
+  // Dense attention reads keys and values of all its kv heads in the order of memory, which is what the
+  // processor's own prefetching needs; chosen blocks differ from head to head.
+  void Run(const PartialRow& partial) {
+    for (int64_t head = task_.first_head; head < task_.end_head; ++head) Begin(head, partial);
+    if (!view_.selection.defined()) {
+      RunHeads(task_.first_head, task_.end_head, partial);
+      return;
+    }
+    for (int64_t head = task_.first_head; head < task_.end_head; ++head) RunHeads(head, head + 1, partial);
+  }
+
+ private:
+  static const std::byte* Base(const Tensor& cache) { return static_cast<const std::byte*>(cache.raw()); }
+
+  void Begin(int64_t head, const PartialRow& partial) {
+    const int64_t element = size_of(view_.q.dtype());
+    for (int64_t h = head * group_; h < (head + 1) * group_; ++h) {
+      const int64_t at = task_.token * view_.q.stride(0) + h * view_.q.stride(1);
+      kernel_.prepare(static_cast<const std::byte*>(view_.q.raw()) + at * element, view_.q.dtype(), head_dim_,
+                      queries_ + h * padded_ * kernel_.query_element_bytes);
+    }
+    std::fill_n(partial.sums + head * group_ * padded_, group_ * padded_, 0.0F);
+    std::fill_n(partial.largest + head * group_, group_, std::numeric_limits<float>::lowest());
+    std::fill_n(partial.weights + head * group_, group_, 0.0F);
+  }
+
+  // Heads [begin, end), which share one list of keys.
+  void RunHeads(int64_t begin, int64_t end, const PartialRow& partial) {
+    const int64_t list = ListLength(begin);
+    const int64_t end_key = std::min(task_.end_key, list);
+    for (int64_t first = task_.first_key; first < end_key; first += kRowKeys) {
+      const int64_t count = std::min(kRowKeys, end_key - first);
+      FindRows(begin, first, std::min(first + 2 * kRowKeys, list));
+      for (int64_t head = begin; head < end; ++head) Block(head, begin, end, count, partial);
+    }
+  }
+
+  // The first `count` rows found, for one head of [begin, end).
+  void Block(int64_t head, int64_t begin, int64_t end, int64_t count, const PartialRow& partial) {
+    const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
+    FindNext(head - begin, end - begin, (begin - head) * row_bytes);
+    float* sums = partial.sums + head * group_ * padded_;
+    const std::byte* queries = queries_ + head * group_ * padded_ * kernel_.query_element_bytes;
+    const CachedRows keys{Base(view_.k_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
+    kernel_.dot(keys, queries, group_, scores_);
+    for (int64_t r = 0; r < group_; ++r) {
+      Softmax(scores_ + r * kRowKeys, count, sums + r * padded_, partial.largest[head * group_ + r],
+              partial.weights[head * group_ + r]);
+    }
+    const CachedRows values{Base(view_.v_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
+    kernel_.accumulate(values, scores_, group_, sums);
+  }
+
+  // What to fetch during the n-th of `heads` heads: its share of the next block, whole tokens, in the order
+  // of memory. One head alone has gaps in memory and fetches a little ahead.
+  void FindNext(int64_t n, int64_t heads, int64_t to_first_head) {
+    constexpr int64_t kRowsAhead = 16;
+    if (heads == 1) {
+      std::copy_n(offsets_ + kRowsAhead, kRowKeys, next_);
+      return;
+    }
+    const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
+    int64_t token = kRowKeys + n * kRowKeys / heads;
+    int64_t head = n * kRowKeys % heads;
+    for (int64_t i = 0; i < kRowKeys; ++i) {
+      next_[i] = offsets_[token] + head * row_bytes + to_first_head;
+      if (++head < heads) continue;
+      head = 0;
+      ++token;
+    }
+  }
+
+  // Chosen blocks of kv head `head`; null for dense attention.
+  const int32_t* Chosen(int64_t head) const {
+    if (!view_.selection.defined()) return nullptr;
+    return view_.selection.row<int32_t>(task_.token) + head * view_.selection.dim(2);
+  }
+
+  // The newest block, the last of the list, may be partial.
+  int64_t ListLength(int64_t head) const {
+    const int32_t* chosen = Chosen(head);
+    if (chosen == nullptr) return task_.position + 1;
+    const int64_t block_size = view_.k_cache.dim(1);
+    int64_t keys = 0;
+    for (int64_t n = 0; n < view_.selection.dim(2) && chosen[n] >= 0; ++n) {
+      keys += std::clamp<int64_t>(task_.position + 1 - chosen[n] * block_size, 0, block_size);
+    }
+    return keys;
+  }
+
+  // Offsets of entries [first, end) of the list; behind its end the last again.
+  void FindRows(int64_t head, int64_t first, int64_t end) {
+    const int64_t page_size = view_.k_cache.dim(1);
+    const int64_t row_bytes = view_.k_cache.dim(2) * head_dim_ * size_of(view_.k_cache.dtype());
+    const int32_t* pages = view_.block_table.row<int32_t>(task_.b);
+    const int32_t* chosen = Chosen(head);
+    int64_t* out = offsets_;
+    for (int64_t i = first; i < end;) {
+      const int64_t entry = i / page_size;
+      const int64_t in_page = i % page_size;
+      const int64_t slot = int64_t{pages[chosen != nullptr ? chosen[entry] : entry]} * page_size + in_page;
+      const int64_t run = std::min(page_size - in_page, end - i);
+      for (int64_t r = 0; r < run; ++r) *out++ = (slot + r) * row_bytes;
+      i += run;
+    }
+    std::fill(out, offsets_ + 2 * kRowKeys, out[-1]);
+  }
+
+  // Scores of one query become weights; what was summed so far is brought to the new largest score.
+  void Softmax(float* scores, int64_t count, float* sums, float& largest, float& weights) {
+    const DF d;
+    const int64_t lanes = LanesF32();
+    const VF scale = hn::Set(d, view_.scale);
+    std::fill(scores + count, scores + kRowKeys, 0.0F);
+    VF most = hn::Set(d, largest);
+    for (int64_t i = 0; i < count; i += lanes) {
+      const VF x = hn::Mul(hn::LoadU(d, scores + i), scale);
+      most = hn::Max(most, hn::IfThenElse(Valid(i, count), x, most));
+    }
+    const float new_largest = hn::GetLane(hn::MaxOfLanes(d, most));
+    const VF subtract = hn::Set(d, new_largest);
+    VF sum = hn::Zero(d);
+    for (int64_t i = 0; i < count; i += lanes) {
+      const VF x = hn::MulSub(hn::LoadU(d, scores + i), scale, subtract);
+      const VF p = hn::IfThenElseZero(Valid(i, count), hn::Exp(d, x));
+      hn::StoreU(p, d, scores + i);
+      sum = hn::Add(sum, p);
+    }
+    if (new_largest == largest) {
+      weights += SumOfLanes(sum);
+      return;
+    }
+    const float factor = std::exp(largest - new_largest);
+    weights = weights * factor + SumOfLanes(sum);
+    largest = new_largest;
+    for (int64_t i = 0; i < padded_; i += lanes) {
+      hn::StoreU(hn::Mul(hn::LoadU(d, sums + i), hn::Set(d, factor)), d, sums + i);
+    }
+  }
+
+  static hn::Mask<DF> Valid(int64_t i, int64_t count) {
+    return hn::FirstN(DF(), static_cast<size_t>(std::min(count - i, LanesF32())));
+  }
+
+  const PagedView& view_;
+  const RowKernel& kernel_;
+  const RowTask& task_;
+  int64_t group_;
+  int64_t head_dim_;
+  int64_t padded_;
+  int64_t* offsets_;    // [2 kRowKeys]
+  int64_t* next_;       // [kRowKeys]
+  std::byte* queries_;  // [heads, padded]
+  float* scores_;       // [group, kRowKeys]
+};
+
+void AttendRow(const PagedView& view, const RowKernel& kernel, const RowTask& task, std::byte* memory,
+               const PartialRow& partial) {
+  RowAttention(view, kernel, task, memory).Run(partial);
+}
+
+// Puts the splits of query head `head` together into the first one's sums, normalised.
+void CombineSplits(const PartialRow* splits, int64_t num_splits, int64_t head, int64_t padded) {
+  const DF d;
+  float largest = splits[0].largest[head];
+  for (int64_t i = 1; i < num_splits; ++i) largest = std::max(largest, splits[i].largest[head]);
+  float weights = 0;
+  for (int64_t i = 0; i < num_splits; ++i) {
+    weights += splits[i].weights[head] * std::exp(splits[i].largest[head] - largest);
+  }
+  float* out = splits[0].sums + head * padded;
+  for (int64_t i = 0; i < num_splits; ++i) {
+    const VF factor = hn::Set(d, std::exp(splits[i].largest[head] - largest) / weights);
+    const float* sums = splits[i].sums + head * padded;
+    for (int64_t j = 0; j < padded; j += LanesF32()) {
+      const VF x = hn::Mul(hn::LoadU(d, sums + j), factor);
+      hn::StoreU(i == 0 ? x : hn::Add(x, hn::LoadU(d, out + j)), d, out + j);
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace minimax::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace minimax::cpu {
+namespace {
+
+HWY_EXPORT(FindRowKernel);
+HWY_EXPORT(AttendRow);
+HWY_EXPORT(CombineSplits);
+
+void store_row(const PagedView& view, const RowKernel& kernel, int64_t token, int64_t head,
+               const float* sums) {
+  const int64_t at = token * view.out.stride(0) + head * view.out.stride(1);
+  const int64_t head_dim = view.q.dim(2);
+  const auto store = [&](auto* out) {
+    for (int64_t first = 0; first < head_dim; first += kernel.chunk) {
+      for (int64_t j = 0; j < kernel.chunk; ++j) {
+        const int64_t d = first + kernel.order[j];
+        if (d < head_dim) out[d] = from_float<std::remove_pointer_t<decltype(out)>>(sums[first + j]);
+      }
+    }
+  };
+  if (view.out.dtype() == DType::kBF16) {
+    store(view.out.data<bf16>() + at);
+  } else {
+    store(view.out.data<float>() + at);
+  }
+}
+
+// Longer lists have longer splits, so that partial results stay small.
+int64_t split_keys(int64_t list) {
+  return kSplitKeys * ((list + kSplitKeys * kMaxSplits - 1) / (kSplitKeys * kMaxSplits));
+}
+int64_t splits_of(int64_t list) { return (list + split_keys(list) - 1) / split_keys(list); }
+
+// Memory of the row path: `slots` partial rows, then scratch of each thread.
+class RowMemory {
+ public:
+  RowMemory(const PagedView& view, const RowKernel& kernel, int64_t threads, std::byte* memory)
+      : heads_(view.q.dim(1)), padded_(kernel.padded(view.q.dim(2))), threads_(threads) {
+    // A row's splits must fit; beyond that a few rows a thread keep all threads busy.
+    slots_ = std::max(std::min((view.max_keys() + kSplitKeys - 1) / kSplitKeys, kMaxSplits), 4 * threads);
+    scratch_bytes_ = row_scratch_bytes(view, kernel);
+    memory_ = memory;
+  }
+
+  int64_t slots() const { return slots_; }
+  int64_t bytes() const { return slots_ * (slot_bytes() + kRecordBytes) + threads_ * scratch_bytes_; }
+  PartialRow partial(int64_t slot) const {
+    auto* sums = reinterpret_cast<float*>(memory_ + slot * slot_bytes());
+    return {sums, sums + heads_ * padded_, sums + heads_ * padded_ + heads_};
+  }
+  PartialRow* partials() const { return reinterpret_cast<PartialRow*>(memory_ + slots_ * slot_bytes()); }
+  RowTask* tasks() const { return reinterpret_cast<RowTask*>(partials() + slots_); }
+  std::byte* scratch(int thread) const {
+    return memory_ + slots_ * (slot_bytes() + kRecordBytes) + thread * scratch_bytes_;
+  }
+
+ private:
+  static constexpr int64_t kRecordBytes = round_up_64(sizeof(PartialRow) + sizeof(RowTask));
+  int64_t slot_bytes() const {
+    return round_up_64(heads_ * (padded_ + 2) * static_cast<int64_t>(sizeof(float)));
+  }
+
+  int64_t heads_;
+  int64_t padded_;
+  int64_t threads_;
+  int64_t slots_;
+  int64_t scratch_bytes_;
+  std::byte* memory_;
+};
+
+// Rows of decode: all splits of as many sequences at a time as there are slots for.
+class DecodeWave {
+ public:
+  DecodeWave(const PagedView& view, const RowKernel& kernel, const RowMemory& memory, ThreadPool& pool)
+      : view_(view), kernel_(kernel), memory_(memory), pool_(pool) {}
+
+  void add(int64_t b, int64_t token, int64_t position) {
+    const int64_t list = std::min(position + 1, view_.max_keys());
+    const int64_t splits = splits_of(list);
+    if (count_ + splits > memory_.slots()) flush();
+    for (int64_t i = 0; i < splits; ++i) {
+      const int64_t first = i * split_keys(list);
+      memory_.partials()[count_] = memory_.partial(count_);
+      memory_.tasks()[count_++] = {b, token, position, first, first + split_keys(list), 0, 0};
+    }
+  }
+
+  void flush() {
+    const int64_t kv_heads = view_.k_cache.dim(2);
+    const int64_t ranges =
+        std::min(kv_heads, (2 * pool_.num_threads() + count_ - 1) / std::max<int64_t>(count_, 1));
+    const int64_t heads_per_range = (kv_heads + ranges - 1) / std::max<int64_t>(ranges, 1);
+    const auto attend = [&](int64_t i, int thread) {
+      RowTask task = memory_.tasks()[i / ranges];
+      task.first_head = std::min(kv_heads, i % ranges * heads_per_range);
+      task.end_head = std::min(kv_heads, task.first_head + heads_per_range);
+      HWY_DYNAMIC_DISPATCH(AttendRow)
+      (view_, kernel_, task, memory_.scratch(thread), memory_.partials()[i / ranges]);
+    };
+    pool_.parallel_for(count_ * ranges, attend, count_ * kSplitKeys * view_.q.dim(2) * view_.q.dim(1));
+    const int64_t heads = view_.q.dim(1);
+    const auto combine = [&](int64_t i, int) {
+      const RowTask& task = memory_.tasks()[i / heads];
+      if (task.first_key == 0) finish(i / heads, task, i % heads);
+    };
+    pool_.parallel_for(count_ * heads, combine, count_ * heads * view_.q.dim(2));
+    count_ = 0;
+  }
+
+ private:
+  void finish(int64_t slot, const RowTask& task, int64_t head) const {
+    int64_t splits = 1;
+    while (slot + splits < count_ && memory_.tasks()[slot + splits].first_key != 0) ++splits;
+    const PartialRow* partials = memory_.partials() + slot;
+    const int64_t padded = kernel_.padded(view_.q.dim(2));
+    HWY_DYNAMIC_DISPATCH(CombineSplits)(partials, splits, head, padded);
+    store_row(view_, kernel_, task.token, head, partials->sums + head * padded);
+  }
+
+  const PagedView& view_;
+  const RowKernel& kernel_;
+  const RowMemory& memory_;
+  ThreadPool& pool_;
+  int64_t count_ = 0;
+};
+
+// Rows of one sequence's prefill, each over its whole list. Neighbours choose similar blocks: a thread takes
+// a run of rows for one kv head, whose keys it then finds in its cache.
+void attend_rows_of(const PagedView& view, const RowKernel& kernel, const RowMemory& memory, ThreadPool& pool,
+                    int64_t b, int64_t position) {
+  constexpr int64_t kRun = 16;
+  const int32_t* starts = view.query_starts.data<int32_t>();
+  const int64_t tokens = starts[b + 1] - starts[b];
+  const int64_t kv_heads = view.k_cache.dim(2);
+  const int64_t padded = kernel.padded(view.q.dim(2));
+  const auto attend = [&](int64_t i, int thread) {
+    const int64_t kv_head = i % kv_heads;
+    const int64_t first = i / kv_heads * kRun;
+    const PartialRow partial = memory.partial(thread);
+    for (int64_t t = first; t < std::min(tokens, first + kRun); ++t) {
+      const RowTask task{b,       starts[b] + t, position + t, 0, std::numeric_limits<int64_t>::max(),
+                         kv_head, kv_head + 1};
+      HWY_DYNAMIC_DISPATCH(AttendRow)(view, kernel, task, memory.scratch(thread), partial);
+      for (int64_t h = kv_head * view.group(); h < (kv_head + 1) * view.group(); ++h) {
+        HWY_DYNAMIC_DISPATCH(CombineSplits)(&partial, 1, h, padded);
+        store_row(view, kernel, task.token, h, partial.sums + h * padded);
+      }
+    }
+  };
+  pool.parallel_for((tokens + kRun - 1) / kRun * kv_heads, attend);
+}
+
+}  // namespace
+
+const RowKernel& row_kernel(DType q, DType cache, const CpuOptions& options) {
+  const RowKernel* bf16_kernel = nullptr;
+  if (q != DType::kF32 && cache != DType::kF32 && options.use_bf16_dot) bf16_kernel = bf16_row_kernel(cache);
+  return bf16_kernel != nullptr ? *bf16_kernel : *HWY_DYNAMIC_DISPATCH(FindRowKernel)(cache);
+}
+
+bool prefers_rows(const PagedView& view, int64_t tokens, const CpuOptions& options) {
+  if (tokens == 1) return true;
+  const RowKernel& kernel = row_kernel(view.q.dtype(), view.k_cache.dtype(), options);
+  return view.selection.defined() && &kernel == bf16_row_kernel(view.k_cache.dtype());
+}
+
+int64_t rows_workspace_bytes(const PagedView& view, const ThreadPool& pool, const CpuOptions& options) {
+  const RowKernel& kernel = row_kernel(view.q.dtype(), view.k_cache.dtype(), options);
+  return RowMemory(view, kernel, pool.num_threads(), nullptr).bytes();
+}
+
+void attend_by_rows(const PagedView& view, ThreadPool& pool, const CpuOptions& options, std::byte* memory) {
+  const RowKernel& kernel = row_kernel(view.q.dtype(), view.k_cache.dtype(), options);
+  const RowMemory parts(view, kernel, pool.num_threads(), memory);
+  const int32_t* starts = view.query_starts.data<int32_t>();
+  DecodeWave wave(view, kernel, parts, pool);
+  for (int64_t b = 0; b < view.seq_lens.dim(0); ++b) {
+    const int64_t tokens = starts[b + 1] - starts[b];
+    if (tokens != 1) continue;
+    wave.add(b, starts[b], view.seq_lens.data<int32_t>()[b] - 1);
+  }
+  wave.flush();
+  for (int64_t b = 0; b < view.seq_lens.dim(0); ++b) {
+    const int64_t tokens = starts[b + 1] - starts[b];
+    if (tokens <= 1 || !prefers_rows(view, tokens, options)) continue;
+    attend_rows_of(view, kernel, parts, pool, b, view.seq_lens.data<int32_t>()[b] - tokens);
+  }
+}
+
+}  // namespace minimax::cpu
+#endif
