@@ -15,21 +15,6 @@ HWY_BEFORE_NAMESPACE();
 namespace minimax::cpu {
 namespace HWY_NAMESPACE {
 
-// e4m3 bits in the low byte of each lane as F32. The exponent field lands in the float's, 120 too small.
-HWY_INLINE VF FromE4m3(hn::Vec<hn::RebindToUnsigned<DF>> codes) {
-  const DF d;
-  const hn::RebindToUnsigned<DF> du;
-  const auto magnitude = hn::ShiftLeft<20>(hn::And(codes, hn::Set(du, 0x7f)));
-  const auto sign = hn::ShiftLeft<24>(hn::And(codes, hn::Set(du, 0x80)));
-  return hn::Mul(hn::BitCast(d, hn::Or(magnitude, sign)), hn::Set(d, 0x1p120F));
-}
-
-HWY_INLINE VF LoadF32(const f8e4m3* p) {
-  const hn::RebindToUnsigned<DF> du;
-  const hn::Rebind<uint8_t, DF> du8;
-  return FromE4m3(hn::PromoteTo(du, hn::LoadU(du8, reinterpret_cast<const uint8_t*>(p))));
-}
-
 HWY_INLINE VF LoadF32(const f16* p) {
   const hn::Rebind<hwy::float16_t, DF> d16;
   return hn::PromoteTo(DF(), hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(p)));
