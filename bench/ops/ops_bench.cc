@@ -1,5 +1,5 @@
 // Every op of the CPU backend at the shapes of the M1-like model of docs/performance.md and of MiniMax-M1
-// itself; attention also at M2-like and M3-like shapes.
+// itself; attention, linear layers and experts also at M2-like and M3-like shapes.
 //
 // The floor of an op is the larger of bytes / read bandwidth and operations / multiply rate, both measured in
 // this process right before and after each benchmark; `share` is floor time over measured time. Operands
@@ -23,24 +23,36 @@ namespace {
 
 constexpr int64_t kCacheBytes = int64_t{96} << 20U;  // rotate through at least this much
 
-// The backend, the probes and the memory of operands, shared by all benchmarks.
+// The backend, the probes and the memory of operands, shared by all benchmarks. Operands lie in large pieces,
+// as weights do in a model: alone, a small expert would get small pages, which read slower.
 struct Lab {
+  static constexpr int64_t kPieceBytes = int64_t{64} << 20U;
+
   ThreadPool pool;
   std::unique_ptr<Backend> backend = cpu::make_cpu_backend(pool);
   HostMemory probe{int64_t{256} << 20U};
   std::mt19937_64 rng{1};
   std::deque<HostMemory> memory;
+  int64_t used_bytes = 0;  // of the last piece
 
   Lab() { std::fill_n(probe.data(), probe.size_bytes(), std::byte{1}); }
 
   double bandwidth() { return cpu::measure_read_bandwidth(pool, probe.data(), probe.size_bytes()); }
   double rate() { return cpu::measure_multiply_rate(pool); }
 
+  std::byte* bytes(int64_t count) {
+    if (memory.empty() || used_bytes + count > memory.back().size_bytes()) {
+      memory.emplace_back(std::max(kPieceBytes, count));
+      used_bytes = 0;
+    }
+    std::byte* result = memory.back().data() + used_bytes;
+    used_bytes += (count + 63) / 64 * 64;
+    return result;
+  }
   Tensor tensor(DType dtype, std::initializer_list<int64_t> shape, float scale = 1.0F) {
     int64_t count = 1;
     for (const int64_t n : shape) count *= n;
-    memory.emplace_back(std::max<int64_t>(1, count * size_of(dtype)));
-    Tensor t(memory.back().data(), dtype, shape);
+    Tensor t(bytes(std::max<int64_t>(1, count * size_of(dtype))), dtype, shape);
     // Random numbers cost more than the operands of the longest contexts are worth: they repeat.
     constexpr int64_t kPeriod = 1'000'003;
     for (int64_t i = 0; i < std::min(count, kPeriod); ++i) {
@@ -53,14 +65,25 @@ struct Lab {
         t.data<float>()[i] = x;
       }
     }
-    auto* bytes = static_cast<std::byte*>(t.raw());
+    auto* raw = static_cast<std::byte*>(t.raw());
     for (int64_t done = kPeriod; done < count; done += kPeriod) {
-      std::copy_n(bytes, std::min(kPeriod, count - done) * size_of(dtype), bytes + done * size_of(dtype));
+      std::copy_n(raw, std::min(kPeriod, count - done) * size_of(dtype), raw + done * size_of(dtype));
     }
     return t;
   }
-  quant::Weight weight(int64_t out, int64_t in) {
-    return quant::plain_weight(tensor(DType::kBF16, {out, in}, 2.0F / std::sqrt(static_cast<float>(in))));
+  quant::Weight weight(quant::WeightFormat format, int64_t out, int64_t in) {
+    const float bound = 2.0F / std::sqrt(static_cast<float>(in));
+    if (format == quant::WeightFormat::kBF16)
+      return quant::plain_weight(tensor(DType::kBF16, {out, in}, bound));
+    const Tensor values = tensor(DType::kF8E4M3, {out, in}, kMaxE4m3);
+    if (format == quant::WeightFormat::kFp8) {
+      const Tensor scales = tensor(DType::kF32, {(out + 127) / 128, (in + 127) / 128});
+      std::fill_n(scales.data<float>(), scales.numel(), bound / kMaxE4m3);
+      return quant::quantized_weight(values, scales);
+    }
+    const Tensor scales = tensor(DType::kU8, {out, in / 32});
+    std::fill_n(scales.data<uint8_t>(), scales.numel(), uint8_t{127 - 13});
+    return quant::quantized_weight(values, scales);
   }
   Tensor ids(const std::vector<int32_t>& values) {
     Tensor t = tensor(DType::kI32, {static_cast<int64_t>(values.size())});
@@ -78,7 +101,6 @@ Lab& lab() {
 template <typename Op>
 void measure(benchmark::State& state, void (*door)(OpContext&, const Op&), const std::function<Op()>& make) {
   Lab& l = lab();
-  const size_t mark = l.memory.size();
   std::vector<Op> copies = {make()};
   const Cost cost = copies.front().cost();
   const auto wanted =
@@ -105,14 +127,21 @@ void measure(benchmark::State& state, void (*door)(OpContext&, const Op&), const
   state.counters["GFLOP/s"] = cost.flops / seconds / 1e9;
   state.counters["share"] = floor / seconds;
   copies.clear();
-  while (l.memory.size() > mark) l.memory.pop_back();
+  l.memory.clear();
 }
 
-struct ModelShape {
-  int64_t hidden, heads, kv_heads, head_dim, experts, top_k, intermediate;
+struct ExpertShape {
+  int64_t hidden, experts, top_k, intermediate;
 };
-constexpr ModelShape kM1Like = {1024, 16, 4, 64, 16, 2, 1536};
-constexpr ModelShape kM1 = {6144, 64, 8, 128, 4, 2, 9216};  // 4 of the 32 experts, to fit a small machine
+struct ModelShape {
+  int64_t heads, kv_heads, head_dim;
+  ExpertShape ffn;
+};
+constexpr ModelShape kM1Like = {16, 4, 64, {1024, 16, 2, 1536}};
+constexpr ModelShape kM1 = {64, 8, 128, {6144, 4, 2, 9216}};  // 4 of the 32 experts, to fit a small machine
+// Experts of M2 and M3 at a sixth of their width.
+constexpr ExpertShape kM2Experts = {1024, 64, 8, 256};
+constexpr ExpertShape kM3Experts = {1024, 32, 4, 512};
 
 // Softmax attention of M2 and M3 at a sixth and a quarter of their heads.
 struct AttentionShape {
@@ -121,20 +150,21 @@ struct AttentionShape {
 constexpr AttentionShape kM2Attention = {8, 2, 128};
 constexpr AttentionShape kM3Attention = {16, 4, 128};
 
-void bench_linear(benchmark::State& state, int64_t out, int64_t in) {
-  measure<Linear>(state, linear, [&state, out, in] {
-    return Linear{lab().tensor(DType::kF32, {state.range(0), in}), lab().weight(out, in), Activation::kNone,
-                  lab().tensor(DType::kBF16, {state.range(0), out}), Precision::kBF16};
+void bench_linear(benchmark::State& state, quant::WeightFormat format, int64_t out, int64_t in) {
+  measure<Linear>(state, linear, [&state, format, out, in] {
+    return Linear{lab().tensor(DType::kF32, {state.range(0), in}), lab().weight(format, out, in),
+                  Activation::kNone, lab().tensor(DType::kBF16, {state.range(0), out}), Precision::kBF16};
   });
 }
 
-void bench_moe(benchmark::State& state, const ModelShape& s) {
+void bench_moe(benchmark::State& state, quant::WeightFormat format, const ExpertShape& s) {
   std::deque<std::vector<MlpWeights>> experts;
   measure<Moe>(state, moe, [&] {
     auto& set = experts.emplace_back();
     for (int64_t e = 0; e < s.experts; ++e) {
-      set.push_back({lab().weight(s.intermediate, s.hidden), lab().weight(s.intermediate, s.hidden),
-                     lab().weight(s.hidden, s.intermediate)});
+      set.push_back({lab().weight(format, s.intermediate, s.hidden),
+                     lab().weight(format, s.intermediate, s.hidden),
+                     lab().weight(format, s.hidden, s.intermediate)});
     }
     std::vector<int32_t> picks;
     for (int64_t i = 0; i < state.range(0) * s.top_k; ++i)
@@ -150,12 +180,12 @@ void bench_moe(benchmark::State& state, const ModelShape& s) {
 
 void bench_norm(benchmark::State& state, const ModelShape& s) {
   measure<ResidualRmsNorm>(state, residual_rms_norm, [&] {
-    const Tensor x = lab().tensor(DType::kF32, {state.range(0), s.hidden});
+    const Tensor x = lab().tensor(DType::kF32, {state.range(0), s.ffn.hidden});
     return ResidualRmsNorm{x,
-                           lab().tensor(DType::kF32, {state.range(0), s.hidden}),
+                           lab().tensor(DType::kF32, {state.range(0), s.ffn.hidden}),
                            1.0F,
                            0.5F,
-                           lab().tensor(DType::kBF16, {s.hidden}),
+                           lab().tensor(DType::kBF16, {s.ffn.hidden}),
                            1e-5F,
                            {},
                            x};
@@ -175,8 +205,8 @@ void bench_embedding(benchmark::State& state, const ModelShape& s) {
   measure<Embedding>(state, embedding, [&] {
     std::vector<int32_t> ids(static_cast<size_t>(state.range(0)));
     for (int32_t& id : ids) id = static_cast<int32_t>(lab().rng() % 4096);
-    return Embedding{lab().ids(ids), lab().tensor(DType::kBF16, {4096, s.hidden}),
-                     lab().tensor(DType::kF32, {state.range(0), s.hidden})};
+    return Embedding{lab().ids(ids), lab().tensor(DType::kBF16, {4096, s.ffn.hidden}),
+                     lab().tensor(DType::kF32, {state.range(0), s.ffn.hidden})};
   });
 }
 
@@ -401,11 +431,15 @@ void register_all(const std::string& model, const ModelShape& s) {
         ->Unit(benchmark::kMicrosecond);
   };
   const int64_t qkv = 3 * s.heads * s.head_dim;
-  add("linear_qkv", [=](benchmark::State& st) { bench_linear(st, qkv, s.hidden); })
+  add("linear_qkv",
+      [=](benchmark::State& st) { bench_linear(st, quant::WeightFormat::kBF16, qkv, s.ffn.hidden); })
       ->Arg(1)
       ->Arg(8)
       ->Arg(2048);
-  add("moe", [=](benchmark::State& st) { bench_moe(st, s); })->Arg(1)->Arg(8)->Arg(2048);
+  add("moe", [=](benchmark::State& st) { bench_moe(st, quant::WeightFormat::kBF16, s.ffn); })
+      ->Arg(1)
+      ->Arg(8)
+      ->Arg(2048);
   add("residual_rms_norm", [=](benchmark::State& st) { bench_norm(st, s); })->Arg(1)->Arg(2048);
   add("gated_rms_norm", [=](benchmark::State& st) { bench_gated_norm(st, s); })->Arg(1)->Arg(2048);
   add("embedding", [=](benchmark::State& st) { bench_embedding(st, s); })->Arg(2048);
@@ -422,6 +456,25 @@ void register_all(const std::string& model, const ModelShape& s) {
       ->Args({2048, 2048});
   add("lightning_prefill", [=](benchmark::State& st) { bench_lightning_prefill(st, s); })->Arg(2048);
   add("lightning_decode", [=](benchmark::State& st) { bench_lightning_decode(st, s); })->Arg(1)->Arg(32);
+}
+
+// Linear layers and experts in every format of a checkpoint; the fused projection of attention is as wide as
+// 8 + 2 * 2 heads of 128.
+void register_formats(const std::string& model, const ExpertShape& s) {
+  for (const auto format :
+       {quant::WeightFormat::kBF16, quant::WeightFormat::kFp8, quant::WeightFormat::kMxfp8}) {
+    const auto add = [&](const std::string& op, auto function) {
+      const std::string name = fmt::format("{}/{}_{}", model, op, quant::name(format));
+      benchmark::RegisterBenchmark(name.c_str(), function)
+          ->UseRealTime()
+          ->Unit(benchmark::kMicrosecond)
+          ->Arg(1)
+          ->Arg(8)
+          ->Arg(2048);
+    };
+    add("linear", [=](benchmark::State& st) { bench_linear(st, format, 1536, s.hidden); });
+    add("moe", [=](benchmark::State& st) { bench_moe(st, format, s); });
+  }
 }
 
 void register_attention(const std::string& model, const AttentionShape& s, bool is_sparse) {
@@ -474,6 +527,8 @@ void register_attention(const std::string& model, const AttentionShape& s, bool 
 int main(int argc, char** argv) {
   minimax::ops::register_all("m1_like", minimax::ops::kM1Like);
   minimax::ops::register_all("m1", minimax::ops::kM1);
+  minimax::ops::register_formats("m2_like", minimax::ops::kM2Experts);
+  minimax::ops::register_formats("m3_like", minimax::ops::kM3Experts);
   minimax::ops::register_attention("m2_like", minimax::ops::kM2Attention, false);
   minimax::ops::register_attention("m3_like", minimax::ops::kM3Attention, true);
   benchmark::Initialize(&argc, argv);

@@ -149,6 +149,33 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
   }
 }
 
+// Every e4m3 code but NaN, picked out by rows of x that are zero but for one element: exact in every
+// precision.
+TEST(Linear, EveryCodeIsUnpackedExactly) {
+  TensorMaker make(19);
+  const quant::Weight weight = make.weight(quant::WeightFormat::kFp8, 256, 96, {256, 96});
+  weight.scales.data<float>()[0] = 0.25F;
+  for (int64_t n = 0; n < 256; ++n) {
+    for (int64_t k = 0; k < 96; ++k) {
+      const auto code = static_cast<uint8_t>(n + 37 * k);
+      weight.values.row<f8e4m3>(n)[k].bits = (code & 0x7f) == 0x7f ? uint8_t{0x38} : code;
+    }
+  }
+  for (const int64_t rows : {1, 3, 8, 20}) {
+    const Tensor x = make.uniform(DType::kF32, {rows, 96}, 0, 0);
+    for (int64_t t = 0; t < rows; ++t) x.row<float>(t)[(t * 19 + rows) % 96] = 1;
+    const Tensor expected = make.poisoned(DType::kF32, {rows, 256});
+    run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, expected}); });
+    for (const Precision precision : kPrecisions) {
+      for (const BackendCase& backend : backend_cases()) {
+        const Tensor out = make.poisoned(DType::kF32, {rows, 256});
+        run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
+        expect_close(out, expected, 0, fmt::format("{}: {} rows", backend.label, rows));
+      }
+    }
+  }
+}
+
 // A slice of a fused tensor: rows of a larger matrix, from a block boundary on.
 TEST(Linear, TakesRowsOfAFusedWeight) {
   TensorMaker make(15);

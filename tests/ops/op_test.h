@@ -51,10 +51,12 @@ class TensorMaker {
     std::memcpy(aligned(buffers_.back()), source.raw(), static_cast<size_t>(source.size_bytes()));
     return Tensor(aligned(buffers_.back()), source.dtype(), source.shape(), source.name());
   }
-  // Values near +-2/sqrt(in), encoded. A block is only asked for by kFp8.
+  // Values up to +-2/sqrt(in), some of them zero or tiny (subnormal in 8 bits), encoded. A block is only
+  // asked for by kFp8.
   quant::Weight weight(quant::WeightFormat format, int64_t out, int64_t in, quant::BlockShape block = {}) {
     const float bound = 2.0F / std::sqrt(static_cast<float>(std::max<int64_t>(in, 1)));
     const Tensor source = uniform(DType::kF32, {out, in}, -bound, bound);
+    for (int64_t i = 13; i < source.numel(); i += 97) source.data<float>()[i] *= i % 2 == 0 ? 0.0F : 1e-5F;
     const quant::Weight result = unset_weight(format, out, in, block);
     quant::encode({source.data<float>(), static_cast<size_t>(source.numel())}, result);
     return result;

@@ -35,7 +35,8 @@ double measure_read_bandwidth(ThreadPool& pool, const std::byte* data, int64_t b
 
 double measure_multiply_rate(ThreadPool& pool, const CpuOptions& options) {
   const quant::Weight bf16_weight{quant::WeightFormat::kBF16, {}, {}};
-  const PackedKernel& kernel = packed_kernel(DType::kBF16, ops::Precision::kBF16, bf16_weight, options);
+  const PackedKernel& kernel =
+      *product_path(DType::kBF16, ops::Precision::kBF16, bf16_weight, options).kernel;
   constexpr int64_t kIterations = 400000;
   std::vector<double> sums(static_cast<size_t>(pool.num_threads()));
   const auto start = Clock::now();

@@ -14,14 +14,30 @@ namespace {
 constexpr int64_t kDotColumns = 32;
 constexpr int64_t kTileFloats = 12 * 32;  // largest register tile of any kernel
 
+// results[row * kDotColumns + column] of columns [first, first + count).
+void multiply_rows(const PreparedRows& x, const quant::Weight& weight, int64_t first, int64_t count,
+                   float* results) {
+  const auto* halves = reinterpret_cast<const bf16*>(x.memory);
+  const int64_t halves_stride = x.row_bytes() / static_cast<int64_t>(sizeof(bf16));
+  switch (x.layout) {
+    case RowLayout::kHalves:
+      return dot_products_bf16(halves, halves_stride, x.rows, weight, first, count, results, kDotColumns);
+    case RowLayout::kBytes:
+      return dot_products_fp8(halves, halves_stride, x.rows, weight, first, count, results, kDotColumns);
+    default:
+      return dot_products(reinterpret_cast<const float*>(x.memory),
+                          x.row_bytes() / static_cast<int64_t>(sizeof(float)), x.rows, weight, first, count,
+                          results, kDotColumns);
+  }
+}
+
 void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
                    int64_t columns, const ProductOutput& output) {
   std::array<std::array<float, kMaxDotRows * kDotColumns>, 2> results;
   for (const int64_t end = first + columns; first < end; first += kDotColumns) {
     const int64_t count = std::min(kDotColumns, end - first);
     for (size_t w = 0; w < weights.size(); ++w) {
-      dot_products(reinterpret_cast<const float*>(x.memory), x.f32_stride(), x.rows, *weights[w], first,
-                   count, results[w].data(), kDotColumns);
+      multiply_rows(x, *weights[w], first, count, results[w].data());
     }
     store_block(results[0].data(), results[1].data(), kDotColumns, x.rows, count, output, 0, first);
   }
@@ -59,35 +75,41 @@ RowView rows_of(const Tensor& matrix) {
           matrix.dtype(), nullptr};
 }
 
-const PackedKernel& packed_kernel(DType x, ops::Precision precision, const quant::Weight& weight,
-                                  const CpuOptions& options) {
-  // BF16 holds these exactly: an e4m3 value times a power of two is one.
-  const bool exact =
-      weight.format == quant::WeightFormat::kBF16 || weight.format == quant::WeightFormat::kMxfp8;
-  const bool allowed = precision == ops::Precision::kBF16 || (x == DType::kBF16 && exact);
-  if (options.use_bf16_dot && allowed && weight.format != quant::WeightFormat::kF32 &&
-      bf16_kernel() != nullptr) {
-    return *bf16_kernel();
-  }
-  return f32_kernel();
-}
-
-RowLayout row_layout(const quant::Weight& weight) {
-  return weight.format == quant::WeightFormat::kBF16 ? RowLayout::kPairs : RowLayout::kInOrder;
+ProductPath product_path(DType x, ops::Precision precision, const quant::Weight& weight,
+                         const CpuOptions& options) {
+  using quant::WeightFormat;
+  const WeightFormat format = weight.format;
+  const RowLayout f32_layout = format == WeightFormat::kBF16 ? RowLayout::kPairs : RowLayout::kInOrder;
+  const bool may_round = precision == ops::Precision::kBF16;
+  const bool use_bf16 = options.use_bf16_dot && bf16_kernel() != nullptr && (may_round || x == DType::kBF16);
+  if (!use_bf16 || format == WeightFormat::kF32) return {&f32_kernel(), f32_layout};
+  if (format == WeightFormat::kBF16) return {bf16_kernel(), RowLayout::kHalves};
+  // Rows multiply by the scale after the product, panels before: BF16 holds a scaled e4m3 value exactly only
+  // if the scale is a power of two.
+  return {may_round || format == WeightFormat::kMxfp8 ? bf16_kernel() : &f32_kernel(),
+          has_fp8_dot() && can_dot_fp8(weight) ? RowLayout::kBytes : f32_layout};
 }
 
 int64_t PreparedRows::bytes(int64_t rows, int64_t k, const PackedKernel& kernel) {
   return std::max(ceil_div(rows, kernel.mr) * kernel.tile_bytes(k),
-                  std::min(rows, kMaxDotRows) * f32_stride_of(k) * static_cast<int64_t>(sizeof(float)));
+                  std::min(rows, kMaxDotRows) * max_row_bytes(k));
 }
 
 void PreparedRows::prepare(const RowView& x, int64_t unit) const {
   if (is_packed()) {
     const int64_t first = unit * kernel->mr;
     kernel->pack_tile(x, first, std::min(kernel->mr, rows - first), k, memory + unit * kernel->tile_bytes(k));
-  } else {
-    unpack_row(x.row(unit), x.dtype, k, layout == RowLayout::kPairs,
-               reinterpret_cast<float*>(memory) + unit * f32_stride(), f32_stride());
+    return;
+  }
+  std::byte* row = memory + unit * row_bytes();
+  switch (layout) {
+    case RowLayout::kHalves:
+      return lay_out_bf16_row(x.row(unit), x.dtype, k, reinterpret_cast<bf16*>(row));
+    case RowLayout::kBytes:
+      return lay_out_fp8_row(x.row(unit), x.dtype, k, reinterpret_cast<bf16*>(row));
+    default:
+      return unpack_row(x.row(unit), x.dtype, k, layout == RowLayout::kPairs, reinterpret_cast<float*>(row),
+                        row_bytes() / static_cast<int64_t>(sizeof(float)));
   }
 }
 
@@ -117,7 +139,7 @@ void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const>
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
-  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight, options_);
+  const PackedKernel& kernel = *product_path(args.x.dtype(), args.precision, args.weight, options_).kernel;
   const int64_t k = args.x.dim(1);
   return PreparedRows::bytes(args.x.dim(0), k, kernel) +
          pool_.num_threads() * panel_memory_bytes(k, 1, kernel);
@@ -126,9 +148,10 @@ int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {
 void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const int64_t rows = args.x.dim(0);
   const int64_t n = args.weight.out_features();
-  const PackedKernel& kernel = packed_kernel(args.x.dtype(), args.precision, args.weight, options_);
+  const ProductPath path = product_path(args.x.dtype(), args.precision, args.weight, options_);
+  const PackedKernel& kernel = *path.kernel;
   const PreparedRows x{rows, args.x.dim(1), rows > kMaxDotRows ? &kernel : nullptr, workspace.data,
-                       row_layout(args.weight)};
+                       path.layout};
   const RowView view = rows_of(args.x);
   if (x.is_packed()) {
     pool_.parallel_for(

@@ -60,16 +60,22 @@ struct PackedKernel {
 const PackedKernel& f32_kernel();
 // Null when the processor has no BF16 dot product.
 const PackedKernel* bf16_kernel();
-// The fastest kernel that keeps the precision asked for.
-const PackedKernel& packed_kernel(DType x, ops::Precision precision, const quant::Weight& weight,
-                                  const CpuOptions& options);
 
 // How rows of x lie for row products.
 enum class RowLayout : uint8_t {
   kInOrder,  // F32
   kPairs,    // F32, even elements first, the odd ones from half of the row on: meets BF16 weights
+  kHalves,   // BF16, in order: meets BF16 weights where there is a BF16 dot product
+  kBytes,    // BF16, in each 64 the even elements first: meets e4m3 weights (matmul_fp8.cc)
 };
-RowLayout row_layout(const quant::Weight& weight);
+
+// The fastest way to a product that keeps the precision asked for.
+struct ProductPath {
+  const PackedKernel* kernel;  // of many rows
+  RowLayout layout;            // of few
+};
+ProductPath product_path(DType x, ops::Precision precision, const quant::Weight& weight,
+                         const CpuOptions& options);
 
 // Where results go: out[row, column] of F32 or BF16. With `silu` the result is SiLU(first product); with
 // `gated`, swiglu(first product, second product). An addend has out's dtype and may be out.
@@ -93,8 +99,13 @@ struct PreparedRows {
   RowLayout layout = RowLayout::kInOrder;  // of rows that are not packed
 
   bool is_packed() const { return kernel != nullptr; }
-  int64_t f32_stride() const { return f32_stride_of(k); }
-  static int64_t f32_stride_of(int64_t k) { return (k + 31) / 32 * 32; }
+  // Bytes from row to row. The lines beyond the elements keep rows of 2^n elements from falling into the same
+  // sets of the nearest cache.
+  int64_t row_bytes() const {
+    const bool is_bf16 = layout == RowLayout::kHalves || layout == RowLayout::kBytes;
+    return is_bf16 ? (k + 63) / 64 * 128 + 64 : max_row_bytes(k);
+  }
+  static int64_t max_row_bytes(int64_t k) { return (k + 31) / 32 * 128 + 128; }
   static int64_t bytes(int64_t rows, int64_t k, const PackedKernel& kernel);
   // Units of preparation, each independent: tiles, or rows.
   int64_t units() const { return is_packed() ? (rows + kernel->mr - 1) / kernel->mr : rows; }

@@ -1,4 +1,4 @@
-// Packed products with the AVX-512 BF16 dot product: pairs of depth elements, exact products, F32 sums.
+// Products with the AVX-512 BF16 dot product: pairs of depth elements, exact products, F32 sums.
 //
 // Highway has no such operation in the version we build against, hence intrinsics. The functions carry their
 // own target attribute; nothing here runs unless the processor reports the instructions.
@@ -6,20 +6,17 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <array>
-#include <cstring>
 
-#define MINIMAX_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#include "backends/cpu/avx512_bf16.h"
 
 namespace minimax::cpu {
 namespace {
 
 constexpr int kMr = 12;
 constexpr int kNr = 32;
-constexpr int64_t kLanes = 16;  // pairs in a vector
+constexpr int64_t kLanes = kPairLanes;
 
 // A 16 x 16 transpose of 32-bit elements in registers.
 MINIMAX_BF16_TARGET inline void transpose16(__m512i (&r)[16]) {
@@ -45,24 +42,6 @@ MINIMAX_BF16_TARGET inline void transpose16(__m512i (&r)[16]) {
     r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
     r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
   }
-}
-
-// Pairs [pair, pair + 16) of a BF16 row of k elements; zeros beyond k. F32 rows are rounded (exact when they
-// hold BF16 values).
-MINIMAX_BF16_TARGET inline __m512i load_pairs(const std::byte* row, DType dtype, int64_t pair, int64_t k) {
-  const int64_t rest = std::min<int64_t>(2 * kLanes, k - 2 * pair);
-  if (rest <= 0) return _mm512_setzero_si512();
-  const auto mask = static_cast<__mmask32>(rest == 32 ? 0xffffffffU : (1U << rest) - 1U);
-  if (dtype == DType::kBF16) {
-    return _mm512_maskz_loadu_epi16(mask, reinterpret_cast<const bf16*>(row) + 2 * pair);
-  }
-  const float* x = reinterpret_cast<const float*>(row) + 2 * pair;
-  const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x);
-  const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16U), x + 16);
-  const __m512bh packed = _mm512_cvtne2ps_pbh(high, low);
-  __m512i bits;
-  std::memcpy(&bits, &packed, sizeof(bits));
-  return bits;
 }
 
 // out[pair * width + r] = pair of row r, for `count` rows at `row(r)`, r < 16; the others are zero.
@@ -119,12 +98,6 @@ MINIMAX_BF16_TARGET void pack_panel(const quant::Weight& weight, int64_t first, 
   }
 }
 
-MINIMAX_BF16_TARGET inline __m512bh as_bf16(__m512i bits) {
-  __m512bh result;
-  std::memcpy(&result, &bits, sizeof(result));
-  return result;
-}
-
 template <int kRows>
 MINIMAX_BF16_TARGET void multiply_rows(const uint32_t* tile, const uint32_t* panel, int64_t pairs,
                                        float* out) {
@@ -174,6 +147,95 @@ MINIMAX_BF16_TARGET double multiply_chain(int64_t iterations) {
          1e-30 * static_cast<double>(_mm512_reduce_add_ps(total));
 }
 
+// Sums of kRows rows of x with kColumns rows of a weight; the halves of a chunk have sums of their own where
+// there are registers for it: more independent chains.
+template <int kRows, int kColumns>
+struct Tile {
+  static constexpr int kParts = kRows * kColumns <= 4 ? 2 : 1;
+  __m512 sums[kParts][kRows][kColumns];
+
+  MINIMAX_BF16_TARGET inline void clear() {
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; ++p) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+        for (int c = 0; c < kColumns; ++c) sums[p][r][c] = _mm512_setzero_ps();
+      }
+    }
+  }
+
+  template <int kPart>
+  MINIMAX_BF16_TARGET inline void add(const bf16* x, int64_t x_stride, const __m512i (&weights)[kColumns]) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh row = as_bf16(_mm512_loadu_si512(x + r * x_stride));
+#pragma GCC unroll 2
+      for (int c = 0; c < kColumns; ++c) {
+        __m512& sum = sums[kPart % kParts][r][c];
+        sum = _mm512_dpbf16_ps(sum, row, as_bf16(weights[c]));
+      }
+    }
+  }
+
+  MINIMAX_BF16_TARGET inline void store(float* out, int64_t out_stride) const {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int c = 0; c < kColumns; ++c) {
+        const __m512 sum = kParts == 2 ? _mm512_add_ps(sums[0][r][c], sums[kParts - 1][r][c]) : sums[0][r][c];
+        out[r * out_stride + c] = _mm512_reduce_add_ps(sum);
+      }
+    }
+  }
+};
+
+template <int kRows, int kColumns>
+MINIMAX_BF16_TARGET inline void dot_tile(const bf16* x, int64_t x_stride, const bf16* w, int64_t w_stride,
+                                         int64_t k, float* out, int64_t out_stride) {
+  constexpr int64_t kHalf = 2 * kLanes;
+  Tile<kRows, kColumns> tile;
+  tile.clear();
+  __m512i weights[kColumns];
+  int64_t i = 0;
+  for (; i + 2 * kHalf <= k; i += 2 * kHalf) {
+    if constexpr (kColumns > 1) {
+      prefetch_rows<kRows, 2 * kColumns>(w + kColumns * w_stride, 2 * k, 2 * kColumns * i);
+    }
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c) weights[c] = _mm512_loadu_si512(w + c * w_stride + i);
+    tile.template add<0>(x + i, x_stride, weights);
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c) weights[c] = _mm512_loadu_si512(w + c * w_stride + i + kHalf);
+    tile.template add<1>(x + i + kHalf, x_stride, weights);
+  }
+  for (; i < k; i += kHalf) {
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c) {
+      weights[c] = load_pairs(reinterpret_cast<const std::byte*>(w + c * w_stride), DType::kBF16, i / 2, k);
+    }
+    tile.template add<0>(x + i, x_stride, weights);
+  }
+  tile.store(out, out_stride);
+}
+
+// One row of x: the weight is read strictly in memory order. More rows: two columns share the loads of x.
+template <int kRows>
+MINIMAX_BF16_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
+                                  int64_t columns, float* out, int64_t out_stride) {
+  const int64_t k = weight.in_features();
+  const int64_t stride = weight.values.stride(0);
+  const bf16* w = weight.values.row<bf16>(first);
+  int64_t c = 0;
+  if constexpr (kRows > 1) {
+    for (; c + 2 <= columns; c += 2)
+      dot_tile<kRows, 2>(x, x_stride, w + c * stride, stride, k, out + c, out_stride);
+  }
+  for (; c < columns; ++c) dot_tile<kRows, 1>(x, x_stride, w + c * stride, stride, k, out + c, out_stride);
+}
+
+constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_rows<1>, dot_rows<2>, dot_rows<3>, dot_rows<4>};
+
 constexpr PackedKernel kKernel = {"avx512_bf16", kMr,      kNr,           2, 2, pack_tile,
                                   pack_panel,    multiply, multiply_chain};
 
@@ -186,12 +248,24 @@ const PackedKernel* bf16_kernel() {
   return supported ? &kKernel : nullptr;
 }
 
+MINIMAX_BF16_TARGET void lay_out_bf16_row(const std::byte* row, DType dtype, int64_t k, bf16* out) {
+  for (int64_t i = 0; i < k; i += 2 * kLanes) _mm512_storeu_si512(out + i, load_pairs(row, dtype, i / 2, k));
+}
+
+void dot_products_bf16(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
+                       int64_t first, int64_t columns, float* out, int64_t out_stride) {
+  dot_all_rows(kDotRows, x, x_stride, rows, weight, first, columns, out, out_stride);
+}
+
 }  // namespace minimax::cpu
 
 #else
 
 namespace minimax::cpu {
 const PackedKernel* bf16_kernel() { return nullptr; }
+void lay_out_bf16_row(const std::byte*, DType, int64_t, bf16*) {}
+void dot_products_bf16(const bf16*, int64_t, int64_t, const quant::Weight&, int64_t, int64_t, float*,
+                       int64_t) {}
 }  // namespace minimax::cpu
 
 #endif

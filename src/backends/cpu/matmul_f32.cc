@@ -5,6 +5,7 @@
 
 #include "backends/cpu/cpu_ops.h"
 #include "backends/cpu/matmul_kernels.h"
+#include "hwy/cache_control.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/matmul_f32.cc"
@@ -80,7 +81,13 @@ HWY_INLINE void DotColumns(const float* HWY_RESTRICT x, int64_t x_stride, const 
     }
   };
   int64_t i = 0;
-  for (; i + step <= k; i += step) accumulate(w + i, w_stride, i);
+  for (; i + step <= k; i += step) {
+    if constexpr (kColumns > 1) {
+      // Streams a row apart confuse the hardware's prefetchers: the next rows are asked for in memory order.
+      for (int c = 0; c < kColumns; ++c) hwy::Prefetch(w + kColumns * w_stride + kColumns * i + c * step);
+    }
+    accumulate(w + i, w_stride, i);
+  }
   if (const int64_t rest = k - i; rest > 0) {
     constexpr int64_t kTail = 2 * HWY_MAX_BYTES / sizeof(float);
     HWY_ALIGN TW tail[kColumns * kTail] = {};

@@ -55,8 +55,7 @@ class Carver {
 int64_t prepared_bytes(const Shape& shape, int64_t k, const PackedKernel& kernel) {
   const int64_t packed =
       (shape.pairs + shape.max_groups * kernel.mr) * kernel.depth_padded(k) * kernel.element_bytes;
-  const int64_t dots = std::min(shape.pairs, shape.max_groups * kMaxDotRows) *
-                       PreparedRows::f32_stride_of(k) * static_cast<int64_t>(sizeof(float));
+  const int64_t dots = std::min(shape.pairs, shape.max_groups * kMaxDotRows) * PreparedRows::max_row_bytes(k);
   return packed + dots;
 }
 
@@ -67,15 +66,16 @@ struct Buffers {
   std::byte* prepared_hidden;
   std::byte* panels;
 
-  static Buffers carve(Carver& carver, const Shape& shape, const PackedKernel& up, const PackedKernel& down,
+  static Buffers carve(Carver& carver, const Shape& shape, const ProductPath& up, const ProductPath& down,
                        int num_threads) {
-    const int64_t panel = std::max(panel_memory_bytes(shape.hidden_size, 2, up),
-                                   panel_memory_bytes(shape.intermediate_size, 1, down));
+    const int64_t panel = std::max(panel_memory_bytes(shape.hidden_size, 2, *up.kernel),
+                                   panel_memory_bytes(shape.intermediate_size, 1, *down.kernel));
     Buffers buffers{};
     buffers.groups = carver.take<ExpertGroup>(shape.max_groups);
-    buffers.x = carver.take<std::byte>(prepared_bytes(shape, shape.hidden_size, up));
+    buffers.x = carver.take<std::byte>(prepared_bytes(shape, shape.hidden_size, *up.kernel));
     buffers.hidden = carver.take<float>(shape.pairs * shape.intermediate_size);
-    buffers.prepared_hidden = carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, down));
+    buffers.prepared_hidden =
+        carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, *down.kernel));
     buffers.panels = carver.take<std::byte>(num_threads * round_up(panel));
     return buffers;
   }
@@ -107,8 +107,8 @@ void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertG
 
 struct GroupedMlp {
   ThreadPool& pool;
-  const PackedKernel& up_kernel;
-  const PackedKernel& down_kernel;
+  ProductPath up;
+  ProductPath down;
   Shape shape;
   Buffers buffers;
   RowView x;  // in sorted order, gathered
@@ -120,12 +120,12 @@ struct GroupedMlp {
     int64_t hidden_offset = 0;
     for (ExpertGroup& group : groups) {
       const bool packed = group.rows > kMaxDotRows;
-      group.x = {group.rows, shape.hidden_size, packed ? &up_kernel : nullptr, buffers.x + x_offset,
-                 row_layout(group.weights->w1)};
-      x_offset += PreparedRows::bytes(group.rows, shape.hidden_size, up_kernel);
-      group.hidden = {group.rows, shape.intermediate_size, packed ? &down_kernel : nullptr,
-                      buffers.prepared_hidden + hidden_offset, row_layout(group.weights->w2)};
-      hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, down_kernel);
+      group.x = {group.rows, shape.hidden_size, packed ? up.kernel : nullptr, buffers.x + x_offset,
+                 up.layout};
+      x_offset += PreparedRows::bytes(group.rows, shape.hidden_size, *up.kernel);
+      group.hidden = {group.rows, shape.intermediate_size, packed ? down.kernel : nullptr,
+                      buffers.prepared_hidden + hidden_offset, down.layout};
+      hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, *down.kernel);
     }
   }
 
@@ -133,8 +133,8 @@ struct GroupedMlp {
   void run(std::span<ExpertGroup> groups, const ProductOutput& out) const {
     const int64_t hidden_stride = shape.intermediate_size;
     const int64_t panel_stride =
-        round_up(std::max(panel_memory_bytes(shape.hidden_size, 2, up_kernel),
-                          panel_memory_bytes(shape.intermediate_size, 1, down_kernel)));
+        round_up(std::max(panel_memory_bytes(shape.hidden_size, 2, *up.kernel),
+                          panel_memory_bytes(shape.intermediate_size, 1, *down.kernel)));
     const int64_t product_work = shape.pairs * shape.hidden_size * shape.intermediate_size;
     place(groups);
     for_groups(
@@ -248,8 +248,8 @@ void combine_row(const ops::Moe& args, const Sorting& sorting, int64_t t) {
 }  // namespace
 
 int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2, options_);
+  const ProductPath up = product_path(args.x.dtype(), args.precision, args.experts.front().w1, options_);
+  const ProductPath down = product_path(args.x.dtype(), args.precision, args.experts.front().w2, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   Sorting::carve(carver, args);
@@ -257,8 +257,8 @@ int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
 }
 
 void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w1, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.experts.front().w2, options_);
+  const ProductPath up = product_path(args.x.dtype(), args.precision, args.experts.front().w1, options_);
+  const ProductPath down = product_path(args.x.dtype(), args.precision, args.experts.front().w2, options_);
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   const Sorting sorting = Sorting::carve(carver, args);
@@ -281,8 +281,8 @@ void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2, options_);
+  const ProductPath up = product_path(args.x.dtype(), args.precision, args.weights.w1, options_);
+  const ProductPath down = product_path(args.x.dtype(), args.precision, args.weights.w2, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, {args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()}, up, down,
                  pool_.num_threads());
@@ -291,8 +291,8 @@ int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
 
 void CpuBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   if (args.x.dim(0) == 0) return;
-  const PackedKernel& up = packed_kernel(args.x.dtype(), args.precision, args.weights.w1, options_);
-  const PackedKernel& down = packed_kernel(args.x.dtype(), args.precision, args.weights.w2, options_);
+  const ProductPath up = product_path(args.x.dtype(), args.precision, args.weights.w1, options_);
+  const ProductPath down = product_path(args.x.dtype(), args.precision, args.weights.w2, options_);
   const Shape shape{args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()};
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape, up, down, pool_.num_threads());
