@@ -13,12 +13,14 @@
 #include "quant/weight.h"
 
 #define MINIMAX_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+// Parts of inner loops: called instead, they would pass vectors through memory.
+#define MINIMAX_INLINE __attribute__((always_inline)) inline
 
 namespace minimax::cpu {
 
 constexpr int64_t kPairLanes = 16;  // pairs in a vector
 
-MINIMAX_BF16_TARGET inline __m512bh as_bf16(__m512i bits) {
+MINIMAX_BF16_TARGET MINIMAX_INLINE __m512bh as_bf16(__m512i bits) {
   __m512bh result;
   std::memcpy(&result, &bits, sizeof(result));
   return result;
@@ -26,7 +28,8 @@ MINIMAX_BF16_TARGET inline __m512bh as_bf16(__m512i bits) {
 
 // Pairs [pair, pair + 16) of a BF16 row of k elements; zeros beyond k. F32 rows are rounded (exact when they
 // hold BF16 values).
-MINIMAX_BF16_TARGET inline __m512i load_pairs(const std::byte* row, DType dtype, int64_t pair, int64_t k) {
+MINIMAX_BF16_TARGET MINIMAX_INLINE __m512i load_pairs(const std::byte* row, DType dtype, int64_t pair,
+                                                      int64_t k) {
   const int64_t rest = std::min<int64_t>(2 * kPairLanes, k - 2 * pair);
   if (rest <= 0) return _mm512_setzero_si512();
   const auto mask = static_cast<__mmask32>(rest == 32 ? 0xffffffffU : (1U << rest) - 1U);
@@ -42,21 +45,52 @@ MINIMAX_BF16_TARGET inline __m512i load_pairs(const std::byte* row, DType dtype,
   return bits;
 }
 
-// Asks for kColumns lines of the weight rows at `next`, from `offset` bytes on. A product that reads several
-// rows at once calls it as often as it reads a line of each, so that memory is asked for in order: streams a
-// row apart confuse the hardware's prefetchers. `row_bytes` is the length of a row; kRows rows of x in BF16
-// and two sets of weight rows should fit the nearest cache, or they go to the next.
-template <int kRows, int kColumns>
-MINIMAX_BF16_TARGET inline void prefetch_rows(const void* next, int64_t row_bytes, int64_t offset) {
+// The sums over the lanes of four vectors.
+MINIMAX_BF16_TARGET MINIMAX_INLINE __m128 reduce4(__m512 a, __m512 b, __m512 c, __m512 d) {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512d ab_pairs = _mm512_castps_pd(ab);
+  const __m512d cd_pairs = _mm512_castps_pd(cd);
+  const __m512 abcd = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab_pairs, cd_pairs)),
+                                    _mm512_castpd_ps(_mm512_unpackhi_pd(ab_pairs, cd_pairs)));
+  const __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+}
+
+// out[r * out_stride + c] = factor * the sum of sums[r][c], for two columns.
+template <int kRows>
+MINIMAX_BF16_TARGET MINIMAX_INLINE void store_sums(const __m512 (&sums)[kRows][2], float factor, float* out,
+                                                   int64_t out_stride) {
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; r += 2) {
+    const int other = r + 1 < kRows ? r + 1 : r;
+    const __m128 four =
+        _mm_mul_ps(reduce4(sums[r][0], sums[r][1], sums[other][0], sums[other][1]), _mm_set1_ps(factor));
+    _mm_storel_pi(reinterpret_cast<__m64*>(out + r * out_stride), four);
+    _mm_storeh_pi(reinterpret_cast<__m64*>(out + other * out_stride), four);
+  }
+}
+
+// Columns of one row of x whose sums are reduced together.
+constexpr int64_t kReducedColumns = 4;
+
+// Asks for kLines lines of what comes after the kColumns weight rows at `rows`, from `offset` bytes on. A
+// product that reads several rows at once calls it for as many lines as it reads, so that memory is asked for
+// in order: streams a row apart confuse the hardware's prefetchers. kRows rows of x in BF16 and the weight
+// rows of two steps should fit the nearest cache, or the lines go to the next.
+template <int kRows, int kColumns, int kLines>
+MINIMAX_BF16_TARGET MINIMAX_INLINE void prefetch_after(const void* rows, int64_t row_bytes, int64_t k,
+                                                       int64_t offset) {
   constexpr int64_t kNearBytes = 24 << 10;
-  const bool is_near = (2 * kRows + 2 * kColumns) * row_bytes <= kNearBytes;
-  const auto* line = static_cast<const char*>(next) + offset;
-#pragma GCC unroll 2
-  for (int c = 0; c < kColumns; ++c) {
+  constexpr int64_t kDistance = 2048;
+  const bool is_near = 2 * (kRows * k + kColumns * row_bytes) <= kNearBytes;
+  const auto* line = static_cast<const char*>(rows) + offset + std::max(kColumns * row_bytes, kDistance);
+#pragma GCC unroll 4
+  for (int i = 0; i < kLines; ++i) {
     if (is_near) {
-      _mm_prefetch(line + c * int64_t{64}, _MM_HINT_T0);
+      _mm_prefetch(line + i * int64_t{64}, _MM_HINT_T0);
     } else {
-      _mm_prefetch(line + c * int64_t{64}, _MM_HINT_T1);
+      _mm_prefetch(line + i * int64_t{64}, _MM_HINT_T1);
     }
   }
 }

@@ -19,7 +19,7 @@ constexpr int kNr = 32;
 constexpr int64_t kLanes = kPairLanes;
 
 // A 16 x 16 transpose of 32-bit elements in registers.
-MINIMAX_BF16_TARGET inline void transpose16(__m512i (&r)[16]) {
+MINIMAX_BF16_TARGET MINIMAX_INLINE void transpose16(__m512i (&r)[16]) {
   __m512i t[16];
   for (int i = 0; i < 8; ++i) {
     t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -46,8 +46,8 @@ MINIMAX_BF16_TARGET inline void transpose16(__m512i (&r)[16]) {
 
 // out[pair * width + r] = pair of row r, for `count` rows at `row(r)`, r < 16; the others are zero.
 template <typename Row>
-MINIMAX_BF16_TARGET inline void interleave16(int64_t count, int64_t width, DType dtype, int64_t k,
-                                             uint32_t* out, const Row& row) {
+MINIMAX_BF16_TARGET MINIMAX_INLINE void interleave16(int64_t count, int64_t width, DType dtype, int64_t k,
+                                                     uint32_t* out, const Row& row) {
   const int64_t pairs = (k + 1) / 2;
   const auto columns =
       static_cast<__mmask16>(std::min<int64_t>(width, kLanes) == kLanes ? 0xffff : (1 << width) - 1);
@@ -154,7 +154,7 @@ struct Tile {
   static constexpr int kParts = kRows * kColumns <= 4 ? 2 : 1;
   __m512 sums[kParts][kRows][kColumns];
 
-  MINIMAX_BF16_TARGET inline void clear() {
+  MINIMAX_BF16_TARGET MINIMAX_INLINE void clear() {
 #pragma GCC unroll 2
     for (int p = 0; p < kParts; ++p) {
 #pragma GCC unroll 4
@@ -166,7 +166,8 @@ struct Tile {
   }
 
   template <int kPart>
-  MINIMAX_BF16_TARGET inline void add(const bf16* x, int64_t x_stride, const __m512i (&weights)[kColumns]) {
+  MINIMAX_BF16_TARGET MINIMAX_INLINE void add(const bf16* x, int64_t x_stride,
+                                              const __m512i (&weights)[kColumns]) {
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const __m512bh row = as_bf16(_mm512_loadu_si512(x + r * x_stride));
@@ -178,21 +179,20 @@ struct Tile {
     }
   }
 
-  MINIMAX_BF16_TARGET inline void store(float* out, int64_t out_stride) const {
+  MINIMAX_BF16_TARGET MINIMAX_INLINE void total(__m512 (&totals)[kRows][kColumns]) const {
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-      for (int c = 0; c < kColumns; ++c) {
-        const __m512 sum = kParts == 2 ? _mm512_add_ps(sums[0][r][c], sums[kParts - 1][r][c]) : sums[0][r][c];
-        out[r * out_stride + c] = _mm512_reduce_add_ps(sum);
-      }
+      for (int c = 0; c < kColumns; ++c)
+        totals[r][c] = kParts == 2 ? _mm512_add_ps(sums[0][r][c], sums[kParts - 1][r][c]) : sums[0][r][c];
     }
   }
 };
 
 template <int kRows, int kColumns>
-MINIMAX_BF16_TARGET inline void dot_tile(const bf16* x, int64_t x_stride, const bf16* w, int64_t w_stride,
-                                         int64_t k, float* out, int64_t out_stride) {
+MINIMAX_BF16_TARGET MINIMAX_INLINE void dot_tile(const bf16* x, int64_t x_stride, const bf16* w,
+                                                 int64_t w_stride, int64_t k,
+                                                 __m512 (&totals)[kRows][kColumns]) {
   constexpr int64_t kHalf = 2 * kLanes;
   Tile<kRows, kColumns> tile;
   tile.clear();
@@ -200,7 +200,7 @@ MINIMAX_BF16_TARGET inline void dot_tile(const bf16* x, int64_t x_stride, const 
   int64_t i = 0;
   for (; i + 2 * kHalf <= k; i += 2 * kHalf) {
     if constexpr (kColumns > 1) {
-      prefetch_rows<kRows, 2 * kColumns>(w + kColumns * w_stride, 2 * k, 2 * kColumns * i);
+      prefetch_after<kRows, kColumns, 2 * kColumns>(w, 2 * w_stride, k, 2 * kColumns * i);
     }
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) weights[c] = _mm512_loadu_si512(w + c * w_stride + i);
@@ -216,10 +216,25 @@ MINIMAX_BF16_TARGET inline void dot_tile(const bf16* x, int64_t x_stride, const 
     }
     tile.template add<0>(x + i, x_stride, weights);
   }
-  tile.store(out, out_stride);
+  tile.total(totals);
 }
 
-// One row of x: the weight is read strictly in memory order. More rows: two columns share the loads of x.
+// One row of x: the weight is read strictly in memory order.
+MINIMAX_BF16_TARGET void dot_one_row(const bf16* x, int64_t, const quant::Weight& weight, int64_t first,
+                                     int64_t columns, float* out, int64_t) {
+  const int64_t k = weight.in_features();
+  const int64_t stride = weight.values.stride(0);
+  const bf16* w = weight.values.row<bf16>(first);
+  for (int64_t c = 0; c < columns; c += kReducedColumns) {
+    const int64_t count = std::min(kReducedColumns, columns - c);
+    __m512 totals[kReducedColumns][1][1] = {};
+    for (int64_t j = 0; j < count; ++j) dot_tile<1, 1>(x, 0, w + (c + j) * stride, stride, k, totals[j]);
+    const __m128 sums = reduce4(totals[0][0][0], totals[1][0][0], totals[2][0][0], totals[3][0][0]);
+    _mm_mask_storeu_ps(out + c, static_cast<__mmask8>((1 << count) - 1), sums);
+  }
+}
+
+// More rows: two columns share the loads of x.
 template <int kRows>
 MINIMAX_BF16_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
                                   int64_t columns, float* out, int64_t out_stride) {
@@ -227,14 +242,16 @@ MINIMAX_BF16_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::
   const int64_t stride = weight.values.stride(0);
   const bf16* w = weight.values.row<bf16>(first);
   int64_t c = 0;
-  if constexpr (kRows > 1) {
-    for (; c + 2 <= columns; c += 2)
-      dot_tile<kRows, 2>(x, x_stride, w + c * stride, stride, k, out + c, out_stride);
+  for (; c + 2 <= columns; c += 2) {
+    __m512 totals[kRows][2];
+    dot_tile<kRows, 2>(x, x_stride, w + c * stride, stride, k, totals);
+    store_sums(totals, 1.0F, out + c, out_stride);
   }
-  for (; c < columns; ++c) dot_tile<kRows, 1>(x, x_stride, w + c * stride, stride, k, out + c, out_stride);
+  for (int64_t r = 0; r < kRows && c < columns; ++r)
+    dot_one_row(x + r * x_stride, 0, weight, first + c, 1, out + r * out_stride + c, 0);
 }
 
-constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_rows<1>, dot_rows<2>, dot_rows<3>, dot_rows<4>};
+constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_one_row, dot_rows<2>, dot_rows<3>, dot_rows<4>};
 
 constexpr PackedKernel kKernel = {"avx512_bf16", kMr,      kNr,           2, 2, pack_tile,
                                   pack_panel,    multiply, multiply_chain};

@@ -48,7 +48,7 @@ struct Unpacked {
 };
 
 // A constant that the compiler keeps in a register instead of making it anew in the loop.
-MINIMAX_FP8_TARGET inline __m512i in_register(__m512i constant) {
+MINIMAX_FP8_TARGET MINIMAX_INLINE __m512i in_register(__m512i constant) {
   asm("" : "+v"(constant));  // NOLINT(hicpp-no-assembler)
   return constant;
 }
@@ -60,10 +60,23 @@ struct Unpacker {
 
   MINIMAX_FP8_TARGET Unpacker() = default;
 
-  MINIMAX_FP8_TARGET inline Unpacked operator()(__m512i codes) const {
-    if (_mm512_testn_epi8_mask(codes, exponent) != 0) [[unlikely]]
-      return look_up(codes);
-    // An arithmetic shift leaves the sign where BF16 has it and brings the magnitude to its place.
+  template <int kCount>
+  MINIMAX_FP8_TARGET MINIMAX_INLINE void operator()(const __m512i (&codes)[kCount],
+                                                    Unpacked (&w)[kCount]) const {
+    __mmask64 small = 0;
+#pragma GCC unroll 2
+    for (int i = 0; i < kCount; ++i) small |= _mm512_testn_epi8_mask(codes[i], exponent);
+    if (small != 0) [[unlikely]] {
+#pragma GCC unroll 2
+      for (int i = 0; i < kCount; ++i) w[i] = look_up(codes[i]);
+    } else {
+#pragma GCC unroll 2
+      for (int i = 0; i < kCount; ++i) w[i] = shift(codes[i]);
+    }
+  }
+
+  // An arithmetic shift leaves the sign where BF16 has it and brings the magnitude to its place.
+  MINIMAX_FP8_TARGET MINIMAX_INLINE Unpacked shift(__m512i codes) const {
     constexpr int kAndOr = 0xea;  // (a & b) | c
     const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 4);
     const __m512i odd = _mm512_srai_epi16(codes, 4);
@@ -72,7 +85,7 @@ struct Unpacker {
   }
 
   // By table, for chunks with zeros or subnormals.
-  MINIMAX_FP8_TARGET static inline Unpacked look_up(__m512i codes) {
+  MINIMAX_FP8_TARGET MINIMAX_INLINE static Unpacked look_up(__m512i codes) {
     const auto* low_bytes = reinterpret_cast<const __m512i*>(kLowBytes.bytes.data());
     const auto* high_bytes = reinterpret_cast<const __m512i*>(kHighBytes.bytes.data());
     const __m512i low =
@@ -89,56 +102,58 @@ struct Unpacker {
   }
 };
 
-// The scales of a weight, as the loop over its rows needs them.
-template <typename T>
-struct ScaleGrid {
-  const T* scales;
-  int64_t stride;
-  int64_t block_rows;
-  int64_t chunks;  // that share a scale
+// Scales of kFp8, one for some chunks of a row.
+class BlockScales {
+ public:
+  explicit BlockScales(const quant::Weight& weight)
+      : scales_(weight.scales.data<float>()),
+        stride_(weight.scales.stride(0)),
+        block_rows_(weight.block_rows),
+        chunks_((weight.block_columns + kChunk - 1) / kChunk) {}
 
-  explicit ScaleGrid(const quant::Weight& weight)
-      : scales(weight.scales.data<T>()),
-        stride(weight.scales.stride(0)),
-        block_rows(weight.block_rows),
-        chunks((weight.block_columns + kChunk - 1) / kChunk) {}
-};
+  const float* row(int64_t n) const { return scales_ + n / block_rows_ * stride_; }
+  int64_t chunks() const { return chunks_; }
+  MINIMAX_FP8_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
+  MINIMAX_FP8_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
 
-// Scales of kFp8: one for `chunks` chunks of a row.
-struct BlockScales {
-  using Grid = ScaleGrid<float>;
-  const float* row;
-  int64_t chunks;
-
-  BlockScales(const Grid& grid, int64_t n)
-      : row(grid.scales + n / grid.block_rows * grid.stride), chunks(grid.chunks) {}
-  MINIMAX_FP8_TARGET __m512 operator()(int64_t block) const { return _mm512_set1_ps(row[block]); }
-  MINIMAX_FP8_TARGET __m512 of_part(int64_t block) const { return (*this)(block); }
+ private:
+  const float* scales_;
+  int64_t stride_;
+  int64_t block_rows_;
+  int64_t chunks_;
 };
 
 // Scales of kMxfp8: two for each chunk, of the sums in lanes 0..7 and 8..15.
-struct MxScales {
-  using Grid = ScaleGrid<uint8_t>;
-  const uint8_t* row;
-  static constexpr int64_t chunks = 1;
-  // The exponent of a lane's half goes to its top byte, then one bit down to where a float has it.
-  __m512i to_top_byte =
-      in_register(_mm512_mask_set1_epi32(_mm512_set1_epi32(kFirstOnTop), 0xff00, kFirstOnTop + (1 << 24)));
-  static constexpr int kFirstOnTop = 0x00808080;
+class MxScales {
+ public:
+  MINIMAX_FP8_TARGET explicit MxScales(const quant::Weight& weight)
+      : scales_(weight.scales.data<uint8_t>()), stride_(weight.scales.stride(0)) {
+    constexpr int kFirstOnTop = 0x00808080;  // bytes of a lane: 0, 0, 0, the first of the pair
+    const __m512i first = _mm512_set1_epi32(kFirstOnTop);
+    to_top_byte_ = in_register(_mm512_mask_set1_epi32(first, 0xff00, kFirstOnTop + (1 << 24)));
+  }
 
-  MINIMAX_FP8_TARGET MxScales(const Grid& grid, int64_t n) : row(grid.scales + n * grid.stride) {}
-  MINIMAX_FP8_TARGET __m512 operator()(int64_t chunk) const {
+  const uint8_t* row(int64_t n) const { return scales_ + n * stride_; }
+  static int64_t chunks() { return 1; }
+  MINIMAX_FP8_TARGET __m512 at(const uint8_t* row, int64_t chunk) const {
     int16_t pair = 0;
     std::memcpy(&pair, row + 2 * chunk, sizeof(pair));
     return from_exponents(_mm512_set1_epi16(pair));
   }
   // Of a chunk that ends after its first half.
-  MINIMAX_FP8_TARGET __m512 of_part(int64_t chunk) const {
+  MINIMAX_FP8_TARGET __m512 of_part(const uint8_t* row, int64_t chunk) const {
     return from_exponents(_mm512_set1_epi16(row[2 * chunk]));
   }
+
+ private:
+  // The exponent of a lane's half goes to its top byte, then one bit down to where a float has it.
   MINIMAX_FP8_TARGET __m512 from_exponents(__m512i pairs) const {
-    return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_shuffle_epi8(pairs, to_top_byte), 1));
+    return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_shuffle_epi8(pairs, to_top_byte_), 1));
   }
+
+  const uint8_t* scales_;
+  int64_t stride_;
+  __m512i to_top_byte_;
 };
 
 // Sums of kRows rows of x with kColumns rows of a weight.
@@ -147,7 +162,7 @@ struct Tile {
   __m512 totals[kRows][kColumns];
   __m512 partial[kRows][kColumns];  // of the stretch that shares scales
 
-  MINIMAX_FP8_TARGET inline void clear(__m512 (&sums)[kRows][kColumns]) {
+  MINIMAX_FP8_TARGET MINIMAX_INLINE void clear(__m512 (&sums)[kRows][kColumns]) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -155,11 +170,10 @@ struct Tile {
     }
   }
 
-  MINIMAX_FP8_TARGET inline void add(const bf16* x, int64_t x_stride, const __m512i (&codes)[kColumns],
-                                     const Unpacker& unpack) {
+  MINIMAX_FP8_TARGET MINIMAX_INLINE void add(const bf16* x, int64_t x_stride,
+                                             const __m512i (&codes)[kColumns], const Unpacker& unpack) {
     Unpacked w[kColumns];
-#pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) w[c] = unpack(codes[c]);
+    unpack(codes, w);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const __m512bh even = as_bf16(_mm512_loadu_si512(x + r * x_stride));
@@ -172,7 +186,7 @@ struct Tile {
     }
   }
 
-  MINIMAX_FP8_TARGET inline void scale(const __m512 (&factors)[kColumns]) {
+  MINIMAX_FP8_TARGET MINIMAX_INLINE void scale(const __m512 (&factors)[kColumns]) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) {
 #pragma GCC unroll 8
@@ -181,86 +195,129 @@ struct Tile {
   }
 };
 
-// out[r * out_stride + c] = x[r] . weight row c of those whose codes and scales are given.
-template <int kRows, int kColumns, typename Scales>
-MINIMAX_FP8_TARGET inline void dot_tile(const bf16* x, int64_t x_stride, const uint8_t* codes,
-                                        int64_t codes_stride, int64_t k, const Scales (&scales)[kColumns],
-                                        const Unpacker& unpack, float* out, int64_t out_stride) {
-  Tile<kRows, kColumns> tile;
-  tile.clear(tile.totals);
-  __m512i loaded[kColumns];
-  __m512 factors[kColumns];
-  const int64_t full = k / kChunk;
-  int64_t rest = k % kChunk;
-  const auto tail = static_cast<__mmask64>((uint64_t{1} << rest) - 1);
-  int64_t block = 0;
-  for (int64_t chunk = 0; chunk < full; ++block) {
-    tile.clear(tile.partial);
-    const int64_t end = chunk + scales[0].chunks;
-    for (const int64_t last = std::min(end, full); chunk < last; ++chunk) {
-#pragma GCC unroll 2
-      for (int c = 0; c < kColumns; ++c)
-        loaded[c] = _mm512_loadu_si512(codes + c * codes_stride + chunk * kChunk);
-      if constexpr (kColumns > 1) {
-        prefetch_rows<kRows, kColumns>(codes + kColumns * codes_stride, k, kColumns * chunk * kChunk);
-      }
-      tile.add(x + chunk * kChunk, x_stride, loaded, unpack);
-    }
-    if (end > full && rest > 0) {
-#pragma GCC unroll 2
-      for (int c = 0; c < kColumns; ++c)
-        loaded[c] = _mm512_maskz_loadu_epi8(tail, codes + c * codes_stride + chunk * kChunk);
-      tile.add(x + chunk * kChunk, x_stride, loaded, unpack);
-      rest = 0;
-    }
-#pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) factors[c] = scales[c](block);
-    tile.scale(factors);
-  }
-  if (rest > 0) {
-    tile.clear(tile.partial);
-#pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) {
-      loaded[c] = _mm512_maskz_loadu_epi8(tail, codes + c * codes_stride + full * kChunk);
-      factors[c] = scales[c].of_part(block);
-    }
-    tile.add(x + full * kChunk, x_stride, loaded, unpack);
-    tile.scale(factors);
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+// The operands of a tile.
+template <typename Scales>
+struct Operands {
+  const bf16* x;
+  int64_t x_stride;
+  const uint8_t* codes;
+  int64_t codes_stride;
+  int64_t k;
+  const Scales& scales;
+  const Unpacker& unpack;
+
+  template <int kRows, int kColumns>
+  MINIMAX_FP8_TARGET MINIMAX_INLINE void add_chunk(Tile<kRows, kColumns>& tile, int64_t chunk) const {
+    __m512i loaded[kColumns];
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c)
-      out[r * out_stride + c] = kUnpackedScale * _mm512_reduce_add_ps(tile.totals[r][c]);
+      loaded[c] = _mm512_loadu_si512(codes + c * codes_stride + chunk * kChunk);
+    if constexpr (kColumns > 1)
+      prefetch_after<kRows, kColumns, kColumns>(codes, codes_stride, k, kColumns * chunk * kChunk);
+    tile.add(x + chunk * kChunk, x_stride, loaded, unpack);
+  }
+
+  // The last chunk, of k % kChunk weights.
+  template <int kRows, int kColumns>
+  MINIMAX_FP8_TARGET MINIMAX_INLINE void add_part(Tile<kRows, kColumns>& tile) const {
+    const int64_t begin = k / kChunk * kChunk;
+    const auto mask = static_cast<__mmask64>((uint64_t{1} << (k - begin)) - 1);
+    __m512i loaded[kColumns];
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c)
+      loaded[c] = _mm512_maskz_loadu_epi8(mask, codes + c * codes_stride + begin);
+    tile.add(x + begin, x_stride, loaded, unpack);
+  }
+};
+
+// tile.totals = the products of kRows rows of x with weight rows n .. n + kColumns.
+template <int kRows, int kColumns, typename Scales>
+MINIMAX_FP8_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int64_t n,
+                                                Tile<kRows, kColumns>& tile) {
+  decltype(in.scales.row(0)) scale_rows[kColumns];
+#pragma GCC unroll 2
+  for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
+  const int64_t full = in.k / kChunk;
+  bool has_part = in.k % kChunk > 0;
+  __m512 factors[kColumns];
+  tile.clear(tile.totals);
+  int64_t chunk = 0;
+  int64_t block = 0;
+  const int64_t whole = in.scales.chunks();
+  for (; chunk + whole <= full; ++block) {
+    tile.clear(tile.partial);
+    for (const int64_t end = chunk + whole; chunk < end; ++chunk) in.add_chunk(tile, chunk);
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
+    tile.scale(factors);
+  }
+  for (; chunk < full; ++block) {
+    tile.clear(tile.partial);
+    const int64_t end = chunk + whole;
+    while (chunk < std::min(end, full)) in.add_chunk(tile, chunk++);
+    if (end > full && has_part) {
+      in.add_part(tile);
+      has_part = false;
+    }
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
+    tile.scale(factors);
+  }
+  if (has_part) {
+    tile.clear(tile.partial);
+    in.add_part(tile);
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.of_part(scale_rows[c], block);
+    tile.scale(factors);
   }
 }
 
-// One row of x: the weight is read strictly in memory order. More rows: two columns share the loads of x.
+// One row of x: the weight is read strictly in memory order.
+template <typename Scales>
+MINIMAX_FP8_TARGET void dot_one_row(const bf16* x, int64_t x_stride, const quant::Weight& weight,
+                                    int64_t first, int64_t columns, float* out, int64_t) {
+  const Unpacker unpack;
+  const Scales scales(weight);
+  const int64_t stride = weight.values.stride(0);
+  Operands<Scales> in{x,      x_stride, weight.values.row<uint8_t>(first), stride, weight.in_features(),
+                      scales, unpack};
+  for (int64_t c = 0; c < columns; c += kReducedColumns) {
+    const int64_t count = std::min(kReducedColumns, columns - c);
+    __m512 totals[kReducedColumns] = {};
+    for (int64_t j = 0; j < count; ++j) {
+      Tile<1, 1> tile;
+      multiply(in, first + c + j, tile);
+      totals[j] = tile.totals[0][0];
+      in.codes += stride;
+    }
+    const __m128 sums = reduce4(totals[0], totals[1], totals[2], totals[3]);
+    _mm_mask_storeu_ps(out + c, static_cast<__mmask8>((1 << count) - 1),
+                       _mm_mul_ps(sums, _mm_set1_ps(kUnpackedScale)));
+  }
+}
+
+// More rows: two columns share the loads of x.
 template <int kRows, typename Scales>
 MINIMAX_FP8_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
                                  int64_t columns, float* out, int64_t out_stride) {
   const Unpacker unpack;
-  const typename Scales::Grid grid(weight);
-  const int64_t k = weight.in_features();
+  const Scales scales(weight);
   const int64_t stride = weight.values.stride(0);
-  const uint8_t* codes = weight.values.row<uint8_t>(first);
+  Operands<Scales> in{x,      x_stride, weight.values.row<uint8_t>(first), stride, weight.in_features(),
+                      scales, unpack};
   int64_t c = 0;
-  if constexpr (kRows > 1) {
-    for (; c + 2 <= columns; c += 2) {
-      const Scales scales[2] = {Scales(grid, first + c), Scales(grid, first + c + 1)};
-      dot_tile<kRows, 2, Scales>(x, x_stride, codes + c * stride, stride, k, scales, unpack, out + c,
-                                 out_stride);
-    }
+  for (; c + 2 <= columns; c += 2) {
+    Tile<kRows, 2> tile;
+    multiply(in, first + c, tile);
+    store_sums(tile.totals, kUnpackedScale, out + c, out_stride);
+    in.codes += 2 * stride;
   }
-  for (; c < columns; ++c) {
-    const Scales scales[1] = {Scales(grid, first + c)};
-    dot_tile<kRows, 1, Scales>(x, x_stride, codes + c * stride, stride, k, scales, unpack, out + c,
-                               out_stride);
-  }
+  for (int64_t r = 0; r < kRows && c < columns; ++r)
+    dot_one_row<Scales>(x + r * x_stride, x_stride, weight, first + c, 1, out + r * out_stride + c, 0);
 }
 
 template <typename Scales>
-constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_rows<1, Scales>, dot_rows<2, Scales>,
+constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_one_row<Scales>, dot_rows<2, Scales>,
                                                         dot_rows<3, Scales>, dot_rows<4, Scales>};
 
 }  // namespace
