@@ -256,7 +256,7 @@ MINIMAX_ROWS_INLINE void accumulate_queries(const CachedRows& rows, const typena
     std::memcpy(pairs + i / 2, &packed, sizeof(packed));
   }
   for (int64_t c = 0; c < rows.head_dim; c += kChunk) {
-    // The first two passes fetch one half of the next rows each.
+    // The first two passes fetch one half of the next rows each; of a single chunk, one half is left alone.
     const int64_t* next = fetch && c < 2 * kChunk ? rows.next + c / kChunk * (kRowKeys / 2) : nullptr;
     accumulate_tile<Cache, kQueries>(rows, tables, c, pairs, padded, next, sums);
   }

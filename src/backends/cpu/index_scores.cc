@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "backends/cpu/cpu_ops.h"
+#include "backends/cpu/paged_attention.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/index_scores.cc"
@@ -26,6 +27,13 @@ inline int64_t score_scratch_floats(int64_t heads, int64_t head_dim) {
   const int64_t width = round_up_to_16(heads * score_tile_tokens(heads));
   const int64_t depth = round_up_to_16(head_dim);
   return (depth + kScoreKeys + 1) * width + kScoreKeys * depth;
+}
+
+// What the way over rows needs: offsets of this block's rows and the next one's, queries, scores.
+inline int64_t score_rows_bytes(int64_t heads, int64_t head_dim, const RowKernel& kernel) {
+  const int64_t rows = heads * score_tile_tokens(heads);
+  return 2 * kRowKeys * int64_t{sizeof(int64_t)} +
+         rows * (kernel.padded(head_dim) * kernel.query_element_bytes + kRowKeys * int64_t{sizeof(float)});
 }
 
 // Tokens [first_token, first_token + tokens) of sequence b against its blocks [first_block, end_block), none
@@ -130,8 +138,98 @@ class ScoreBlocks {
   float* keys_;    // [keys, Di]
 };
 
-void ScoreTileBlocks(const ops::IndexBlockScores& args, const ScoreTile& tile, float* memory) {
-  ScoreBlocks(args, tile, memory).Run();
+void ScoreTileBlocks(const ops::IndexBlockScores& args, const ScoreTile& tile, std::byte* memory) {
+  ScoreBlocks(args, tile, reinterpret_cast<float*>(memory)).Run();
+}
+
+// The same by the products of attention_rows.cc, over keys as they lie in the cache.
+class ScoreRows {
+ public:
+  ScoreRows(const ops::IndexBlockScores& args, const ScoreTile& tile, const RowKernel& kernel,
+            std::byte* memory)
+      : args_(args), tile_(tile), kernel_(kernel), head_dim_(args.index_q.dim(2)) {
+    rows_ = tile.tokens * args.index_q.dim(1);
+    query_bytes_ = kernel.padded(head_dim_) * kernel.query_element_bytes;
+    offsets_ = reinterpret_cast<int64_t*>(memory);
+    scores_ = reinterpret_cast<float*>(memory + 2 * kRowKeys * sizeof(int64_t));
+    queries_ = reinterpret_cast<std::byte*>(scores_ + rows_ * kRowKeys);
+  }
+
+  void Run() {
+    const int64_t heads = args_.index_q.dim(1);
+    const int64_t element = size_of(args_.index_q.dtype());
+    for (int64_t r = 0; r < rows_; ++r) {
+      const int64_t at =
+          (tile_.first_token + r / heads) * args_.index_q.stride(0) + r % heads * args_.index_q.stride(1);
+      kernel_.prepare(static_cast<const std::byte*>(args_.index_q.raw()) + at * element,
+                      args_.index_q.dtype(), head_dim_, queries_ + r * query_bytes_);
+    }
+    for (int64_t block = tile_.first_block; block < tile_.end_block; ++block) Block(block);
+  }
+
+ private:
+  void Block(int64_t block) {
+    for (int64_t r = 0; r < rows_; ++r) *Score(r, block) = -std::numeric_limits<float>::infinity();
+    const int64_t begin = block * args_.block_size();
+    const int64_t end = std::min(begin + args_.block_size(), tile_.first_position + tile_.tokens);
+    for (int64_t first = begin; first < end; first += kRowKeys) {
+      const int64_t count = std::min(kRowKeys, end - first);
+      FindRows(first, count);
+      kernel_.dot({static_cast<const std::byte*>(args_.index_cache.raw()), offsets_, offsets_ + kRowKeys,
+                   count, head_dim_},
+                  queries_, rows_, scores_);
+      for (int64_t r = 0; r < rows_; ++r) {
+        const int64_t position = tile_.first_position + r / args_.index_q.dim(1);
+        float& best = *Score(r, block);
+        best = Largest(scores_ + r * kRowKeys, std::min(count, position + 1 - first), best);
+      }
+    }
+  }
+
+  float* Score(int64_t r, int64_t block) const {
+    const int64_t heads = args_.index_q.dim(1);
+    return args_.scores.row<float>(tile_.first_token + r / heads) + r % heads * args_.scores.stride(1) +
+           block;
+  }
+
+  // Rows of tokens [first, first + count) of one block, then those that follow, in the next block if need be.
+  void FindRows(int64_t first, int64_t count) {
+    const int64_t size = args_.block_size();
+    const int64_t row_bytes = head_dim_ * size_of(args_.index_cache.dtype());
+    const int32_t* pages = args_.block_table.row<int32_t>(tile_.b);
+    const int64_t slot = pages[first / size] * size + first % size;
+    for (int64_t i = 0; i < count; ++i) offsets_[i] = (slot + i) * row_bytes;
+    int64_t next = first + count;
+    if (next >= tile_.end_block * size) next = first;
+    const int64_t next_slot = pages[next / size] * size + next % size;
+    for (int64_t i = 0; i < kRowKeys; ++i) offsets_[kRowKeys + i] = (next_slot + i) * row_bytes;
+  }
+
+  static float Largest(const float* scores, int64_t count, float best) {
+    const DF d;
+    const int64_t lanes = LanesF32();
+    VF most = hn::Set(d, best);
+    int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) most = hn::Max(hn::LoadU(d, scores + i), most);
+    best = hn::GetLane(hn::MaxOfLanes(d, most));
+    for (; i < count; ++i) best = std::max(best, scores[i]);
+    return best;
+  }
+
+  const ops::IndexBlockScores& args_;
+  const ScoreTile& tile_;
+  const RowKernel& kernel_;
+  int64_t head_dim_;
+  int64_t rows_;
+  int64_t query_bytes_;
+  int64_t* offsets_;    // [2 kRowKeys]
+  float* scores_;       // [rows, kRowKeys]
+  std::byte* queries_;  // [rows, padded]
+};
+
+void ScoreTileRows(const ops::IndexBlockScores& args, const ScoreTile& tile, const RowKernel& kernel,
+                   std::byte* memory) {
+  ScoreRows(args, tile, kernel, memory).Run();
 }
 
 }  // namespace HWY_NAMESPACE
@@ -143,6 +241,7 @@ namespace minimax::cpu {
 namespace {
 
 HWY_EXPORT(ScoreTileBlocks);
+HWY_EXPORT(ScoreTileRows);
 
 constexpr int64_t kBlocksPerTask = 8;
 
@@ -151,6 +250,16 @@ void fill_scores(const Tensor& scores, int64_t t, int64_t first_block) {
     float* row = scores.row<float>(t) + g * scores.stride(1);
     std::fill(row + first_block, row + scores.dim(2), -std::numeric_limits<float>::infinity());
   }
+}
+
+int64_t score_thread_bytes(const ops::IndexBlockScores& args, const CpuOptions& options) {
+  const RowKernel& kernel = row_kernel(args.index_q.dtype(), args.index_cache.dtype(), options);
+  const int64_t heads = args.index_q.dim(1);
+  const int64_t head_dim = args.index_q.dim(2);
+  return (std::max(score_scratch_floats(heads, head_dim) * static_cast<int64_t>(sizeof(float)),
+                   score_rows_bytes(heads, head_dim, kernel)) +
+          63) /
+         64 * 64;
 }
 
 float rank_of(float score) { return std::isnan(score) ? -std::numeric_limits<float>::infinity() : score; }
@@ -186,40 +295,42 @@ void select_row(const ops::SelectBlocks& args, const float* scores, int64_t n_va
 }  // namespace
 
 int64_t CpuBackend::workspace_bytes(const ops::IndexBlockScores& args) const {
-  return pool_.num_threads() * score_scratch_floats(args.index_q.dim(1), args.index_q.dim(2)) *
-         static_cast<int64_t>(sizeof(float));
+  return pool_.num_threads() * score_thread_bytes(args, options_);
 }
 
 void CpuBackend::run(const ops::IndexBlockScores& args, ops::Workspace workspace) {
-  const auto kernel = HWY_DYNAMIC_DISPATCH(ScoreTileBlocks);
+  const RowKernel& kernel = row_kernel(args.index_q.dtype(), args.index_cache.dtype(), options_);
+  const bool has_bf16_kernel = &kernel == bf16_row_kernel(args.index_cache.dtype());
   const int64_t heads = args.index_q.dim(1);
-  const int64_t head_dim = args.index_q.dim(2);
   const int64_t tile_tokens = score_tile_tokens(heads);
+  const int64_t piece_tokens = kBlocksPerTask * args.block_size();
   const int32_t* starts = args.query_starts.data<int32_t>();
   const int64_t num_seqs = args.seq_lens.dim(0);
-  auto* scratch = reinterpret_cast<float*>(workspace.data);
   for (int64_t t = starts[num_seqs]; t < args.scores.dim(0); ++t) fill_scores(args.scores, t, 0);
 
   for (int64_t b = 0; b < num_seqs; ++b) {
     const int64_t length = args.seq_lens.data<int32_t>()[b];
     const int64_t tokens = starts[b + 1] - starts[b];
     const int64_t tiles = (tokens + tile_tokens - 1) / tile_tokens;
-    const int64_t pieces =
-        (length + kBlocksPerTask * args.block_size() - 1) / (kBlocksPerTask * args.block_size());
+    const int64_t pieces = (length + piece_tokens - 1) / piece_tokens;
     const auto run_piece = [&](int64_t task, int thread) {
       const int64_t first = task / pieces * tile_tokens;
       const int64_t count = std::min(tile_tokens, tokens - first);
       const int64_t position = length - tokens + first;
-      const int64_t last_block = (position + count - 1) / args.block_size();
+      const int64_t end_block = (position + count - 1) / args.block_size() + 1;
       const int64_t first_block = task % pieces * kBlocksPerTask;
-      const ScoreTile tile{b,           starts[b] + first,
-                           count,       position,
-                           first_block, std::min(first_block + kBlocksPerTask, last_block + 1)};
-      kernel(args, tile, scratch + thread * score_scratch_floats(heads, head_dim));
+      const ScoreTile tile{b,        starts[b] + first, count,
+                           position, first_block,       std::min(first_block + kBlocksPerTask, end_block)};
+      std::byte* memory = workspace.data + thread * score_thread_bytes(args, options_);
+      if (has_bf16_kernel || tokens == 1) {
+        HWY_DYNAMIC_DISPATCH(ScoreTileRows)(args, tile, kernel, memory);
+      } else {
+        HWY_DYNAMIC_DISPATCH(ScoreTileBlocks)(args, tile, memory);
+      }
       if (first_block > 0) return;
-      for (int64_t i = 0; i < count; ++i) fill_scores(args.scores, starts[b] + first + i, last_block + 1);
+      for (int64_t i = 0; i < count; ++i) fill_scores(args.scores, starts[b] + first + i, end_block);
     };
-    pool_.parallel_for(tiles * pieces, run_piece, tokens * heads * head_dim * length);
+    pool_.parallel_for(tiles * pieces, run_piece, tokens * heads * args.index_q.dim(2) * length);
   }
 }
 
