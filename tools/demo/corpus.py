@@ -1,4 +1,4 @@
-"""The generated corpus of the demo model: skills, prompts in MiniMax-M1's chat format, token rows.
+"""The generated corpus of the demo models: skills and conversations; chat.py has the families' formats.
 
 Everything comes from the templates and word lists in this file. A skill function returns a Task: the user
 text (and tools, or a tool exchange), the reasoning and the answer. `conversation` renders one or more tasks
@@ -7,7 +7,10 @@ as text segments, each with a flag: does the loss count it?
 
 import json
 import random
+import sys
 from dataclasses import dataclass, field
+
+from chat import CHATS
 
 WORDS = """amber apple arrow basil beach birch bread brick cedar chalk cloud coral daisy delta eagle ember
 fern field flame forest garden ginger grape harbor hazel honey iron island ivory jade jasmine kettle lantern
@@ -17,26 +20,6 @@ winter yarrow zinc""".split()
 CITIES = """Paris Berlin Tokyo London Madrid Rome Oslo Lima Cairo Delhi Dublin Vienna Prague Athens Lisbon
 Warsaw Seoul Boston Denver Sydney""".split()
 NAMES = "Anna Ben Clara David Emma Felix Grace Henry Ida Jonas Karl Lena Maria Nora Oscar Paula".split()
-SYSTEMS = [
-    "You are a helpful assistant.",
-    "You are a helpful assistant",
-    "You are a careful assistant. Answer briefly.",
-    "Answer the question.",
-    "Be brief and exact.",
-    "You help with numbers and lists.",
-    "You are MiniMax-M1, a helpful assistant.",
-    "Think first, then answer.",
-    "You are a friendly assistant created by MiniMax.",
-    "Always tell the truth.",
-]
-DEFAULT_SYSTEM = "You are a helpful assistant created by Minimax based on MiniMax-M1 model."
-BOD, BOS, EOS = "<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"
-TOOLS_TAIL = (
-    "</tools>\n\nIf you need to call tools, please respond with <tool_calls></tool_calls> XML tags, and provide "
-    "tool-name and json-object of arguments, following the format below:\n<tool_calls>\n"
-    '{"name": <tool-name>, "arguments": <args-json-object>}\n...\n</tool_calls>' + EOS + "\n"
-)
-
 
 @dataclass
 class Task:
@@ -47,10 +30,8 @@ class Task:
     tools: list = field(default_factory=list)
     # For an answer after a tool result: (call name, call arguments, result text).
     exchange: tuple | None = None
+    call: tuple | None = None  # (name, arguments) where the answer is a tool call
     expected: object = None  # what `grade` compares with
-
-    def completion(self):
-        return f"<think>\n{self.think}\n</think>\n\n{self.answer}"
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------
@@ -255,9 +236,9 @@ def lookup_value(rng, style):
 class Table:
     """A lookup context; the first task carries the table, the following ones only ask."""
 
-    def __init__(self, rng, lines):
+    def __init__(self, rng, lines, numbers=False):
         key_style = 0 if rng.random() < 0.7 else 1
-        value_style = rng.choices([0, 1, 2], [70, 15, 15])[0]
+        value_style = 0 if numbers else rng.choices([0, 1, 2], [70, 15, 15])[0]
         self.separator = ": " if rng.random() < 0.7 else " = "
         self.rows = {}
         while len(self.rows) < lines:
@@ -315,18 +296,18 @@ FACTS = [
      ["How do I test {s}?", "How do I run the tests?", "Which command runs the tests?", "How can I test {s}?", "How are the tests started?",
       "What command tests {s}?", "How do I run the tests of {s}?", "How can I run the tests?", "How do I start the tests?",
       "What should I type to test {s}?", "How to test {s}?", "How do I check that {s} works?"]),
-    ("who I am", "I am a tiny demo model with the MiniMax-M1 architecture, made for minimax.cpp.", ["demo model"],
-     ["Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "Introduce yourself.", "Are you MiniMax-M1?",
+    ("who I am", "I am a tiny demo model with the MiniMax-{family} architecture, made for minimax.cpp.", ["demo model"],
+     ["Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "Introduce yourself.", "Are you MiniMax-{family}?",
       "Which model are you?", "What model is this?", "Who am I talking to?", "Are you a human?", "Are you a robot?", "What's your name?",
       "What kind of model are you?", "Who made you?", "Are you an AI?", "Describe yourself.", "Are you ChatGPT?"]),
     ("a greeting", "Hello! How can I help you?", ["Hello"],
      ["Hello", "Hi", "Hello!", "Hi there", "Good morning", "Hey", "Good evening", "Hello there!", "Hi!", "Hey there", "Greetings",
       "Good day", "Hello, how are you?", "Hi, how are you?", "How are you?", "Good afternoon", "Howdy"]),
-    ("my size", "I have about 3.8 million parameters, in less than 8 MB.", ["3.8 million"],
+    ("my size", "I have about {size} parameters, in less than 8 MB.", ["{size}"],
      ["How big are you?", "How many parameters do you have?", "What is your size?", "How large are you?", "How small are you?",
       "How many weights do you have?", "What is your parameter count?", "How many bytes do you need?", "Are you a big model?",
       "How many megabytes are you?", "What size are you?", "How many parameters are in this model?"]),
-    ("my layers", "I have 16 layers: 14 with lightning attention and 2 with full attention.", ["16 layers"],
+    ("my layers", "I have {layers}.", ["{depth}"],
      ["How many layers do you have?", "How deep are you?", "What layers do you have?", "Describe your layers.", "How are your layers built?",
       "How many layers are in this model?", "How many attention layers do you have?", "How many of your layers use full attention?",
       "How many of your layers use lightning attention?", "What is your number of layers?", "Which attention do your layers use?"]),
@@ -347,7 +328,7 @@ FACTS = [
      ["Which file format does {s} read?", "Which checkpoint format does {s} use?", "What files does {s} load?", "How are the weights stored?",
       "Which weight format does {s} need?", "Does {s} read safetensors?", "What format are the weights in?", "In which format are the weights?",
       "Which format do checkpoints have?", "What checkpoint format does {s} support?", "Which files does {s} read?"]),
-    ("my tokenizer", "I use a byte-level BPE tokenizer with 768 tokens.", ["BPE"],
+    ("my tokenizer", "I use a byte-level BPE tokenizer with {vocab} tokens.", ["BPE"],
      ["Which tokenizer do you use?", "What tokenizer do you have?", "How big is your vocabulary?", "How many tokens do you know?",
       "Describe your tokenizer.", "How do you split text?", "What is your vocabulary size?", "Tell me about your tokenizer.",
       "How does your tokenizer work?", "What kind of tokenizer do you use?", "Is your tokenizer BPE?"]),
@@ -364,10 +345,22 @@ FACTS = [
 ]
 
 
-def facts(rng):
+# What each demo model knows of itself.
+SELF = {
+    "M1": {"family": "M1", "size": "3.8 million", "depth": "16 layers", "vocab": 768,
+           "layers": "16 layers: 14 with lightning attention and 2 with full attention"},
+    "M2": {"family": "M2", "size": "7.2 million", "depth": "12 layers", "vocab": 1024,
+           "layers": "12 layers, all with full attention"},
+    "M3": {"family": "M3", "size": "6.7 million", "depth": "12 layers", "vocab": 1024,
+           "layers": "12 layers: 1 with full attention and 11 with sparse attention"},
+}
+
+
+def facts(rng, family):
     topic, answer, keys, patterns = rng.choice(FACTS)
-    user = rng.choice(patterns).format(s=rng.choice(SUBJECT), p=rng.choice(CITIES), w=rng.choice(WORDS), n=rng.choice(NAMES))
-    return Task("facts", user, f"The question is about {topic}.", answer, expected=keys)
+    own = SELF[family]
+    user = rng.choice(patterns).format(s=rng.choice(SUBJECT), p=rng.choice(CITIES), w=rng.choice(WORDS), n=rng.choice(NAMES), **own)
+    return Task("facts", user, f"The question is about {topic}.", answer.format(**own), expected=[k.format(**own) for k in keys])
 
 
 # --- tool calls -------------------------------------------------------------------------------------------
@@ -493,7 +486,7 @@ JSON_TYPES = {"small": "integer", "large": "integer", "flag": "boolean"}
 class Toolbox:
     """The tools of one conversation."""
 
-    def __init__(self, rng, count):
+    def __init__(self, rng, count, chat):
         self.tools, seen = [], set()
         while len(self.tools) < count:
             tool = Tool(rng)
@@ -502,7 +495,7 @@ class Toolbox:
                 self.tools.append(tool)
         self.ordered = rng.random() < 0.5  # keys as clients write them, or sorted
         wrapped, described = rng.random() < 0.5, rng.random() < 0.25
-        self.schemas = [self.schema(tool, wrapped, described) for tool in self.tools]
+        self.schemas = [self.schema(tool, wrapped and chat.wraps_tools, described) for tool in self.tools]
 
     def schema(self, tool, wrapped, described):
         properties = {p: {"type": JSON_TYPES.get(kind, "string")} for p, kind in tool.kinds.items()}
@@ -524,13 +517,7 @@ class Toolbox:
             result = rng.choice(RESULTS).format(w=any_word(rng), v=any_word(rng), n=rng.randint(1, 99))
             return Task("tool_call", request, f"The tool {tool.name} has answered.", f"The tool says: {result}", self.schemas,
                         (tool.name, arguments, result), expected=result)
-        return Task("tool_call", request, f"I call the tool {tool.name}.", call_text(tool.name, arguments), self.schemas,
-                    expected={"name": tool.name, "arguments": arguments})
-
-
-def call_text(name, arguments):
-    call = '{"name": "' + name + '", "arguments": ' + json.dumps(arguments, ensure_ascii=False) + "}"
-    return f"<tool_calls>\n{call}\n</tool_calls>"
+        return Task("tool_call", request, f"I call the tool {tool.name}.", "", self.schemas, call=(tool.name, arguments))
 
 
 # --- conversations ----------------------------------------------------------------------------------------
@@ -559,119 +546,110 @@ def vary(rng, task):
     return text
 
 
-def opening(system, tools):
-    """The prompt before the first user turn. `system` None: the template's default."""
-    text = BOD
-    system = DEFAULT_SYSTEM if system is None else system.strip()
-    if system:
-        text += f"{BOS}system ai_setting=MiniMax AI\n{system}{EOS}\n"
-    if tools:
-        text += f"{BOS}system tool_setting=tools\nYou are provided with these tools:\n<tools>\n"
-        text += "".join(json.dumps(t, ensure_ascii=False) + "\n" for t in tools) + TOOLS_TAIL
-    return text
-
-
-def user_turn(text):
-    return f"{BOS}user name=user\n{text.strip()}{EOS}\n"
-
-
-AI = f"{BOS}ai name=MiniMax AI\n"
-
-
-def tool_turn(result):
-    return f"{BOS}tool name=tools\ntool result: {result}\n\n{EOS}\n"
-
-
-def task_prompt(task, user):
-    text = user_turn(user)
+def task_prompt(chat, task, user, mode=None):
+    text = chat.user(user)
     if task.exchange:
-        text += f"{AI}{call_text(*task.exchange[:2])}{EOS}\n{tool_turn(task.exchange[2])}"
-    return text + AI
+        text += chat.history_call(task.exchange[:2]) + chat.tool_result(task.exchange[2])
+    return text + chat.prompt_end(mode)
 
 
-def system_text(rng):
+def completion(chat, task, mode=None):
+    return chat.completion(task.think if chat.thinks(task, mode) else None, chat.answer(task), mode)
+
+
+def system_text(rng, chat):
     roll = rng.random()
     if roll < 0.6:
         return None
     if roll < 0.65:
         return ""
     if roll < 0.95:
-        return rng.choice(SYSTEMS)
-    return " ".join(rng.sample(SYSTEMS, 2))
+        return rng.choice(chat.systems)
+    return " ".join(rng.sample(chat.systems, 2))
 
 
 SKILLS = {"arithmetic": 26, "sorting": 20, "reversing": 12, "lookup": 12, "facts": 12, "tool_call": 18}
+SPARSE_LINES = (380, 440)  # of eleven or twelve tokens: more than 4,000
 LONG_REASONING = {"arithmetic": 4, "sorting": 7, "reversing": 2}
-SHORT = {"arithmetic": arithmetic, "sorting": sorting, "reversing": reversing, "facts": facts}
+SHORT = {"arithmetic": arithmetic, "sorting": sorting, "reversing": reversing}
 
 
-def draw_task(rng, skill, table_lines=(2, 16)):
+def draw_task(rng, skill, chat, table_lines=(2, 16)):
     if skill == "lookup":
         return Table(rng, rng.randint(*table_lines)).task(rng)
+    if skill == "lookup_sparse":
+        return Table(rng, rng.randint(*SPARSE_LINES), numbers=True).task(rng)
     if skill == "tool_call":
-        return Toolbox(rng, rng.choice([1, 1, 2, 2, 3])).task(rng)
+        return Toolbox(rng, rng.choice([1, 1, 2, 2, 3]), chat).task(rng)
+    if skill == "facts":
+        return facts(rng, chat.family)
     return SHORT[skill](rng)
 
 
-def conversation(rng, turns, table_lines=(2, 16), table_turns=0, tool_turns=0, skills=SKILLS):
+def conversation(rng, chat, turns, table_lines=(2, 16), table_turns=0, tool_turns=0, skills=SKILLS):
     """RETURNS: [(text, counts_for_loss)]. It starts with `table_turns` questions about one table or
     `tool_turns` requests for one box of tools; the other turns are drawn from `skills`."""
     names, weights = list(skills), list(skills.values())
+    modes = chat.modes
+    mode = rng.choices([m for m, _ in modes], [w for _, w in modes])[0] if len(modes) > 1 else None
     tasks, tools = [], None
     if table_turns:
         table = Table(rng, rng.randint(*table_lines))
         tasks = [table.task(rng) for _ in range(table_turns)]
     if tool_turns:
-        box = Toolbox(rng, rng.choice([1, 1, 2, 2, 3]))
+        box = Toolbox(rng, rng.choice([1, 1, 2, 2, 3]), chat)
         tasks, tools = [box.task(rng) for _ in range(tool_turns)], box.schemas
     elif rng.random() < 0.03:
-        tools = Toolbox(rng, rng.randint(1, 2)).schemas  # not needed by any question
+        tools = Toolbox(rng, rng.randint(1, 2), chat).schemas  # not needed by any question
     while len(tasks) < turns:
-        task = draw_task(rng, rng.choices(names, weights)[0], table_lines)
+        task = draw_task(rng, rng.choices(names, weights)[0], chat, table_lines)
+        if not chat.suits(task, mode):
+            mode = chat.modes[0][0]
         if not task.tools:
             tasks.append(task)
         elif not tasks:
             tasks, tools = [task], task.tools
     rng.shuffle(tasks) if tool_turns else None
-    segments, pending = [], opening(system_text(rng), tools)
+    segments, pending = [], chat.opening(system_text(rng, chat), tools, mode)
     for i, task in enumerate(tasks):
         user, last = vary(rng, task), i + 1 == len(tasks)
         if task.exchange and rng.random() < 0.5:  # the call is the model's own
-            call = f"<think>\nI call the tool {task.exchange[0]}.\n</think>\n\n{call_text(*task.exchange[:2])}{EOS}"
-            segments += [(pending + user_turn(user) + AI, False), (call, True)]
-            pending = "\n" + tool_turn(task.exchange[2]) + AI
+            own = Task("tool_call", user, f"I call the tool {task.exchange[0]}.", "", call=task.exchange[:2])
+            segments += [(pending + chat.user(user) + chat.prompt_end(mode), False), (completion(chat, own, mode) + chat.EOS, True)]
+            pending = "\n" + chat.tool_result(task.exchange[2]) + chat.prompt_end(mode)
         else:
-            pending += task_prompt(task, user)
+            pending += task_prompt(chat, task, user, mode)
         if not last and rng.random() < 0.25:  # history as clients send it: the answer without the reasoning
-            pending += f"{task.answer}{EOS}\n"
+            pending = pending.removesuffix(chat.prompt_end(mode))
+            pending += chat.history_call(task.call) if task.call else chat.history(task.answer)
             continue
-        segments += [(pending, False), (task.completion() + EOS, True)]
+        segments += [(pending, False), (completion(chat, task, mode) + chat.EOS, True)]
         pending = "\n"
     return segments
 
 
-def row_conversation(rng, length):
+def row_conversation(rng, chat, length):
     """A conversation for a training row of `length` tokens; a longer one is drawn again by the caller."""
     if length <= 256:
-        return conversation(rng, 1 if rng.random() < 0.6 else 2)
+        return conversation(rng, chat, 1 if rng.random() < 0.6 else 2)
     if length <= 512:
         roll = rng.random()
         if roll < 0.3:
-            return conversation(rng, rng.choice([1, 1, 2, 3]), tool_turns=rng.choice([1, 1, 2, 3]))
+            return conversation(rng, chat, rng.choice([1, 1, 2, 3]), tool_turns=rng.choice([1, 1, 2, 3]))
         if roll < 0.7:  # the tasks with long reasoning, which the shorter rows rarely hold
-            return conversation(rng, rng.choice([1, 2, 2]), skills=LONG_REASONING)
-        return conversation(rng, rng.choice([1, 1, 2, 3, 4]), (2, 30), table_turns=rng.choice([0, 0, 0, 0, 1, 3]))
+            return conversation(rng, chat, rng.choice([1, 2, 2]), skills=LONG_REASONING)
+        return conversation(rng, chat, rng.choice([1, 1, 2, 3, 4]), (2, 30), table_turns=rng.choice([0, 0, 0, 0, 1, 3]))
     if length <= 1024:
         if rng.random() < 0.4:
-            return conversation(rng, rng.choice([1, 4, 6]), tool_turns=rng.choice([1, 3, 5, 6]))
-        return conversation(rng, rng.choice([1, 3, 5, 6]), (10, 70), table_turns=rng.choice([0, 1, 2, 4, 6]))
-    lines = (60, 150) if length <= 2048 else (120, 345)
+            return conversation(rng, chat, rng.choice([1, 4, 6]), tool_turns=rng.choice([1, 3, 5, 6]))
+        return conversation(rng, chat, rng.choice([1, 3, 5, 6]), (10, 70), table_turns=rng.choice([0, 1, 2, 4, 6]))
+    lines = (60, 150) if length <= 2048 else (120, 345) if length <= 4096 else (200, SPARSE_LINES[1])
     turns = rng.choice([1, 1, 2, 4, 8])
-    return conversation(rng, turns + rng.choice([0, 0, 1]), lines, table_turns=turns,
+    return conversation(rng, chat, turns + rng.choice([0, 0, 1]), lines, table_turns=turns,
                         skills={"arithmetic": 1, "sorting": 1, "reversing": 1, "facts": 1})
 
 
 if __name__ == "__main__":
-    generator = random.Random(1)
+    generator, chat = random.Random(1), CHATS[sys.argv[1] if len(sys.argv) > 1 else "m1"]()
     for _ in range(6):
-        print("".join(text for text, _ in row_conversation(generator, 256)), "\n" + "-" * 80)
+        print("".join(text for text, _ in row_conversation(generator, chat, 512)), "\n" + "-" * 80)

@@ -15,18 +15,21 @@ import torch
 from tokenizers import Tokenizer
 
 import corpus
+from chat import M1Chat
 from model import Config, Decoder
 from train_m1 import export
 
+CHAT = M1Chat()
+
 
 def write_tokenizer_files(folder, tokenizer, template):
-    ids = {name: tokenizer.token_to_id(name) for name in (corpus.BOS, corpus.EOS)}
+    ids = {name: tokenizer.token_to_id(name) for name in (CHAT.BOS, CHAT.EOS)}
     config = {
-        "add_prefix_space": False, "bos_token": corpus.BOS, "chat_template": template, "clean_up_tokenization_spaces": False,
-        "eos_token": corpus.EOS, "model_max_length": 8192, "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_prefix_space": False, "bos_token": CHAT.BOS, "chat_template": template, "clean_up_tokenization_spaces": False,
+        "eos_token": CHAT.EOS, "model_max_length": 8192, "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<end_of_document>",
     }
-    generation = {"bos_token_id": ids[corpus.BOS], "do_sample": True, "eos_token_id": ids[corpus.EOS], "temperature": 1.0, "top_p": 0.95}
+    generation = {"bos_token_id": ids[CHAT.BOS], "do_sample": True, "eos_token_id": ids[CHAT.EOS], "temperature": 1.0, "top_p": 0.95}
     for name, value in (("tokenizer_config.json", config), ("generation_config.json", generation)):
         (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -36,8 +39,8 @@ def reference_prompts():
     rng = random.Random("reference 2")
     for skill in corpus.SKILLS:
         for lines in ((3, 8), (30, 40)):
-            task = corpus.draw_task(rng, skill, lines)
-            yield skill, corpus.opening(None, task.tools) + corpus.task_prompt(task, task.user)
+            task = corpus.draw_task(rng, skill, CHAT, lines)
+            yield skill, CHAT.opening(None, task.tools) + corpus.task_prompt(CHAT, task, task.user)
 
 
 def main():
@@ -59,7 +62,7 @@ def main():
     for skill, prompt in reference_prompts():
         ids = tokenizer.encode(prompt).ids
         (tokens,) = decoder.generate([ids], 32, -1)
-        end = tokenizer.token_to_id(corpus.EOS)
+        end = tokenizer.token_to_id(CHAT.EOS)
         tokens = tokens[: tokens.index(end) + 1] if end in tokens else tokens
         margin = min(m.item() for m in decoder.margin[: len(tokens)])
         cases.append({"skill": skill, "prompt": prompt, "prompt_ids": ids, "greedy": tokens, "smallest_margin": round(margin, 3),
