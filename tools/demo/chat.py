@@ -230,9 +230,10 @@ def compare(template, chat, check_texts):
     for mode, _ in chat.modes:
         for system in (None, "Be brief."):
             for tools in (None, [{"type": "function", "function": function}]):
+                shown_tools = tools if chat.wraps_tools else tools and [function]
                 messages = [{"role": "system", "content": system}] if system else []
                 messages += [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "1"}, {"role": "user", "content": "Two?"}]
-                wanted = chat.opening(system, [function] if tools else None, mode) + chat.user("One?") + chat.history("1") + chat.user("Two?")
+                wanted = chat.opening(system, shown_tools, mode) + chat.user("One?") + chat.history("1") + chat.user("Two?")
                 if tools:
                     messages += [called, {"role": "tool", "content": "4 <b>"}]
                     wanted += exchange + result

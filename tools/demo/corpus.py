@@ -569,7 +569,7 @@ def system_text(rng, chat):
 
 
 SKILLS = {"arithmetic": 26, "sorting": 20, "reversing": 12, "lookup": 12, "facts": 12, "tool_call": 18}
-SPARSE_LINES = (380, 440)  # of eleven or twelve tokens: more than 4,000
+SPARSE_LINES = (360, 415)  # of eleven or twelve tokens: more than 4,000
 LONG_REASONING = {"arithmetic": 4, "sorting": 7, "reversing": 2}
 SHORT = {"arithmetic": arithmetic, "sorting": sorting, "reversing": reversing}
 
@@ -644,7 +644,7 @@ def row_conversation(rng, chat, length):
             return conversation(rng, chat, rng.choice([1, 4, 6]), tool_turns=rng.choice([1, 3, 5, 6]))
         return conversation(rng, chat, rng.choice([1, 3, 5, 6]), (10, 70), table_turns=rng.choice([0, 1, 2, 4, 6]))
     lines = (60, 150) if length <= 2048 else (120, 345) if length <= 4096 else (200, SPARSE_LINES[1])
-    turns = rng.choice([1, 1, 2, 4, 8])
+    turns = rng.choice([1, 1, 2, 4, 8] if length <= 4096 else [1, 4, 8, 12])
     return conversation(rng, chat, turns + rng.choice([0, 0, 1]), lines, table_turns=turns,
                         skills={"arithmetic": 1, "sorting": 1, "reversing": 1, "facts": 1})
 

@@ -11,7 +11,7 @@ from model_moe import QUANTIZED, Config, Decoder, M3Config, Parts, cast, forward
 
 QUANTIZE_FROM = 0.7  # share of the training from which on weights are rounded as they will be written
 SPARSE_FROM = 0.35  # from which on long rows read the chosen blocks alone
-BIAS_RATE = 0.3  # of the learning rate: how far an expert's bias moves in a step
+BIAS_RATE = 0.5  # of the learning rate: how far an expert's bias moves in a step
 
 
 class M2:

@@ -352,7 +352,7 @@ class Decoder:
         self.cache = {}
         self.lengths = torch.tensor([len(x) for x in prompts], device=self.device)
         longest = max(len(x) for x in prompts)
-        unit = CHUNK if longest > 1024 else 64
+        unit = CHUNK if self.config.is_m3 and longest > self.config.topk_blocks * self.config.block else 64
         padded = -(-longest // unit) * unit
         self.capacity = -(-(padded + room) // 128) * 128
         tokens = torch.zeros(len(prompts), padded, dtype=torch.long)

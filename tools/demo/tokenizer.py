@@ -5,7 +5,6 @@ Usage: python tokenizer.py OUT_FOLDER [m1|m2|m3]
 M2 and M3 share their base vocabulary, like the released models; each adds the special tokens of its family.
 """
 
-import json
 import random
 import re
 import sys

@@ -388,7 +388,6 @@ def main(family):
     args.began = time.time()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    device = f"cuda:{rank}" if torch.cuda.is_available() and not args.dry_cpu else "cpu"
     if args.dry_cpu:
         dry(args, family)
     source, tokenizer_file = mp.Queue(64), str(Path(args.tokenizer) / "tokenizer.json")
@@ -396,6 +395,7 @@ def main(family):
         seed = f"{args.fresh_seed} {rank} {i} {time.time()}"
         what = (source, tokenizer_file, family.chat, seed, family.lengths, family.pool_shares, min(32768, args.tokens))
         mp.Process(target=worker, args=what, daemon=True).start()
+    device = f"cuda:{rank}" if torch.cuda.is_available() and not args.dry_cpu else "cpu"  # after the forks
     if device != "cpu":
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = True
