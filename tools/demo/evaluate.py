@@ -49,7 +49,7 @@ def evaluate(decoder, chat, tokenizer, count, seed=1, batch=256, show=0, suites=
     for suite in suites:
         start, right, failures = time.time(), 0, []
         drawn = cases(suite, count, seed, tokenizer, chat)
-        size = batch if suite[0] not in ("lookup long", "lookup sparse") else max(1, batch // 16)
+        size = max(1, batch // {"lookup medium": 4, "lookup long": 16, "lookup sparse": 16}.get(suite[0], 1))
         for i in range(0, count, size):
             part = drawn[i : i + size]
             generated = decoder.generate([c[2] for c in part], suite[3], eos)
