@@ -41,7 +41,7 @@ uint64_t hash(std::string_view text) {
 }
 
 template <typename T>
-void fill(const Tensor& tensor, uint64_t seed) {
+void fill_values(const Tensor& tensor, uint64_t seed) {
   const bool is_norm = tensor.rank() == 1;
   const float mean = is_norm ? 1.0F : 0.0F;
   const auto width = static_cast<float>(std::max<int64_t>(tensor.dim(tensor.rank() - 1), 1));
@@ -52,17 +52,84 @@ void fill(const Tensor& tensor, uint64_t seed) {
   for (int64_t i = 0; i < n; ++i) values[i] = from_float<T>(mean + deviation * generator.normal());
 }
 
+constexpr std::string_view kScaleSuffix = "_scale_inv";
+
+// An 8-bit matrix of `width` inputs holds codes of this standard deviation, between 64 and 128 so that the
+// largest, 3.5 times it, are in range; its scales are about the power of two that is missing to
+// 1/sqrt(width).
+struct EightBit {
+  float deviation;
+  int exponent;
+};
+
+EightBit eight_bit(const TensorInfo& matrix) {
+  const auto width = static_cast<float>(std::max<int64_t>(matrix.shape.back(), 1));
+  int exponent = 0;
+  const float fraction = std::frexp(1.0F / std::sqrt(width), &exponent);  // [0.5, 1)
+  return {fraction * 128.0F, exponent - 7};
+}
+
+// Codes are drawn from a table, four at a time.
+void fill_codes(const Tensor& tensor, float deviation, uint64_t seed) {
+  constexpr size_t kTable = 1 << 14;
+  Generator generator(seed);
+  std::vector<f8e4m3> table(kTable);
+  for (f8e4m3& code : table) code = to_e4m3(deviation * generator.normal());
+  auto* values = tensor.data<f8e4m3>();
+  const int64_t n = tensor.numel();
+  for (int64_t i = 0; i < n; i += 4) {
+    uint64_t bits = generator.next();
+    for (int64_t j = i; j < std::min(i + 4, n); ++j, bits >>= 16) values[j] = table[bits % kTable];
+  }
+}
+
+// F32 scales vary by an eighth, so that mixing them up shows.
+void fill_scales(const Tensor& tensor, int exponent, uint64_t seed) {
+  if (size_of(tensor.dtype()) == 1) {
+    std::fill_n(tensor.data<uint8_t>(), tensor.numel(), static_cast<uint8_t>(exponent + 127));
+    return;
+  }
+  Generator generator(seed);
+  for (int64_t i = 0; i < tensor.numel(); ++i) {
+    const float spread = static_cast<float>(generator.next() >> 40U) * 0x1p-26F - 0.125F;
+    tensor.data<float>()[i] = std::ldexp(1.0F + spread, exponent);
+  }
+}
+
+bool can_fill(const TensorInfo& info, bool is_scale) {
+  switch (info.dtype) {
+    case DType::kF32:
+      return true;
+    case DType::kBF16:
+    case DType::kF16:
+    case DType::kF8E4M3:
+      return !is_scale;
+    case DType::kU8:
+    case DType::kF8E8M0:
+      return is_scale;
+    default:
+      return false;
+  }
+}
+
 int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
 DummyWeights::DummyWeights(std::vector<TensorInfo> tensors, uint64_t seed)
     : tensors_(std::move(tensors)), is_filled_(tensors_.size()), seed_(seed) {
+  std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   for (const auto& info : tensors_) {
-    MM_CHECK(info.dtype == DType::kF32 || info.dtype == DType::kBF16, "dummy weights: {} is {}", info.name,
+    MM_CHECK(can_fill(info, scaled_by(info) != nullptr), "dummy weights: {} is {}", info.name,
              name(info.dtype));
   }
-  std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+}
+
+const TensorInfo* DummyWeights::scaled_by(const TensorInfo& info) const {
+  const std::string_view name = info.name;
+  if (!name.ends_with(kScaleSuffix)) return nullptr;
+  const TensorInfo* matrix = find(name.substr(0, name.size() - kScaleSuffix.size()));
+  return matrix != nullptr && matrix->dtype == DType::kF8E4M3 ? matrix : nullptr;
 }
 
 void DummyWeights::reserve() {
@@ -82,10 +149,25 @@ Tensor DummyWeights::tensor(const TensorInfo& info) {
   const Tensor tensor(memory_.data() + offsets_[i], info.dtype, info.shape, info.name);
   if (!is_filled_[i]) {
     is_filled_[i] = true;
-    if (info.dtype == DType::kF32) fill<float>(tensor, seed_ ^ hash(info.name));
-    if (info.dtype == DType::kBF16) fill<bf16>(tensor, seed_ ^ hash(info.name));
+    fill(info, tensor);
   }
   return tensor;
+}
+
+void DummyWeights::fill(const TensorInfo& info, const Tensor& tensor) const {
+  const uint64_t seed = seed_ ^ hash(info.name);
+  if (const TensorInfo* matrix = scaled_by(info); matrix != nullptr)
+    return fill_scales(tensor, eight_bit(*matrix).exponent, seed);
+  switch (info.dtype) {
+    case DType::kBF16:
+      return fill_values<bf16>(tensor, seed);
+    case DType::kF16:
+      return fill_values<f16>(tensor, seed);
+    case DType::kF8E4M3:
+      return fill_codes(tensor, eight_bit(info).deviation, seed);
+    default:
+      return fill_values<float>(tensor, seed);
+  }
 }
 
 }  // namespace minimax::formats

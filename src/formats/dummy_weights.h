@@ -13,10 +13,13 @@ namespace minimax::formats {
 
 // Values depend only on the seed and the tensor's name. Vectors (norms) are near 1; matrices have mean 0 and
 // standard deviation 1/sqrt(last dimension), so that activations keep their size through a linear layer.
-// Memory is taken when a tensor is first asked for; a source nobody asks costs none.
+// 8-bit matrices come with their scales: of a tensor F8_E4M3 `name`, the tensor `name` + "_scale_inv", F32 or
+// E8M0 (U8 or F8_E8M0). The codes are finite and bell-shaped as trained weights' are; the standard deviation
+// above is that of the decoded matrix. Memory is taken when a tensor is first asked for; a source nobody asks
+// costs none.
 class DummyWeights : public WeightSource {
  public:
-  // REQUIRES: dtypes are F32 or BF16.
+  // REQUIRES: dtypes are F32, BF16, F16 or F8_E4M3, or those of a scale.
   DummyWeights(std::vector<TensorInfo> tensors, uint64_t seed);
 
   std::span<const TensorInfo> tensors() const override { return tensors_; }
@@ -26,6 +29,9 @@ class DummyWeights : public WeightSource {
 
  private:
   void reserve();
+  void fill(const TensorInfo& info, const Tensor& tensor) const;
+  // The 8-bit matrix that `info` holds the scales of, or null.
+  const TensorInfo* scaled_by(const TensorInfo& info) const;
 
   std::vector<TensorInfo> tensors_;
   std::vector<int64_t> offsets_;  // [tensors] in memory_, once reserved

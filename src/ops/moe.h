@@ -72,9 +72,10 @@ struct RouteSigmoid {
 };
 
 // out[t] = sum_j expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), summed in F32 in the order of j, so
-// that the result does not depend on the other rows. swiglu(..) may be rounded to x's dtype, or as `precision` allows.
-// x, out [T, H] of one dtype; expert_ids [T, k] I32 in [0, E) or -1 (contributes nothing); expert_weights
-// [T, k] F32; experts: E sets of weights of one shape, format and scale block. No aliasing.
+// that the result does not depend on the other rows. swiglu(..) may be rounded to x's dtype, or as
+// `precision` allows; kFp8 rounds it as it does x. x, out [T, H] of one dtype; expert_ids [T, k] I32 in [0,
+// E) or -1 (contributes nothing); expert_weights [T, k] F32; experts: E sets of weights of one shape, format
+// and scale block. No aliasing.
 struct Moe {
   static constexpr std::string_view kName = "moe";
   Tensor x;

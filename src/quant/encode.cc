@@ -23,15 +23,9 @@ float store_scale(const Weight& target, int64_t row, int64_t column, float large
   const int64_t at = row * target.scales.stride(0) + column * target.scales.stride(1);
   if (target.format == WeightFormat::kFp8)
     return target.scales.data<float>()[at] = wanted > 0 ? wanted : 1.0F;
-  int exponent = 0;
-  const bool is_power = std::frexp(wanted, &exponent) == 0.5F;  // wanted = [0.5, 1) * 2^exponent
-  if (wanted == 0)
-    exponent = 0;
-  else if (is_power)
-    --exponent;
-  const auto bits = static_cast<uint8_t>(std::clamp(exponent + 127, 0, 254));
-  target.scales.data<uint8_t>()[at] = bits;
-  return to_float(f8e8m0{bits});
+  const f8e8m0 scale = wanted > 0 ? power_of_two_above(wanted) : f8e8m0{};
+  target.scales.data<uint8_t>()[at] = scale.bits;
+  return to_float(scale);
 }
 
 void encode_block(std::span<const float> source, const Weight& target, int64_t row, int64_t column) {

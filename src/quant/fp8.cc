@@ -1,6 +1,6 @@
 #include "quant/fp8.h"
 
-#include <array>
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -117,6 +117,31 @@ Weight quantized_weight(const Tensor& values, const Tensor& scales, std::optiona
   weight.block_columns = block.columns;
   scan_scales(weight);
   return weight;
+}
+
+int64_t activation_group(WeightFormat weight) {
+  if (weight == WeightFormat::kFp8) return kFp8Block.columns;
+  return weight == WeightFormat::kMxfp8 ? kMxBlock : 0;
+}
+
+f8e8m0 power_of_two_above(float x) {
+  int exponent = 0;
+  if (std::frexp(x, &exponent) == 0.5F) --exponent;  // x = [0.5, 1) * 2^exponent
+  return {static_cast<uint8_t>(std::clamp(exponent + 127, 0, 254))};
+}
+
+void round_activations(float* x, int64_t count, int64_t stride, WeightFormat weight) {
+  constexpr float kSmallestScale = 1e-10F;
+  const int64_t group = activation_group(weight);
+  if (group == 0) return;
+  for (int64_t first = 0; first < count; first += group) {
+    const int64_t end = std::min(first + group, count);
+    float largest = 0;
+    for (int64_t i = first; i < end; ++i) largest = std::max(largest, std::abs(x[i * stride]));
+    float scale = std::max(largest / kMaxE4m3, kSmallestScale);
+    if (weight == WeightFormat::kMxfp8) scale = to_float(power_of_two_above(scale));
+    for (int64_t i = first; i < end; ++i) x[i * stride] = to_float(to_e4m3(x[i * stride] / scale)) * scale;
+  }
 }
 
 float scale_at(const Weight& weight, int64_t row, int64_t column) {

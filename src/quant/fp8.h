@@ -31,6 +31,19 @@ static_assert(fp8_bytes(128, 128, kFp8Block) == 128 * 128 + 4);
 static_assert(fp8_bytes(129, 100, kFp8Block) == 129 * 100 + 8);
 static_assert(mxfp8_bytes(1, 32) == 33);
 
+// Inputs of an 8-bit weight that share a scale when they are rounded to 8 bits too: 128 for kFp8, 32 for
+// kMxfp8; 0 for other formats, whose inputs are not.
+int64_t activation_group(WeightFormat weight);
+
+// Dynamic 8-bit activations, as F32 numbers. Of one token, x[0], x[stride], .., each group of inputs (the
+// last may be short) is replaced by e4m3(x / s) * s with s = max(max|x| / 448, 1e-10) in F32, which kMxfp8
+// rounds up to a power of two. The e4m3 rounding is to nearest even and saturates. Does nothing where the
+// group is 0.
+void round_activations(float* x, int64_t count, int64_t stride, WeightFormat weight);
+
+// The smallest power of two that is at least `x`, as an E8M0 number. REQUIRES: x > 0.
+f8e8m0 power_of_two_above(float x);
+
 // The scale of block (row, column) of the grid, as F32.
 float scale_at(const Weight& weight, int64_t row, int64_t column);
 

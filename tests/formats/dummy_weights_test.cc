@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "quant/weight.h"
 #include "tests/formats/temp_dir.h"
 
 namespace minimax::formats {
@@ -37,6 +38,49 @@ TEST(DummyWeights, HaveTheirScale) {
   const auto [norm_mean, norm_deviation] = moments(source.tensor("norm"));
   EXPECT_NEAR(norm_mean, 1, 0.01);
   EXPECT_NEAR(norm_deviation, 0.05, 0.01);
+}
+
+TEST(DummyWeights, OfF16HaveTheirScale) {
+  DummyWeights source({{"matrix", DType::kF16, {64, 256}, ""}}, 1);
+  const Tensor tensor = source.tensor("matrix");
+  double squares = 0;
+  for (int64_t i = 0; i < tensor.numel(); ++i) squares += std::pow(to_float(tensor.data<f16>()[i]), 2);
+  EXPECT_NEAR(std::sqrt(squares / static_cast<double>(tensor.numel())), 1.0 / 16, 0.002);
+}
+
+// The standard deviation of the decoded matrix, over 1 / sqrt(width).
+double relative_deviation(const quant::Weight& weight) {
+  std::vector<float> row(static_cast<size_t>(weight.in_features()));
+  double squares = 0;
+  for (int64_t n = 0; n < weight.out_features(); ++n) {
+    quant::decode_row(weight, n, row);
+    for (const float x : row) squares += static_cast<double>(x) * static_cast<double>(x);
+  }
+  return std::sqrt(squares / static_cast<double>(weight.out_features()));
+}
+
+TEST(DummyWeights, OfEightBitsDecodeToTheirScale) {
+  for (const int64_t width : {32, 96, 480, 1024}) {
+    DummyWeights source({{"a.weight", DType::kF8E4M3, {200, width}, ""},
+                         {"a.weight_scale_inv", DType::kF32, {2, (width + 127) / 128}, ""},
+                         {"b.weight", DType::kF8E4M3, {200, width}, ""},
+                         {"b.weight_scale_inv", DType::kU8, {200, width / 32}, ""},
+                         {"up_proj", DType::kF8E4M3, {2, 128, width}, ""},
+                         {"up_proj_scale_inv", DType::kF32, {2, 1, (width + 127) / 128}, ""}},
+                        1);
+    const auto weight = [&](const std::string& name) {
+      return quant::quantized_weight(source.tensor(name), source.tensor(name + "_scale_inv"));
+    };
+    EXPECT_NEAR(relative_deviation(weight("a.weight")), 1, 0.1) << width;
+    EXPECT_NEAR(relative_deviation(weight("b.weight")), 1, 0.04) << width;
+    EXPECT_NEAR(relative_deviation(weight("up_proj").expert(1)), 1, 0.15) << width;
+  }
+}
+
+TEST(DummyWeights, RefuseWhatTheyCannotMake) {
+  const auto make = [](std::vector<TensorInfo> tensors) { return DummyWeights(std::move(tensors), 1); };
+  EXPECT_THROW(make({{"a", DType::kI64, {4}, ""}}), InternalError);
+  EXPECT_THROW(make({{"a_scale_inv", DType::kU8, {4, 1}, ""}}), InternalError);  // of no matrix
 }
 
 TEST(DummyWeights, DependOnSeedAndNameOnly) {

@@ -113,5 +113,35 @@ TEST(Encode, ReachesTheLargestValueAndKeepsZeroBlocks) {
   EXPECT_EQ(fp8.scales.data<float>()[1], 1);
 }
 
+TEST(Activations, AreRoundedInGroupsOf128) {
+  std::vector<float> x(130, 1.0F);
+  x[0] = -896;              // scale 2: 896 is kept, 1 is 0.5 * 2
+  x[1] = 17;                // 8.5 is halfway between 8 and 9: the even one
+  x[2] = 0x1p-9F;           // half of the smallest number times 2: to zero
+  x[128] = x[129] = 3e-9F;  // a short group; its scale is 3e-9 / 448 < 1e-10, so 1e-10
+  round_activations(x.data(), 130, 1, WeightFormat::kFp8);
+  EXPECT_EQ(x[0], -896);
+  EXPECT_EQ(x[1], 16);
+  EXPECT_EQ(x[2], 0);
+  EXPECT_EQ(x[127], 1);
+  EXPECT_FLOAT_EQ(x[128], 30 * 1e-10F);
+}
+
+TEST(Activations, OfMxfp8HavePowersOfTwoInGroupsOf32) {
+  std::vector<float> strided(2 * 64, 1.0F);
+  strided[0] = 900;    // 900 / 448 is beyond 2: scale 4
+  strided[2] = 3;      // 0.75 * 4
+  strided[1] = 12345;  // not of this row
+  round_activations(strided.data(), 64, 2, WeightFormat::kMxfp8);
+  EXPECT_EQ(strided[0], 224 * 4);
+  EXPECT_EQ(strided[2], 3);
+  EXPECT_EQ(strided[1], 12345);
+  EXPECT_EQ(strided[62], 1);
+  EXPECT_EQ(strided[64], 1);
+  std::vector<float> untouched = {0.1F};
+  round_activations(untouched.data(), 1, 1, WeightFormat::kBF16);
+  EXPECT_EQ(untouched[0], 0.1F);
+}
+
 }  // namespace
 }  // namespace minimax::quant

@@ -18,7 +18,7 @@ namespace minimax::cpu {
 
 struct CpuOptions;
 
-// Most rows the row-by-row path takes; beyond, packing pays (measured: docs/performance.md).
+// Most rows that row products take at once; more are done in turns.
 constexpr int64_t kMaxDotRows = 8;
 
 // Rows of a matrix, F32 or BF16, possibly gathered by `indices`.
@@ -69,10 +69,22 @@ enum class RowLayout : uint8_t {
   kBytes,    // BF16, in each 64 the even elements first: meets e4m3 weights (matmul_fp8.cc)
 };
 
-// The fastest way to a product that keeps the precision asked for.
+// The fastest way to a product that keeps the precision asked for: row products for few rows, packed for
+// many.
 struct ProductPath {
-  const PackedKernel* kernel;  // of many rows
-  RowLayout layout;            // of few
+  const PackedKernel* kernel;
+  RowLayout layout;
+  // With Precision::kFp8, the weight format by which x is rounded to 8 bits; else one that rounds nothing.
+  quant::WeightFormat rounding = quant::WeightFormat::kF32;
+
+  // Most rows that row products are faster for (measured: docs/performance.md).
+  int64_t max_row_products() const { return is_bf16() ? 32 : 8; }
+  bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }
+  // Bytes from row to row. The lines beyond the elements keep rows of 2^n elements from falling into the same
+  // sets of the nearest cache.
+  int64_t row_bytes(int64_t k) const {
+    return is_bf16() ? (k + 63) / 64 * 128 + 64 : (k + 31) / 32 * 128 + 128;
+  }
 };
 ProductPath product_path(DType x, ops::Precision precision, const quant::Weight& weight,
                          const CpuOptions& options);
@@ -90,25 +102,19 @@ struct ProductOutput {
   int64_t addend_stride_bytes = 0;
 };
 
-// x of up to kMaxDotRows rows laid out for row products, or packed tiles; memory given by the caller.
+// x laid out for row products, or packed tiles; memory given by the caller.
 struct PreparedRows {
   int64_t rows = 0;
   int64_t k = 0;
-  const PackedKernel* kernel = nullptr;  // null: rows
+  ProductPath path{};
   std::byte* memory = nullptr;
-  RowLayout layout = RowLayout::kInOrder;  // of rows that are not packed
 
-  bool is_packed() const { return kernel != nullptr; }
-  // Bytes from row to row. The lines beyond the elements keep rows of 2^n elements from falling into the same
-  // sets of the nearest cache.
-  int64_t row_bytes() const {
-    const bool is_bf16 = layout == RowLayout::kHalves || layout == RowLayout::kBytes;
-    return is_bf16 ? (k + 63) / 64 * 128 + 64 : max_row_bytes(k);
+  bool is_packed() const { return rows > path.max_row_products(); }
+  int64_t bytes() const {
+    return is_packed() ? units() * path.kernel->tile_bytes(k) : rows * path.row_bytes(k);
   }
-  static int64_t max_row_bytes(int64_t k) { return (k + 31) / 32 * 128 + 128; }
-  static int64_t bytes(int64_t rows, int64_t k, const PackedKernel& kernel);
   // Units of preparation, each independent: tiles, or rows.
-  int64_t units() const { return is_packed() ? (rows + kernel->mr - 1) / kernel->mr : rows; }
+  int64_t units() const { return is_packed() ? (rows + path.kernel->mr - 1) / path.kernel->mr : rows; }
   void prepare(const RowView& x, int64_t unit) const;
 };
 

@@ -52,11 +52,12 @@ class Carver {
 };
 
 // Bytes that hold the prepared rows of all groups, however the pairs fall to experts.
-int64_t prepared_bytes(const Shape& shape, int64_t k, const PackedKernel& kernel) {
-  const int64_t packed =
-      (shape.pairs + shape.max_groups * kernel.mr) * kernel.depth_padded(k) * kernel.element_bytes;
-  const int64_t dots = std::min(shape.pairs, shape.max_groups * kMaxDotRows) * PreparedRows::max_row_bytes(k);
-  return packed + dots;
+int64_t prepared_bytes(const Shape& shape, int64_t k, const ProductPath& path) {
+  const int64_t tile_row = path.kernel->tile_bytes(k) / path.kernel->mr;
+  const int64_t padded_rows = shape.pairs + shape.max_groups * path.kernel->mr;
+  const int64_t few = std::min(shape.pairs, shape.max_groups * path.max_row_products());
+  const int64_t either = padded_rows * std::max(tile_row, path.row_bytes(k));
+  return std::min(either, padded_rows * tile_row + few * path.row_bytes(k)) + shape.max_groups * 64;
 }
 
 struct Buffers {
@@ -72,10 +73,9 @@ struct Buffers {
                                    panel_memory_bytes(shape.intermediate_size, 1, *down.kernel));
     Buffers buffers{};
     buffers.groups = carver.take<ExpertGroup>(shape.max_groups);
-    buffers.x = carver.take<std::byte>(prepared_bytes(shape, shape.hidden_size, *up.kernel));
+    buffers.x = carver.take<std::byte>(prepared_bytes(shape, shape.hidden_size, up));
     buffers.hidden = carver.take<float>(shape.pairs * shape.intermediate_size);
-    buffers.prepared_hidden =
-        carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, *down.kernel));
+    buffers.prepared_hidden = carver.take<std::byte>(prepared_bytes(shape, shape.intermediate_size, down));
     buffers.panels = carver.take<std::byte>(num_threads * round_up(panel));
     return buffers;
   }
@@ -119,13 +119,10 @@ struct GroupedMlp {
     int64_t x_offset = 0;
     int64_t hidden_offset = 0;
     for (ExpertGroup& group : groups) {
-      const bool packed = group.rows > kMaxDotRows;
-      group.x = {group.rows, shape.hidden_size, packed ? up.kernel : nullptr, buffers.x + x_offset,
-                 up.layout};
-      x_offset += PreparedRows::bytes(group.rows, shape.hidden_size, *up.kernel);
-      group.hidden = {group.rows, shape.intermediate_size, packed ? down.kernel : nullptr,
-                      buffers.prepared_hidden + hidden_offset, down.layout};
-      hidden_offset += PreparedRows::bytes(group.rows, shape.intermediate_size, *down.kernel);
+      group.x = {group.rows, shape.hidden_size, up, buffers.x + x_offset};
+      x_offset += round_up(group.x.bytes());
+      group.hidden = {group.rows, shape.intermediate_size, down, buffers.prepared_hidden + hidden_offset};
+      hidden_offset += round_up(group.hidden.bytes());
     }
   }
 

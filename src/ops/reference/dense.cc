@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "ops/reference/reference_backend.h"
+#include "quant/fp8.h"
 
 namespace minimax::ops {
 
@@ -68,17 +69,32 @@ void ReferenceBackend::run(const GatedRmsNorm& args, Workspace) {
 }
 
 void ReferenceBackend::run(const Linear& args, Workspace) {
-  std::vector<float> weight(static_cast<size_t>(args.weight.in_features()));
-  for (int64_t n = 0; n < args.weight.out_features(); ++n) {
-    quant::decode_row(args.weight, n, weight);
-    for (int64_t t = 0; t < args.x.dim(0); ++t) {
-      double sum = 0;
-      for (size_t k = 0; k < weight.size(); ++k) {
-        sum += load(args.x, t, static_cast<int64_t>(k)) * static_cast<double>(weight[k]);
-      }
-      store(args.out, t, n, args.activation == Activation::kSilu ? sum * sigmoid(sum) : sum);
-    }
+  for (int64_t t = 0; t < args.x.dim(0); ++t) {
+    const std::vector<double> out = product(args.weight, row_of(args.x, t), args.precision);
+    for (int64_t n = 0; n < args.weight.out_features(); ++n)
+      store(args.out, t, n, args.activation == Activation::kSilu ? out[n] * sigmoid(out[n]) : out[n]);
   }
+}
+
+std::vector<double> row_of(const Tensor& x, int64_t t) {
+  std::vector<double> row(static_cast<size_t>(x.dim(1)));
+  for (int64_t j = 0; j < x.dim(1); ++j) row[j] = load(x, t, j);
+  return row;
+}
+
+std::vector<double> product(const quant::Weight& weight, std::vector<double> x, Precision precision) {
+  if (precision == Precision::kFp8) {
+    std::vector<float> rounded(x.begin(), x.end());
+    quant::round_activations(rounded.data(), static_cast<int64_t>(x.size()), 1, weight.format);
+    x.assign(rounded.begin(), rounded.end());
+  }
+  std::vector<float> row(x.size());
+  std::vector<double> out(static_cast<size_t>(weight.out_features()));
+  for (size_t n = 0; n < out.size(); ++n) {
+    quant::decode_row(weight, static_cast<int64_t>(n), row);
+    for (size_t k = 0; k < x.size(); ++k) out[n] += x[k] * static_cast<double>(row[k]);
+  }
+  return out;
 }
 
 }  // namespace reference

@@ -11,16 +11,6 @@ namespace {
 
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
-std::vector<double> product(const quant::Weight& weight, const std::vector<double>& x) {
-  std::vector<float> row(x.size());
-  std::vector<double> out(static_cast<size_t>(weight.out_features()));
-  for (size_t n = 0; n < out.size(); ++n) {
-    quant::decode_row(weight, static_cast<int64_t>(n), row);
-    for (size_t k = 0; k < x.size(); ++k) out[n] += x[k] * static_cast<double>(row[k]);
-  }
-  return out;
-}
-
 double activate(const Swiglu& swiglu, double gate, double up) {
   const auto limit = static_cast<double>(swiglu.limit);
   const double g = gate > limit ? limit : gate;
@@ -28,17 +18,12 @@ double activate(const Swiglu& swiglu, double gate, double up) {
   return (u + swiglu.up_offset) * g * sigmoid(swiglu.alpha * g);
 }
 
-std::vector<double> ffn(const MlpWeights& weights, const Swiglu& swiglu, const std::vector<double>& x) {
-  std::vector<double> gate = product(weights.w1, x);
-  const std::vector<double> up = product(weights.w3, x);
+std::vector<double> ffn(const MlpWeights& weights, const Swiglu& swiglu, Precision precision,
+                        const std::vector<double>& x) {
+  std::vector<double> gate = product(weights.w1, x, precision);
+  const std::vector<double> up = product(weights.w3, x, precision);
   for (size_t i = 0; i < gate.size(); ++i) gate[i] = activate(swiglu, gate[i], up[i]);
-  return product(weights.w2, gate);
-}
-
-std::vector<double> row_of(const Tensor& x, int64_t t) {
-  std::vector<double> row(static_cast<size_t>(x.dim(1)));
-  for (int64_t j = 0; j < x.dim(1); ++j) row[j] = load(x, t, j);
-  return row;
+  return product(weights.w2, gate, precision);
 }
 
 // Indices by descending value, of equal ones the lowest first.
@@ -88,7 +73,7 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
     for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) {
       const int32_t expert = args.expert_ids.row<int32_t>(t)[j];
       if (expert < 0) continue;
-      const std::vector<double> y = ffn(args.experts[expert], args.swiglu, x);
+      const std::vector<double> y = ffn(args.experts[expert], args.swiglu, args.precision, x);
       for (size_t i = 0; i < y.size(); ++i) sum[i] += load(args.expert_weights, t, j) * y[i];
     }
     for (size_t i = 0; i < sum.size(); ++i) store(args.out, t, static_cast<int64_t>(i), sum[i]);
@@ -97,7 +82,7 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
 
 void ReferenceBackend::run(const Mlp& args, Workspace) {
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
-    const std::vector<double> y = ffn(args.weights, args.swiglu, row_of(args.x, t));
+    const std::vector<double> y = ffn(args.weights, args.swiglu, args.precision, row_of(args.x, t));
     for (int64_t i = 0; i < args.out.dim(1); ++i)
       store(args.out, t, i, y[i] + (args.addend.defined() ? load(args.addend, t, i) : 0.0));
   }

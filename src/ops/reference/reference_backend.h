@@ -45,6 +45,11 @@ inline void store(const Tensor& t, int64_t i, int64_t j, int64_t k, double value
   store_at(t, i * t.stride(0) + j * t.stride(1) + k * t.stride(2), value);
 }
 
+// Row `t` of a matrix.
+std::vector<double> row_of(const Tensor& x, int64_t t);
+// weight x, of x rounded as `precision` demands.
+std::vector<double> product(const quant::Weight& weight, std::vector<double> x, Precision precision);
+
 class ReferenceBackend final : public Backend {
  public:
   std::string_view name() const override { return "reference"; }
