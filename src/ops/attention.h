@@ -117,11 +117,11 @@ struct QkNormRopeKvWrite {
 
 // Causal GQA over a ragged batch. Sequence b owns the query rows query_starts[b] .. query_starts[b+1]-1,
 // which are the last of its seq_lens[b] tokens; all its keys are in the cache already. Row t at position p
-// attends to keys 0..p: out[t,h] = softmax(scale * q[t,h] . K) V, softmax in F32; head h reads kv head h /
-// (heads / kv_heads). Rows at or beyond query_starts[B] are padding and become zero. One contract for prefill
-// and decode: a decode batch has one row a sequence. q, out [T, heads, D] of one dtype, last dimension dense;
-// k_cache, v_cache as in PagedKvWrite; block_table [B, max_pages] I32; query_starts [B + 1]
-// I32; seq_lens [B] I32. No aliasing.
+// attends to keys 0..p: out[t,h] = softmax(scale * q[t,h] . K) V, softmax in F32, its weights rounded to
+// BF16 at most where q is BF16; head h reads kv head h / (heads / kv_heads). Rows at or beyond
+// query_starts[B] are padding and become zero. One contract for prefill and decode: a decode batch has one
+// row a sequence. q, out [T, heads, D] of one dtype, last dimension dense; k_cache, v_cache as in
+// PagedKvWrite; block_table [B, max_pages] I32; query_starts [B + 1] I32; seq_lens [B] I32. No aliasing.
 struct PagedAttention {
   static constexpr std::string_view kName = "paged_attention";
   Tensor q;

@@ -1,7 +1,7 @@
-// Attention of single query rows, dense or over chosen blocks, over the rows of the cache as they lie there.
+// Attention of query rows, dense or over chosen blocks, over the rows of the cache as they lie there.
 //
-// A row's keys are cut into splits of kSplitKeys, whatever the batch and the number of threads, and the
-// splits' results are put together in their order: so is the result the same in any batch on any machine.
+// In decode a row's keys are cut into splits of kSplitKeys, whatever the batch and the number of threads, and
+// the splits' results are put together in their order: so is the result the same in any batch on any machine.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,7 +14,6 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h:
 #include "backends/cpu/simd-inl.h"
-#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 
 #ifndef MINIMAX_ATTENTION_ROWS_COMMON_
@@ -27,11 +26,12 @@ constexpr int64_t kMaxSplits = 256;
 constexpr int64_t round_up_64(int64_t n) { return (n + 63) / 64 * 64; }
 
 // Keys [first_key, end_key), as far as they exist, of the list of row `token` of sequence b at `position`,
-// for kv heads [first_head, end_head). The list holds all keys up to the position, or those of the chosen
-// blocks.
+// for kv heads [first_head, end_head); or those of `tokens` rows from there on, for one kv head. The list
+// holds all keys up to the position, or those of the chosen blocks.
 struct RowTask {
   int64_t b;
   int64_t token;
+  int64_t tokens;
   int64_t position;
   int64_t first_key;
   int64_t end_key;
@@ -39,9 +39,10 @@ struct RowTask {
   int64_t end_head;
 };
 
-// Unnormalised sums, the largest score and the sum of exponentials of each query head of one split.
+// Unnormalised sums, the largest score and the sum of exponentials of each query head of one split, or of
+// each (token, query head of one kv head) of a task of many tokens.
 struct PartialRow {
-  float* sums;  // [heads, padded]
+  float* sums;  // [rows, padded]
   float* largest;
   float* weights;
 };
@@ -49,12 +50,19 @@ struct PartialRow {
 // Rows of a block and of the next one, and those to fetch.
 constexpr int64_t kRowOffsets = 3 * kRowKeys;
 
+// Query rows of a task of many tokens.
+constexpr int64_t kTaskRows = 64;
+
+inline int64_t task_tokens(int64_t group) { return std::max<int64_t>(1, kTaskRows / group); }
+inline int64_t max_task_rows(const PagedView& view) {
+  return std::max(view.q.dim(1), task_tokens(view.group()) * view.group());
+}
+
 inline int64_t row_scratch_bytes(const PagedView& view, const RowKernel& kernel) {
-  const int64_t group = view.group();
-  const int64_t padded = kernel.padded(view.q.dim(2));
+  const int64_t rows = max_task_rows(view);
   return kRowOffsets * int64_t{sizeof(int64_t)} +
-         round_up_64(view.q.dim(1) * padded * kernel.query_element_bytes) +
-         round_up_64(group * kRowKeys * int64_t{sizeof(float)});
+         round_up_64(rows * kernel.padded(view.q.dim(2)) * kernel.query_element_bytes) +
+         rows * kRowKeys * int64_t{sizeof(float)};
 }
 
 }  // namespace minimax::cpu
@@ -64,145 +72,18 @@ HWY_BEFORE_NAMESPACE();
 namespace minimax::cpu {
 namespace HWY_NAMESPACE {
 
-// Row products in F32 for any dtype of the cache.
-template <typename T>
-struct GenericRows {
-  static constexpr int64_t kChunk = 16;
-
-  static int64_t Padded(int64_t head_dim) { return (head_dim + kChunk - 1) / kChunk * kChunk; }
-  static const T* Row(const CachedRows& rows, int64_t i) {
-    return reinterpret_cast<const T*>(rows.base + rows.offsets[i]);
-  }
-  static void Fetch(const CachedRows& rows, int64_t i) {
-    const T* row = reinterpret_cast<const T*>(rows.base + rows.next[i]);
-    for (int64_t d = 0; d < rows.head_dim; d += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + d);
-  }
-
-  static void Prepare(const void* q, DType dtype, int64_t head_dim, void* prepared) {
-    auto* out = static_cast<float*>(prepared);
-    const auto convert = [&](const auto* in) {
-      for (int64_t i = 0; i < head_dim; ++i) out[i] = to_float(in[i]);
-    };
-    switch (dtype) {
-      case DType::kBF16:
-        convert(static_cast<const bf16*>(q));
-        break;
-      case DType::kF8E4M3:
-        convert(static_cast<const f8e4m3*>(q));
-        break;
-      default:
-        convert(static_cast<const float*>(q));
-    }
-    std::fill(out + head_dim, out + Padded(head_dim), 0.0F);
-  }
-
-  template <int kQueries>
-  static HWY_INLINE void DotQueries(const CachedRows& rows, const float* q, int64_t padded, int64_t i,
-                                    float* scores) {
-    const T* row = Row(rows, i);
-    VF sums[kQueries];
-    HWY_UNROLL(4)
-    for (int r = 0; r < kQueries; ++r) sums[r] = hn::Zero(DF());
-    const int64_t lanes = LanesF32();
-    for (int64_t d = 0; d < rows.head_dim; d += lanes) {
-      const int64_t rest = rows.head_dim - d;
-      const VF key = rest >= lanes ? LoadF32(row + d) : LoadTail(row + d, rest);
-      HWY_UNROLL(4)
-      for (int r = 0; r < kQueries; ++r) {
-        sums[r] = hn::MulAdd(key, hn::LoadU(DF(), q + r * padded + d), sums[r]);
-      }
-    }
-    HWY_UNROLL(4)
-    for (int r = 0; r < kQueries; ++r) scores[r * kRowKeys + i] = SumOfLanes(sums[r]);
-  }
-
-  static void Dot(const CachedRows& rows, const void* queries, int64_t num_queries, float* scores) {
-    const int64_t padded = Padded(rows.head_dim);
-    const auto* q = static_cast<const float*>(queries);
-    for (int64_t i = 0; i < rows.count; ++i) {
-      Fetch(rows, i);
-      int64_t r = 0;
-      for (; r + 4 <= num_queries; r += 4) {
-        DotQueries<4>(rows, q + r * padded, padded, i, scores + r * kRowKeys);
-      }
-      for (; r < num_queries; ++r) DotQueries<1>(rows, q + r * padded, padded, i, scores + r * kRowKeys);
-    }
-  }
-
-  template <int kQueries>
-  static HWY_INLINE void AccumulateQueries(const CachedRows& rows, const float* p, int64_t padded,
-                                           float* sums) {
-    const int64_t lanes = LanesF32();
-    for (int64_t d = 0; d < rows.head_dim; d += 2 * lanes) {
-      const bool is_whole = d + 2 * lanes <= rows.head_dim;
-      VF s[kQueries][2];
-      HWY_UNROLL(4)
-      for (int r = 0; r < kQueries; ++r) s[r][0] = s[r][1] = hn::Zero(DF());
-      for (int64_t i = 0; i < rows.count; ++i) {
-        const T* row = Row(rows, i) + d;
-        const VF low = is_whole ? LoadF32(row) : LoadTail(row, std::min(lanes, rows.head_dim - d));
-        const VF high = is_whole
-                            ? LoadF32(row + lanes)
-                            : LoadTail(row + lanes, std::clamp<int64_t>(rows.head_dim - d - lanes, 0, lanes));
-        HWY_UNROLL(4)
-        for (int r = 0; r < kQueries; ++r) {
-          const VF weight = hn::Set(DF(), p[r * kRowKeys + i]);
-          s[r][0] = hn::MulAdd(weight, low, s[r][0]);
-          s[r][1] = hn::MulAdd(weight, high, s[r][1]);
-        }
-      }
-      HWY_UNROLL(4)
-      for (int r = 0; r < kQueries; ++r) {
-        float* out = sums + r * padded + d;
-        hn::StoreU(hn::Add(hn::LoadU(DF(), out), s[r][0]), DF(), out);
-        if (d + lanes < padded) {
-          hn::StoreU(hn::Add(hn::LoadU(DF(), out + lanes), s[r][1]), DF(), out + lanes);
-        }
-      }
-    }
-  }
-
-  static void Accumulate(const CachedRows& rows, const float* p, int64_t num_queries, float* sums) {
-    const int64_t padded = Padded(rows.head_dim);
-    for (int64_t i = 0; i < rows.count; ++i) Fetch(rows, i);
-    int64_t r = 0;
-    for (; r + 4 <= num_queries; r += 4) {
-      AccumulateQueries<4>(rows, p + r * kRowKeys, padded, sums + r * padded);
-    }
-    for (; r < num_queries; ++r) {
-      AccumulateQueries<1>(rows, p + r * kRowKeys, padded, sums + r * padded);
-    }
-  }
-};
-
-constexpr uint8_t kPlainOrder[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-template <typename T>
-constexpr RowKernel kGenericRowKernel = {
-    GenericRows<T>::kChunk,  sizeof(float),       kPlainOrder,
-    GenericRows<T>::Prepare, GenericRows<T>::Dot, GenericRows<T>::Accumulate};
-
-const RowKernel* FindRowKernel(DType cache) {
-  switch (cache) {
-    case DType::kBF16:
-      return &kGenericRowKernel<bf16>;
-    case DType::kF8E4M3:
-      return &kGenericRowKernel<f8e4m3>;
-    default:
-      return &kGenericRowKernel<float>;
-  }
-}
-
 class RowAttention {
  public:
   RowAttention(const PagedView& view, const RowKernel& kernel, const RowTask& task, std::byte* memory)
       : view_(view), kernel_(kernel), task_(task), group_(view.group()), head_dim_(view.q.dim(2)) {
+    rows_ = task.tokens * group_;
     padded_ = kernel.padded(head_dim_);
+
     offsets_ = reinterpret_cast<int64_t*>(memory);
     next_ = offsets_ + 2 * kRowKeys;
     memory += kRowOffsets * sizeof(int64_t);
     queries_ = memory;
-    memory += round_up_64(view.q.dim(1) * padded_ * kernel.query_element_bytes);
+    memory += round_up_64(max_task_rows(view) * padded_ * kernel.query_element_bytes);
     scores_ = reinterpret_cast<float*>(memory);
   }
 
@@ -220,16 +101,25 @@ class RowAttention {
  private:
   static const std::byte* Base(const Tensor& cache) { return static_cast<const std::byte*>(cache.raw()); }
 
+  // Where the rows of kv head `head` begin in the partial results.
+  int64_t FirstRow(int64_t head) const { return task_.tokens == 1 ? head * group_ : 0; }
+
+  std::byte* Queries(int64_t head) const {
+    return queries_ + FirstRow(head) * padded_ * kernel_.query_element_bytes;
+  }
+
+  // Row r = token * group + head within the group.
   void Begin(int64_t head, const PartialRow& partial) {
     const int64_t element = size_of(view_.q.dtype());
-    for (int64_t h = head * group_; h < (head + 1) * group_; ++h) {
-      const int64_t at = task_.token * view_.q.stride(0) + h * view_.q.stride(1);
+    for (int64_t r = 0; r < rows_; ++r) {
+      const int64_t at =
+          (task_.token + r / group_) * view_.q.stride(0) + (head * group_ + r % group_) * view_.q.stride(1);
       kernel_.prepare(static_cast<const std::byte*>(view_.q.raw()) + at * element, view_.q.dtype(), head_dim_,
-                      queries_ + h * padded_ * kernel_.query_element_bytes);
+                      Queries(head) + r * padded_ * kernel_.query_element_bytes);
     }
-    std::fill_n(partial.sums + head * group_ * padded_, group_ * padded_, 0.0F);
-    std::fill_n(partial.largest + head * group_, group_, std::numeric_limits<float>::lowest());
-    std::fill_n(partial.weights + head * group_, group_, 0.0F);
+    std::fill_n(partial.sums + FirstRow(head) * padded_, rows_ * padded_, 0.0F);
+    std::fill_n(partial.largest + FirstRow(head), rows_, std::numeric_limits<float>::lowest());
+    std::fill_n(partial.weights + FirstRow(head), rows_, 0.0F);
   }
 
   // Heads [begin, end), which share one list of keys.
@@ -239,29 +129,32 @@ class RowAttention {
     for (int64_t first = task_.first_key; first < end_key; first += kRowKeys) {
       const int64_t count = std::min(kRowKeys, end_key - first);
       FindRows(begin, first, std::min(first + 2 * kRowKeys, list));
-      for (int64_t head = begin; head < end; ++head) Block(head, begin, end, count, partial);
+      for (int64_t head = begin; head < end; ++head) {
+        FindNext(head - begin, end - begin);
+        Block(head, first, count, partial);
+      }
     }
   }
 
-  // The first `count` rows found, for one head of [begin, end).
-  void Block(int64_t head, int64_t begin, int64_t end, int64_t count, const PartialRow& partial) {
+  // Keys [first, first + count) of the list, which are the rows found.
+  void Block(int64_t head, int64_t first, int64_t count, const PartialRow& partial) {
     const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
-    FindNext(head - begin, end - begin, (begin - head) * row_bytes);
-    float* sums = partial.sums + head * group_ * padded_;
-    const std::byte* queries = queries_ + head * group_ * padded_ * kernel_.query_element_bytes;
+    float* sums = partial.sums + FirstRow(head) * padded_;
     const CachedRows keys{Base(view_.k_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
-    kernel_.dot(keys, queries, group_, scores_);
-    for (int64_t r = 0; r < group_; ++r) {
-      Softmax(scores_ + r * kRowKeys, count, sums + r * padded_, partial.largest[head * group_ + r],
-              partial.weights[head * group_ + r]);
+    kernel_.dot(keys, Queries(head), rows_, scores_);
+    for (int64_t r = 0; r < rows_; ++r) {
+      // Of one token, the list ends with its position; of many, with the last one's.
+      const int64_t visible = task_.tokens == 1 ? count : task_.position + r / group_ + 1 - first;
+      Softmax(scores_ + r * kRowKeys, std::clamp<int64_t>(visible, 0, count), sums + r * padded_,
+              partial.largest[FirstRow(head) + r], partial.weights[FirstRow(head) + r]);
     }
     const CachedRows values{Base(view_.v_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
-    kernel_.accumulate(values, scores_, group_, sums);
+    kernel_.accumulate(values, scores_, rows_, sums);
   }
 
   // What to fetch during the n-th of `heads` heads: its share of the next block, whole tokens, in the order
   // of memory. One head alone has gaps in memory and fetches a little ahead.
-  void FindNext(int64_t n, int64_t heads, int64_t to_first_head) {
+  void FindNext(int64_t n, int64_t heads) {
     constexpr int64_t kRowsAhead = 16;
     if (heads == 1) {
       std::copy_n(offsets_ + kRowsAhead, kRowKeys, next_);
@@ -271,7 +164,7 @@ class RowAttention {
     int64_t token = kRowKeys + n * kRowKeys / heads;
     int64_t head = n * kRowKeys % heads;
     for (int64_t i = 0; i < kRowKeys; ++i) {
-      next_[i] = offsets_[token] + head * row_bytes + to_first_head;
+      next_[i] = offsets_[token] + (head - n) * row_bytes;
       if (++head < heads) continue;
       head = 0;
       ++token;
@@ -287,7 +180,7 @@ class RowAttention {
   // The newest block, the last of the list, may be partial.
   int64_t ListLength(int64_t head) const {
     const int32_t* chosen = Chosen(head);
-    if (chosen == nullptr) return task_.position + 1;
+    if (chosen == nullptr) return task_.position + task_.tokens;
     const int64_t block_size = view_.k_cache.dim(1);
     int64_t keys = 0;
     for (int64_t n = 0; n < view_.selection.dim(2) && chosen[n] >= 0; ++n) {
@@ -354,12 +247,13 @@ class RowAttention {
   const RowKernel& kernel_;
   const RowTask& task_;
   int64_t group_;
+  int64_t rows_;
   int64_t head_dim_;
   int64_t padded_;
   int64_t* offsets_;    // [2 kRowKeys]
   int64_t* next_;       // [kRowKeys]
-  std::byte* queries_;  // [heads, padded]
-  float* scores_;       // [group, kRowKeys]
+  std::byte* queries_;  // [rows, padded]
+  float* scores_;       // [rows, kRowKeys]
 };
 
 void AttendRow(const PagedView& view, const RowKernel& kernel, const RowTask& task, std::byte* memory,
@@ -395,7 +289,6 @@ HWY_AFTER_NAMESPACE();
 namespace minimax::cpu {
 namespace {
 
-HWY_EXPORT(FindRowKernel);
 HWY_EXPORT(AttendRow);
 HWY_EXPORT(CombineSplits);
 
@@ -428,7 +321,7 @@ int64_t splits_of(int64_t list) { return (list + split_keys(list) - 1) / split_k
 class RowMemory {
  public:
   RowMemory(const PagedView& view, const RowKernel& kernel, int64_t threads, std::byte* memory)
-      : heads_(view.q.dim(1)), padded_(kernel.padded(view.q.dim(2))), threads_(threads) {
+      : rows_(max_task_rows(view)), padded_(kernel.padded(view.q.dim(2))), threads_(threads) {
     // A row's splits must fit; beyond that a few rows a thread keep all threads busy.
     slots_ = std::max(std::min((view.max_keys() + kSplitKeys - 1) / kSplitKeys, kMaxSplits), 4 * threads);
     scratch_bytes_ = row_scratch_bytes(view, kernel);
@@ -439,7 +332,7 @@ class RowMemory {
   int64_t bytes() const { return slots_ * (slot_bytes() + kRecordBytes) + threads_ * scratch_bytes_; }
   PartialRow partial(int64_t slot) const {
     auto* sums = reinterpret_cast<float*>(memory_ + slot * slot_bytes());
-    return {sums, sums + heads_ * padded_, sums + heads_ * padded_ + heads_};
+    return {sums, sums + rows_ * padded_, sums + rows_ * padded_ + rows_};
   }
   PartialRow* partials() const { return reinterpret_cast<PartialRow*>(memory_ + slots_ * slot_bytes()); }
   RowTask* tasks() const { return reinterpret_cast<RowTask*>(partials() + slots_); }
@@ -450,10 +343,10 @@ class RowMemory {
  private:
   static constexpr int64_t kRecordBytes = round_up_64(sizeof(PartialRow) + sizeof(RowTask));
   int64_t slot_bytes() const {
-    return round_up_64(heads_ * (padded_ + 2) * static_cast<int64_t>(sizeof(float)));
+    return round_up_64(rows_ * (padded_ + 2) * static_cast<int64_t>(sizeof(float)));
   }
 
-  int64_t heads_;
+  int64_t rows_;
   int64_t padded_;
   int64_t threads_;
   int64_t slots_;
@@ -474,7 +367,7 @@ class DecodeWave {
     for (int64_t i = 0; i < splits; ++i) {
       const int64_t first = i * split_keys(list);
       memory_.partials()[count_] = memory_.partial(count_);
-      memory_.tasks()[count_++] = {b, token, position, first, first + split_keys(list), 0, 0};
+      memory_.tasks()[count_++] = {b, token, 1, position, first, first + split_keys(list), 0, 0};
     }
   }
 
@@ -517,44 +410,58 @@ class DecodeWave {
   int64_t count_ = 0;
 };
 
-// Rows of one sequence's prefill, each over its whole list. Neighbours choose similar blocks: a thread takes
-// a run of rows for one kv head, whose keys it then finds in its cache.
+// The rows of `task`, of one kv head, over their whole list.
+void attend_whole(const PagedView& view, const RowKernel& kernel, const RowTask& task, std::byte* scratch,
+                  const PartialRow& partial) {
+  HWY_DYNAMIC_DISPATCH(AttendRow)(view, kernel, task, scratch, partial);
+  const int64_t group = view.group();
+  const int64_t padded = kernel.padded(view.q.dim(2));
+  const int64_t first_row = task.tokens == 1 ? task.first_head * group : 0;
+  for (int64_t r = 0; r < task.tokens * group; ++r) {
+    HWY_DYNAMIC_DISPATCH(CombineSplits)(&partial, 1, first_row + r, padded);
+    store_row(view, kernel, task.token + r / group, task.first_head * group + r % group,
+              partial.sums + (first_row + r) * padded);
+  }
+}
+
+// Prefill of one sequence. Dense: many tokens share each key. Over chosen blocks: one token at a time, a
+// thread taking a run of them for one kv head, since neighbours choose similar blocks and find them in the
+// cache.
 void attend_rows_of(const PagedView& view, const RowKernel& kernel, const RowMemory& memory, ThreadPool& pool,
                     int64_t b, int64_t position) {
-  constexpr int64_t kRun = 16;
+  const bool is_sparse = view.selection.defined();
+  const int64_t run = is_sparse ? 16 : task_tokens(view.group());
+  const int64_t step = is_sparse ? 1 : run;
   const int32_t* starts = view.query_starts.data<int32_t>();
   const int64_t tokens = starts[b + 1] - starts[b];
+  const int64_t runs = (tokens + run - 1) / run;
   const int64_t kv_heads = view.k_cache.dim(2);
-  const int64_t padded = kernel.padded(view.q.dim(2));
   const auto attend = [&](int64_t i, int thread) {
     const int64_t kv_head = i % kv_heads;
-    const int64_t first = i / kv_heads * kRun;
-    const PartialRow partial = memory.partial(thread);
-    for (int64_t t = first; t < std::min(tokens, first + kRun); ++t) {
-      const RowTask task{b,       starts[b] + t, position + t, 0, std::numeric_limits<int64_t>::max(),
-                         kv_head, kv_head + 1};
-      HWY_DYNAMIC_DISPATCH(AttendRow)(view, kernel, task, memory.scratch(thread), partial);
-      for (int64_t h = kv_head * view.group(); h < (kv_head + 1) * view.group(); ++h) {
-        HWY_DYNAMIC_DISPATCH(CombineSplits)(&partial, 1, h, padded);
-        store_row(view, kernel, task.token, h, partial.sums + h * padded);
-      }
+    // The last tokens have the most keys: they go first, so that threads finish together.
+    const int64_t first = (runs - 1 - i / kv_heads) * run;
+    const int64_t end = std::min(tokens, first + run);
+    for (int64_t t = first; t < end; t += step) {
+      const RowTask task{b,
+                         starts[b] + t,
+                         std::min(step, end - t),
+                         position + t,
+                         0,
+                         std::numeric_limits<int64_t>::max(),
+                         kv_head,
+                         kv_head + 1};
+      attend_whole(view, kernel, task, memory.scratch(thread), memory.partial(thread));
     }
   };
-  pool.parallel_for((tokens + kRun - 1) / kRun * kv_heads, attend);
+  pool.parallel_for(runs * kv_heads, attend);
 }
 
 }  // namespace
 
-const RowKernel& row_kernel(DType q, DType cache, const CpuOptions& options) {
-  const RowKernel* bf16_kernel = nullptr;
-  if (q != DType::kF32 && cache != DType::kF32 && options.use_bf16_dot) bf16_kernel = bf16_row_kernel(cache);
-  return bf16_kernel != nullptr ? *bf16_kernel : *HWY_DYNAMIC_DISPATCH(FindRowKernel)(cache);
-}
-
 bool prefers_rows(const PagedView& view, int64_t tokens, const CpuOptions& options) {
   if (tokens == 1) return true;
   const RowKernel& kernel = row_kernel(view.q.dtype(), view.k_cache.dtype(), options);
-  return view.selection.defined() && &kernel == bf16_row_kernel(view.k_cache.dtype());
+  return &kernel == bf16_row_kernel(view.k_cache.dtype());
 }
 
 int64_t rows_workspace_bytes(const PagedView& view, const ThreadPool& pool, const CpuOptions& options) {

@@ -362,7 +362,8 @@ void CpuBackend::run(const ops::RouteSigmoid& args, ops::Workspace) {
   const int64_t k = args.expert_ids.dim(1);
   const auto bias = [&args](int64_t e) {
     if (!args.bias.defined()) return 0.0F;
-    return args.bias.dtype() == DType::kBF16 ? to_float(args.bias.data<bf16>()[e]) : args.bias.data<float>()[e];
+    return args.bias.dtype() == DType::kBF16 ? to_float(args.bias.data<bf16>()[e])
+                                             : args.bias.data<float>()[e];
   };
   for_rows(args.logits.dim(0), args.logits.dim(1) * 32, [&](int64_t t) {
     const float* logits = args.logits.row<float>(t);

@@ -1,8 +1,9 @@
 // Internal to paged attention and its indexer: what their kernels work on.
 //
-// Two ways: tiles of many query rows over blocks of keys (paged_attention.cc), and few rows, as in decode,
-// over rows of the cache as they lie in memory (attention_rows.cc, with the products of
-// attention_rows_bf16.cc where the processor has them).
+// Two ways. By rows: query rows meet rows of the cache as they lie in memory (attention_rows.cc, with
+// products by attention_rows_bf16.cc where the processor has them, else by attention_rows_f32.cc); the way of
+// decode, and of everything where BF16 dot products exist. By tiles: blocks of keys are unpacked to F32 for
+// many query rows (paged_attention.cc).
 #pragma once
 
 #include "backends/cpu/cpu_backend.h"
