@@ -155,6 +155,7 @@ void cut_layers(json& node, size_t old_count, int64_t new_count) {
 }  // namespace
 
 ops::Precision ComputeOptions::precision() const {
+  if (fp8_activations) return ops::Precision::kFp8;
   return activation_dtype == DType::kBF16 ? ops::Precision::kBF16 : ops::Precision::kF32;
 }
 
