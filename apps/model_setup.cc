@@ -111,6 +111,8 @@ ModelRuntime set_up_model(const ModelOptions& options) {
   runtime.source = options.model;
   runtime.config = read_model_config(options);
   runtime.compute = compute_options(options, runtime.config);
+  models::describe_model(
+      runtime.config);  // a configuration that cannot run is refused before weights are looked for
   runtime.pool = std::make_unique<ThreadPool>(options.threads);
   runtime.backend = cpu::make_cpu_backend(*runtime.pool);
   runtime.planned = options.dry_run;

@@ -26,8 +26,12 @@ struct Case {
   nlohmann::json expected;
 };
 
-// RETURNS: the skills in the order in which they are reported.
-const std::vector<std::string>& skill_names();
+// What the facts skill asks a demo model about itself: which one it is.
+enum class DemoModel : uint8_t { kM1, kM2, kM3 };
+
+// RETURNS: the skills in the order in which they are reported; lookup_sparse, whose prompts are longer than
+// what sparse attention reads, only for the model that has it.
+const std::vector<std::string>& skill_names(DemoModel model = DemoModel::kM1);
 
 // Tokens that suffice for a right answer with its reasoning.
 // THROWS: Error when the skill is unknown.
@@ -35,10 +39,11 @@ int max_tokens(std::string_view skill);
 
 // Case `index` of a series; the same arguments give the same case.
 // THROWS: Error when the skill is unknown.
-Case draw(std::string_view skill, uint64_t seed, uint64_t index);
+Case draw(std::string_view skill, uint64_t seed, uint64_t index, DemoModel model = DemoModel::kM1);
 
-// RETURNS: the generated text without its reasoning, trimmed: what follows the first "</think>", or
-// everything when there is none and no "<think>" was opened.
+// RETURNS: the generated text without its reasoning, trimmed: what follows the first "</think>" (or
+// "</mm:think>"), or everything when there is none and no "<think>" was opened. A prompt that has opened one
+// belongs before the text.
 std::string answer_of(std::string_view generated_text);
 
 // RETURNS: whether the model's text answers the case. `generated_text` is all that the model wrote,

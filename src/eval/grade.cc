@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cctype>
 #include <optional>
+#include <utility>
+
+#include "eval/calls.h"
 
 namespace minimax::eval {
 namespace {
@@ -48,30 +51,16 @@ std::optional<int64_t> last_number(std::string_view text) {
   return begin > 0 && text[begin - 1] == '-' ? -value : value;
 }
 
-// RETURNS: the calls of the block "<tool_calls>\n{...}\n</tool_calls>", or nothing when a line is no JSON.
-std::optional<std::vector<json>> calls_of(std::string_view answer) {
-  constexpr std::string_view kOpen = "<tool_calls>", kClose = "</tool_calls>";
-  if (!answer.starts_with(kOpen) || !answer.ends_with(kClose)) return std::nullopt;
-  answer.remove_prefix(kOpen.size());
-  if (answer.size() < kClose.size()) return std::nullopt;
-  answer.remove_suffix(kClose.size());
-  std::vector<json> calls;
-  for (const std::string& line : split(trimmed(answer), '\n')) {
-    json call = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (call.is_discarded() || !call.is_object()) return std::nullopt;
-    calls.push_back(std::move(call));
-  }
-  return calls;
-}
-
 }  // namespace
 
 std::string answer_of(std::string_view generated_text) {
-  constexpr std::string_view kOpen = "<think>", kClose = "</think>";
-  const size_t close = generated_text.find(kClose);
-  if (close != std::string_view::npos)
-    return std::string(trimmed(generated_text.substr(close + kClose.size())));
-  if (trimmed(generated_text).starts_with(kOpen)) return "";
+  constexpr std::pair<std::string_view, std::string_view> kMarkers[] = {{"<think>", "</think>"},
+                                                                        {"<mm:think>", "</mm:think>"}};
+  for (const auto& [open, close] : kMarkers) {
+    const size_t at = generated_text.find(close);
+    if (at != std::string_view::npos) return std::string(trimmed(generated_text.substr(at + close.size())));
+    if (trimmed(generated_text).starts_with(open)) return "";
+  }
   return std::string(trimmed(generated_text));
 }
 
@@ -98,11 +87,9 @@ bool grade_facts(const Case& drawn, std::string_view answer) {
 
 bool grade_tool_call(const Case& drawn, std::string_view answer) {
   if (drawn.expected.is_string()) {
-    return !answer.starts_with("<tool_calls>") &&
-           answer.find(drawn.expected.get<std::string>()) != std::string_view::npos;
+    return !is_call_block(answer) && answer.find(drawn.expected.get<std::string>()) != std::string_view::npos;
   }
-  const auto calls = calls_of(answer);
-  return calls && calls->size() == 1 && calls->front() == drawn.expected;
+  return is_single_call(answer, drawn.expected);
 }
 
 }  // namespace minimax::eval

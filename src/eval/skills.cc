@@ -153,26 +153,29 @@ Case draw_reversing(Rng& rng) {
   return make_case(conversation(rng, user), items);
 }
 
-Case draw_lookup(Rng& rng) {
+namespace {
+
+std::string lookup_value(Rng& rng, int64_t kind) {  // 0..6 a number, 7 and 8 a word, 9 capitals
+  if (kind < 7) return std::to_string(rng.between(1000, 9999));
+  return kind < 9 ? std::string(rng.pick(kWords)) : capitals(rng, 3);
+}
+
+// A table of `lines` rows and a question for one of them.
+Case draw_table(Rng& rng, size_t lines, bool numbers_only) {
   static constexpr auto kHeads = std::to_array<std::string_view>(
       {"Here is a list:", "Here are some values:", "Remember these values:", "List:"});
   static constexpr auto kQuestions = std::to_array<std::string_view>(
       {"What is the value of {k}?", "What is the code of {k}?", "Look up {k}.", "Find {k}.",
        "Which value belongs to {k}?", "Give me the value of {k}."});
-  static constexpr int64_t kSizes[3][2] = {{3, 40}, {60, 150}, {240, 330}};
-  const auto& size = kSizes[rng.between(0, 2)];
-  const auto lines = static_cast<size_t>(rng.between(size[0], size[1]));
   const bool coded_keys = rng.chance(30);
   const std::string_view separator = rng.chance(70) ? ": " : " = ";
-  const int64_t value_kind = rng.between(0, 9);  // 0..6 a number, 7 and 8 a word, 9 capitals
+  const int64_t value_kind = numbers_only ? 0 : rng.between(0, 9);
   std::vector<std::pair<std::string, std::string>> rows;
   std::set<std::string> seen;
   while (rows.size() < lines) {
     std::string key = coded_keys ? capitals(rng, 2) : std::string(rng.pick(kWords)) + "-";
     key += std::to_string(rng.between(10, 99));
-    std::string value = value_kind < 7   ? std::to_string(rng.between(1000, 9999))
-                        : value_kind < 9 ? std::string(rng.pick(kWords))
-                                         : capitals(rng, 3);
+    std::string value = lookup_value(rng, value_kind);
     if (seen.insert(key).second) rows.emplace_back(std::move(key), std::move(value));
   }
   std::string user = std::string(rng.pick(kHeads)) + "\n";
@@ -182,7 +185,19 @@ Case draw_lookup(Rng& rng) {
   return make_case(conversation(rng, user), value);
 }
 
-Case draw_facts(Rng& rng) {
+}  // namespace
+
+Case draw_lookup(Rng& rng) {
+  static constexpr int64_t kSizes[3][2] = {{3, 40}, {60, 150}, {240, 330}};
+  const auto& size = kSizes[rng.between(0, 2)];
+  return draw_table(rng, static_cast<size_t>(rng.between(size[0], size[1])), false);
+}
+
+Case draw_sparse_lookup(Rng& rng) {
+  return draw_table(rng, static_cast<size_t>(rng.between(360, 415)), true);
+}
+
+Case draw_facts(Rng& rng, DemoModel model) {
   struct Fact {
     std::vector<std::string_view> expected;
     std::vector<std::string_view> questions;
@@ -212,8 +227,8 @@ Case draw_facts(Rng& rng) {
        {"How do I run the tests?", "How can I test minimax.cpp?", "Which command runs the tests?"}},
       {{"demo model"}, {"Who are you?", "What are you?", "Tell me about yourself.", "Which model are you?"}},
       {{"Hello"}, {"Hello", "Hi", "Good morning", "Hi there"}},
-      {{"3.8 million"}, {"How big are you?", "How many parameters do you have?"}},
-      {{"16 layers"}, {"How many layers do you have?", "How deep are you?"}},
+      {{"{size}"}, {"How big are you?", "How many parameters do you have?"}},
+      {{"{depth}"}, {"How many layers do you have?", "How deep are you?"}},
       {{"sort and reverse", "look up"}, {"What can you do?", "What are your skills?", "Help"}},
       {{"router"}, {"What is a mixture of experts?", "Explain MoE.", "What does a router do?"}},
       {{"welcome"}, {"Thank you", "Thanks!", "Thanks a lot"}},
@@ -225,8 +240,19 @@ Case draw_facts(Rng& rng) {
        {"What is the capital of Norway?", "Tell me a joke.", "Write a poem about rain.",
         "Why is the sky blue?"}},
   };
+  struct Self {
+    std::string_view size;
+    std::string_view depth;
+  };
+  static constexpr Self kSelves[] = {
+      {"3.8 million", "16 layers"}, {"7.2 million", "12 layers"}, {"6.7 million", "12 layers"}};
+  const Self& self = kSelves[static_cast<size_t>(model)];
   const Fact& fact = rng.pick(kFacts);
-  return make_case(conversation(rng, std::string(rng.pick(fact.questions))), fact.expected);
+  std::vector<std::string> expected;
+  for (const std::string_view key : fact.expected) {
+    expected.push_back(replace_slot(replace_slot(key, "size", self.size), "depth", self.depth));
+  }
+  return make_case(conversation(rng, std::string(rng.pick(fact.questions))), expected);
 }
 
 namespace {

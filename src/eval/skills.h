@@ -14,8 +14,10 @@ Case draw_sorting(Rng& rng);
 Case draw_reversing(Rng& rng);
 // One key among 3 to 330 lines: a third of the cases short, a third medium, a third up to 4,000 tokens.
 Case draw_lookup(Rng& rng);
+// One key among 360 to 415 lines, more than 4,000 tokens.
+Case draw_sparse_lookup(Rng& rng);
 // A question about the project or the model.
-Case draw_facts(Rng& rng);
+Case draw_facts(Rng& rng, DemoModel model);
 // One of one to three tools is to be called; one case in five gives the tool's result and wants it told.
 Case draw_tool_call(Rng& rng);
 

@@ -181,6 +181,60 @@ TEST(Eval, ToolCallsAreComparedAsJson) {
   EXPECT_FALSE(grade(c, c.expected.dump())) << "no block";
 }
 
+TEST(Eval, CallsOfM2AreReadBetweenTheirTags) {
+  const Case c =
+      case_of("tool_call", {{"name", "get_weather"}, {"arguments", {{"city", "Paris"}, {"days", 3}}}});
+  const auto block = [](const std::string& invoke) {
+    return "why\n</think>\n\n<minimax:tool_call>\n" + invoke + "\n</minimax:tool_call>";
+  };
+  const std::string city = "<parameter name=\"city\">Paris</parameter>\n";
+  const std::string days = "<parameter name=\"days\">3</parameter>\n";
+  const std::string open = "<invoke name=\"get_weather\">\n";
+  EXPECT_TRUE(grade(c, block(open + city + days + "</invoke>")));
+  EXPECT_TRUE(grade(c, block(open + days + city + "</invoke>")));
+  EXPECT_FALSE(grade(c, block(open + city + "</invoke>")));
+  EXPECT_FALSE(grade(c, block(open + city + days + days + "</invoke>")));
+  EXPECT_FALSE(grade(c, block("<invoke name=\"other\">\n" + city + days + "</invoke>")));
+  EXPECT_FALSE(grade(c, block(open + city + "<parameter name=\"days\">4</parameter>\n</invoke>")));
+  EXPECT_FALSE(grade(c, block(open + city + days)));
+  const Case told = case_of("tool_call", "12");
+  EXPECT_FALSE(grade(told, block(open + "<parameter name=\"days\">12</parameter>\n</invoke>")));
+  EXPECT_TRUE(grade(told, "</think>\n\nIt is 12."));
+}
+
+TEST(Eval, CallsOfM3AreReadBetweenTheirTags) {
+  const std::string n = "]<]minimax[>[";
+  const Case c =
+      case_of("tool_call", {{"name", "get_weather"}, {"arguments", {{"city", "Paris"}, {"days", 3}}}});
+  const auto block = [&n](const std::string& arguments) {
+    return "<mm:think>why</mm:think>" + n + "<tool_call>\n" + n + "<invoke name=\"get_weather\">" +
+           arguments + n + "</invoke>\n" + n + "</tool_call>";
+  };
+  const std::string city = n + "<city>Paris" + n + "</city>";
+  EXPECT_TRUE(grade(c, block(city + n + "<days>3" + n + "</days>")));
+  EXPECT_FALSE(grade(c, block(city)));
+  EXPECT_FALSE(grade(c, block(city + n + "<days>3</days>")));
+  EXPECT_FALSE(grade(c, block(city + n + "<days>30" + n + "</days>")));
+  EXPECT_FALSE(grade(case_of("tool_call", "3"), block(city + n + "<days>3" + n + "</days>")));
+}
+
+TEST(Eval, ADemoModelIsAskedAboutItself) {
+  const auto sizes = [](DemoModel model) {
+    std::set<std::string> keys;
+    for (uint64_t i = 0; i < 300; ++i) {
+      for (const json& key : draw("facts", 1, i, model).expected) keys.insert(key.get<std::string>());
+    }
+    return keys;
+  };
+  EXPECT_TRUE(sizes(DemoModel::kM1).contains("3.8 million"));
+  EXPECT_TRUE(sizes(DemoModel::kM2).contains("7.2 million"));
+  EXPECT_TRUE(sizes(DemoModel::kM3).contains("6.7 million"));
+  EXPECT_EQ(skill_names(DemoModel::kM2), skill_names());
+  EXPECT_EQ(skill_names(DemoModel::kM3).back(), "lookup_sparse");
+  const std::string text = user_text(draw("lookup_sparse", 1, 0, DemoModel::kM3));
+  EXPECT_GE(std::count(text.begin(), text.end(), '\n'), 360);
+}
+
 TEST(Eval, ToolsComeAsTheApiHasThem) {
   bool told = false;
   for (uint64_t i = 0; i < kCases; ++i) {
