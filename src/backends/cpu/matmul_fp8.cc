@@ -327,12 +327,6 @@ bool has_fp8_dot() {
   return supported;
 }
 
-bool can_dot_fp8(const quant::Weight& weight) {
-  if (weight.format == quant::WeightFormat::kMxfp8) return true;
-  if (weight.format != quant::WeightFormat::kFp8) return false;
-  return weight.block_columns % kChunk == 0 || weight.block_columns >= weight.in_features();
-}
-
 MINIMAX_FP8_TARGET void lay_out_fp8_row(const std::byte* row, DType dtype, int64_t k, bf16* out) {
   for (int64_t i = 0; i < k; i += kChunk, out += kChunk) {
     const __m512i a = load_pairs(row, dtype, i / 2, k);
@@ -358,7 +352,6 @@ void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant
 
 namespace minimax::cpu {
 bool has_fp8_dot() { return false; }
-bool can_dot_fp8(const quant::Weight&) { return false; }
 void lay_out_fp8_row(const std::byte*, DType, int64_t, bf16*) {}
 void dot_products_fp8(const bf16*, int64_t, int64_t, const quant::Weight&, int64_t, int64_t, float*,
                       int64_t) {}
