@@ -8,6 +8,8 @@
 
 #if defined(__x86_64__)
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 
@@ -32,7 +34,9 @@ struct ByteTable {
 constexpr ByteTable magnitude_bytes(int shift) {
   ByteTable table{};
   for (size_t i = 0; i < table.bytes.size(); ++i) {
-    const uint16_t bits = to_bf16(to_float(f8e4m3{static_cast<uint8_t>(i)}) / kUnpackedScale).bits;
+    constexpr uint16_t kNaN = 0x7fc0;
+    const f8e4m3 code{static_cast<uint8_t>(i)};
+    const uint16_t bits = code.bits == 0x7f ? kNaN : to_bf16(to_float(code) / kUnpackedScale).bits;
     table.bytes[i] = static_cast<uint8_t>(bits >> shift);
   }
   return table;
