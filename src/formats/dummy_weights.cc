@@ -52,8 +52,6 @@ void fill_values(const Tensor& tensor, uint64_t seed) {
   for (int64_t i = 0; i < n; ++i) values[i] = from_float<T>(mean + deviation * generator.normal());
 }
 
-constexpr std::string_view kScaleSuffix = "_scale_inv";
-
 // An 8-bit matrix of `width` inputs holds codes of this standard deviation, between 64 and 128 so that the
 // largest, 3.5 times it, are in range; its scales are about the power of two that is missing to
 // 1/sqrt(width).
@@ -126,10 +124,13 @@ DummyWeights::DummyWeights(std::vector<TensorInfo> tensors, uint64_t seed)
 }
 
 const TensorInfo* DummyWeights::scaled_by(const TensorInfo& info) const {
-  const std::string_view name = info.name;
-  if (!name.ends_with(kScaleSuffix)) return nullptr;
-  const TensorInfo* matrix = find(name.substr(0, name.size() - kScaleSuffix.size()));
-  return matrix != nullptr && matrix->dtype == DType::kF8E4M3 ? matrix : nullptr;
+  for (const std::string_view suffix : {"_scale_inv", "_scale"}) {
+    const std::string_view name = info.name;
+    if (!name.ends_with(suffix)) continue;
+    const TensorInfo* matrix = find(name.substr(0, name.size() - suffix.size()));
+    if (matrix != nullptr && matrix->dtype == DType::kF8E4M3) return matrix;
+  }
+  return nullptr;
 }
 
 void DummyWeights::reserve() {

@@ -66,10 +66,12 @@ TEST(DummyWeights, OfEightBitsDecodeToTheirScale) {
                          {"b.weight", DType::kF8E4M3, {200, width}, ""},
                          {"b.weight_scale_inv", DType::kU8, {200, width / 32}, ""},
                          {"up_proj", DType::kF8E4M3, {2, 128, width}, ""},
-                         {"up_proj_scale_inv", DType::kF32, {2, 1, (width + 127) / 128}, ""}},
+                         {"up_proj_scale", DType::kF32, {2, 1, (width + 127) / 128}, ""}},
                         1);
     const auto weight = [&](const std::string& name) {
-      return quant::quantized_weight(source.tensor(name), source.tensor(name + "_scale_inv"));
+      const bool is_inv = source.find(name + "_scale_inv") != nullptr;
+      return quant::quantized_weight(source.tensor(name),
+                                     source.tensor(name + (is_inv ? "_scale_inv" : "_scale")));
     };
     EXPECT_NEAR(relative_deviation(weight("a.weight")), 1, 0.1) << width;
     EXPECT_NEAR(relative_deviation(weight("b.weight")), 1, 0.04) << width;

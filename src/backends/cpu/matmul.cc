@@ -29,6 +29,10 @@ void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const
       return dot_products_bf16(halves, halves_stride, rows, weight, first, count, results, kDotColumns);
     case RowLayout::kBytes:
       return dot_products_fp8(halves, halves_stride, rows, weight, first, count, results, kDotColumns);
+    case RowLayout::kQuads:
+      return dot_products_quads(reinterpret_cast<const float*>(memory),
+                                stride / static_cast<int64_t>(sizeof(float)), rows, weight, first, count,
+                                results, kDotColumns);
     default:
       return dot_products(reinterpret_cast<const float*>(memory),
                           stride / static_cast<int64_t>(sizeof(float)), rows, weight, first, count, results,
@@ -75,6 +79,13 @@ void multiply_packed(const PreparedRows& x, std::span<const quant::Weight* const
   }
 }
 
+// Whether as many e4m3 codes as a vector unpacks share scales as the row products need it.
+bool has_wide_blocks(const quant::Weight& weight) {
+  if (weight.format == quant::WeightFormat::kMxfp8) return true;
+  if (weight.format != quant::WeightFormat::kFp8) return false;
+  return weight.block_columns % 64 == 0 || weight.block_columns >= weight.in_features();
+}
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
@@ -89,9 +100,11 @@ ProductPath product_path(DType x, ops::Precision precision, const quant::Weight&
                          const CpuOptions& options) {
   using quant::WeightFormat;
   const WeightFormat format = weight.format;
-  const RowLayout f32_layout = format == WeightFormat::kBF16 ? RowLayout::kPairs : RowLayout::kInOrder;
   if (precision == ops::Precision::kFp8 && quant::activation_group(format) > 0)
-    return {&f32_kernel(), f32_layout, format};
+    return {&f32_kernel(), RowLayout::kInOrder, format};
+  const RowLayout f32_layout = format == WeightFormat::kBF16 ? RowLayout::kPairs
+                               : has_wide_blocks(weight)     ? RowLayout::kQuads
+                                                             : RowLayout::kInOrder;
   const bool may_round = precision != ops::Precision::kF32;
   const bool use_bf16 = options.use_bf16_dot && bf16_kernel() != nullptr && (may_round || x == DType::kBF16);
   if (!use_bf16 || format == WeightFormat::kF32) return {&f32_kernel(), f32_layout};
@@ -99,7 +112,7 @@ ProductPath product_path(DType x, ops::Precision precision, const quant::Weight&
   // Rows multiply by the scale after the product, panels before: BF16 holds a scaled e4m3 value exactly only
   // if the scale is a power of two.
   return {may_round || format == WeightFormat::kMxfp8 ? bf16_kernel() : &f32_kernel(),
-          has_fp8_dot() && can_dot_fp8(weight) ? RowLayout::kBytes : f32_layout};
+          has_fp8_dot() && has_wide_blocks(weight) ? RowLayout::kBytes : f32_layout};
 }
 
 void PreparedRows::prepare(const RowView& x, int64_t unit) const {
@@ -119,7 +132,7 @@ void PreparedRows::prepare(const RowView& x, int64_t unit) const {
     case RowLayout::kBytes:
       return lay_out_fp8_row(x.row(unit), x.dtype, k, reinterpret_cast<bf16*>(row));
     default:
-      unpack_row(x.row(unit), x.dtype, k, path.layout == RowLayout::kPairs, reinterpret_cast<float*>(row),
+      unpack_row(x.row(unit), x.dtype, k, path.layout, reinterpret_cast<float*>(row),
                  path.row_bytes(k) / static_cast<int64_t>(sizeof(float)));
       return quant::round_activations(reinterpret_cast<float*>(row), k, 1, path.rounding);
   }

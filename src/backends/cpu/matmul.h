@@ -65,8 +65,9 @@ const PackedKernel* bf16_kernel();
 enum class RowLayout : uint8_t {
   kInOrder,  // F32
   kPairs,    // F32, even elements first, the odd ones from half of the row on: meets BF16 weights
-  kHalves,   // BF16, in order: meets BF16 weights where there is a BF16 dot product
-  kBytes,    // BF16, in each 64 the even elements first: meets e4m3 weights (matmul_fp8.cc)
+  kQuads,   // F32, every fourth element from 0, 1, 2 and 3 on in four quarters of the row: meets e4m3 weights
+  kHalves,  // BF16, in order: meets BF16 weights where there is a BF16 dot product
+  kBytes,   // BF16, in each 64 the even elements first: meets e4m3 weights (matmul_fp8.cc)
 };
 
 // The fastest way to a product that keeps the precision asked for: row products for few rows, packed for

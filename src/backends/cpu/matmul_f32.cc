@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/matmul_f32.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h:
+#include "backends/cpu/dot_fp8-inl.h"
 #include "backends/cpu/simd-inl.h"
 #include "backends/cpu/weight_decode-inl.h"
 #include "hwy/contrib/math/math-inl.h"
@@ -195,21 +196,19 @@ void SplitPairs(const T* row, int64_t k, float* out, int64_t padded) {
   for (; i < k; ++i) out[i / 2 + (i % 2) * half] = to_float(row[i]);
 }
 
-void UnpackRow(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded) {
-  if (!split_pairs) {
-    if (dtype == DType::kBF16) {
-      const auto* x = static_cast<const bf16*>(row);
-      ForVectors(k, [&](auto load, auto store) HWY_ATTR { store(load(x), out); });
-    } else {
-      std::memcpy(out, row, static_cast<size_t>(k) * sizeof(float));
-    }
-    std::fill(out + k, out + padded, 0.0F);
-    return;
-  }
+template <typename T>
+void LayOutRow(const T* row, int64_t k, RowLayout layout, float* out, int64_t padded) {
+  if (layout == RowLayout::kPairs) return SplitPairs(row, k, out, padded);
+  if (layout == RowLayout::kQuads) return SplitQuads(row, k, out, padded);
+  ForVectors(k, [&](auto load, auto store) HWY_ATTR { store(load(row), out); });
+  std::fill(out + k, out + padded, 0.0F);
+}
+
+void UnpackRow(const void* row, DType dtype, int64_t k, RowLayout layout, float* out, int64_t padded) {
   if (dtype == DType::kBF16) {
-    SplitPairs(static_cast<const bf16*>(row), k, out, padded);
+    LayOutRow(static_cast<const bf16*>(row), k, layout, out, padded);
   } else {
-    SplitPairs(static_cast<const float*>(row), k, out, padded);
+    LayOutRow(static_cast<const float*>(row), k, layout, out, padded);
   }
 }
 
@@ -380,6 +379,7 @@ namespace {
 
 HWY_EXPORT(DecodeWeight);
 HWY_EXPORT(DotProducts);
+HWY_EXPORT(DotProductsQuads);
 HWY_EXPORT(UnpackRow);
 HWY_EXPORT(StoreBlockAny);
 HWY_EXPORT(ReadBytes);
@@ -419,8 +419,13 @@ void decode_weight(const quant::Weight& weight, int64_t row, int64_t first, int6
   HWY_DYNAMIC_DISPATCH(DecodeWeight)(weight, row, first, count, out);
 }
 
-void unpack_row(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded) {
-  HWY_DYNAMIC_DISPATCH(UnpackRow)(row, dtype, k, split_pairs, out, padded);
+void dot_products_quads(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, float* out, int64_t out_stride) {
+  HWY_DYNAMIC_DISPATCH(DotProductsQuads)(x, x_stride, rows, weight, first, columns, out, out_stride);
+}
+
+void unpack_row(const void* row, DType dtype, int64_t k, RowLayout layout, float* out, int64_t padded) {
+  HWY_DYNAMIC_DISPATCH(UnpackRow)(row, dtype, k, layout, out, padded);
 }
 
 void store_block(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t columns,

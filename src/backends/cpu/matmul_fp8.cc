@@ -8,6 +8,8 @@
 
 #if defined(__x86_64__)
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 
@@ -32,7 +34,9 @@ struct ByteTable {
 constexpr ByteTable magnitude_bytes(int shift) {
   ByteTable table{};
   for (size_t i = 0; i < table.bytes.size(); ++i) {
-    const uint16_t bits = to_bf16(to_float(f8e4m3{static_cast<uint8_t>(i)}) / kUnpackedScale).bits;
+    constexpr uint16_t kNaN = 0x7fc0;
+    const f8e4m3 code{static_cast<uint8_t>(i)};
+    const uint16_t bits = code.bits == 0x7f ? kNaN : to_bf16(to_float(code) / kUnpackedScale).bits;
     table.bytes[i] = static_cast<uint8_t>(bits >> shift);
   }
   return table;
@@ -327,12 +331,6 @@ bool has_fp8_dot() {
   return supported;
 }
 
-bool can_dot_fp8(const quant::Weight& weight) {
-  if (weight.format == quant::WeightFormat::kMxfp8) return true;
-  if (weight.format != quant::WeightFormat::kFp8) return false;
-  return weight.block_columns % kChunk == 0 || weight.block_columns >= weight.in_features();
-}
-
 MINIMAX_FP8_TARGET void lay_out_fp8_row(const std::byte* row, DType dtype, int64_t k, bf16* out) {
   for (int64_t i = 0; i < k; i += kChunk, out += kChunk) {
     const __m512i a = load_pairs(row, dtype, i / 2, k);
@@ -358,7 +356,6 @@ void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant
 
 namespace minimax::cpu {
 bool has_fp8_dot() { return false; }
-bool can_dot_fp8(const quant::Weight&) { return false; }
 void lay_out_fp8_row(const std::byte*, DType, int64_t, bf16*) {}
 void dot_products_fp8(const bf16*, int64_t, int64_t, const quant::Weight&, int64_t, int64_t, float*,
                       int64_t) {}

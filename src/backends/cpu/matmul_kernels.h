@@ -14,7 +14,7 @@ void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::W
 // The same for BF16 weights and x in kHalves. REQUIRES: bf16_kernel() is not null.
 void dot_products_bf16(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                        int64_t first, int64_t columns, float* out, int64_t out_stride);
-// The same for e4m3 weights and x in kBytes. REQUIRES: has_fp8_dot and can_dot_fp8.
+// The same for e4m3 weights and x in kBytes. REQUIRES: has_fp8_dot(); blocks as product_path wants them.
 void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                       int64_t first, int64_t columns, float* out, int64_t out_stride);
 // Lay out a row of x as kHalves and as kBytes, with zeros up to a multiple of 64 bytes.
@@ -22,15 +22,15 @@ void lay_out_bf16_row(const std::byte* row, DType dtype, int64_t k, bf16* out);
 void lay_out_fp8_row(const std::byte* row, DType dtype, int64_t k, bf16* out);
 // True when this processor has the instructions.
 bool has_fp8_dot();
-// True when the weight's blocks are of a width that the product takes.
-bool can_dot_fp8(const quant::Weight& weight);
+// The same for e4m3 weights and x in kQuads. REQUIRES: blocks as product_path wants them.
+void dot_products_quads(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, float* out, int64_t out_stride);
 
 // out = elements [first, first + count) of row `row` as F32, exactly as quant::decode_row.
 void decode_weight(const quant::Weight& weight, int64_t row, int64_t first, int64_t count, float* out);
 
-// The row as F32, padded with zeros; with `split_pairs` the even elements first, the odd ones from padded / 2
-// on.
-void unpack_row(const void* row, DType dtype, int64_t k, bool split_pairs, float* out, int64_t padded);
+// The row as F32 in kInOrder, kPairs or kQuads, `padded` elements with zeros behind.
+void unpack_row(const void* row, DType dtype, int64_t k, RowLayout layout, float* out, int64_t padded);
 
 // Activation, addend, rounding and store of a [rows, columns] block of results; `up` is read only when
 // output.gated.
