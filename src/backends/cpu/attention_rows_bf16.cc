@@ -104,14 +104,23 @@ MINIMAX_ROWS_INLINE __mmask64 chunk_mask(int64_t rest) {
 
 template <typename Cache>
 void prepare(const void* q, DType dtype, int64_t head_dim, void* prepared) {
-  const auto element = [&](int64_t i) {
-    if (i >= head_dim) return bf16{};
-    return dtype == DType::kBF16 ? static_cast<const bf16*>(q)[i]
-                                 : to_bf16(to_float(static_cast<const f8e4m3*>(q)[i]));
-  };
+  constexpr int kRun = 8;  // elements that every order keeps together
   auto* out = static_cast<bf16*>(prepared);
   for (int64_t first = 0; first < head_dim; first += kChunk) {
-    for (int j = 0; j < kChunk; ++j) out[first + j] = element(first + Cache::dim_of_query(j));
+    for (int j = 0; j < kChunk; j += kRun) {
+      const int64_t from = first + Cache::dim_of_query(j);
+      bf16* run = out + first + j;
+      if (dtype == DType::kBF16 && from + kRun <= head_dim) {
+        std::memcpy(run, static_cast<const bf16*>(q) + from, kRun * sizeof(bf16));
+        continue;
+      }
+      for (int64_t i = 0; i < kRun; ++i) {
+        run[i] = bf16{};
+        if (from + i >= head_dim) continue;
+        run[i] = dtype == DType::kBF16 ? static_cast<const bf16*>(q)[from + i]
+                                       : to_bf16(to_float(static_cast<const f8e4m3*>(q)[from + i]));
+      }
+    }
   }
 }
 
