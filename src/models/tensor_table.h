@@ -41,8 +41,8 @@ struct SkippedTensors {
   std::function<bool(std::string_view)> matches;  // of a canonical name
 };
 
-// What every family leaves out: scales of static activation quantisation, with a line; rotary buffers, and the
-// head when it is tied, without.
+// What every family leaves out: scales of static activation quantisation, with a line; rotary buffers, and
+// the head when it is tied, without.
 std::vector<SkippedTensors> common_skipped(bool tied_head);
 // Multi-token-prediction modules: an `mtp` path component, or a layer beyond the model's.
 SkippedTensors skipped_mtp(int64_t num_layers);

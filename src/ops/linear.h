@@ -15,7 +15,7 @@ enum class Precision : uint8_t {
   kF32,   // inputs enter as they are: BF16 values and decoded 8-bit weights are F32 numbers
   kBF16,  // x and weights may be rounded to BF16 first, where that is what the hardware multiplies fastest
   kFp8,   // with 8-bit weights, x is rounded to e4m3 numbers as quant::round_activations says, and not
-         // otherwise; with other weights as kBF16
+          // otherwise; with other weights as kBF16
 };
 
 // out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype.

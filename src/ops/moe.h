@@ -50,8 +50,8 @@ struct RouteSoftmax {
 
 // p = sigmoid(logits) in F32; the k experts of largest p + bias (ties: lowest index), in descending order of
 // p + bias; their weights are scale * p / (sum of the chosen p), without the bias (MiniMax-M2 and M3).
-// logits [T, E] F32; bias [E] F32 or BF16, or undefined for none; expert_ids [T, k] I32; expert_weights [T, k] F32.
-// k <= E.
+// logits [T, E] F32; bias [E] F32 or BF16, or undefined for none; expert_ids [T, k] I32; expert_weights [T,
+// k] F32. k <= E.
 struct RouteSigmoid {
   static constexpr std::string_view kName = "route_sigmoid";
   Tensor logits;
