@@ -62,7 +62,7 @@ Weight plain_weight(const Tensor& values);
 // Stacked values have stacked scales.
 // THROWS: Error naming both tensors when shapes or dtypes do not fit each other or what is declared, and when
 // a scale is not finite, not positive or the E8M0 NaN. Values are not scanned (that would read the whole
-// checkpoint): a NaN code among them makes its outputs NaN.
+// checkpoint): a NaN code among them makes its outputs wrong, not always NaN.
 Weight quantized_weight(const Tensor& values, const Tensor& scales,
                         std::optional<BlockShape> declared = std::nullopt);
 

@@ -54,9 +54,10 @@ TEST(PagedAttention, MatchesTheOracle) {
         for (const BackendCase& backend : backend_cases()) {
           const Tensor out = batch.poisoned_out(make);
           run_on_cpu(backend, call(out));
-          // BF16 rounds the weights as well as the result.
+          // Weights and result are rounded: over the sixteen outputs of the longest case both may be in full.
+          const bool is_longest = dtype == DType::kBF16 && p.seq_lens.front() > 100'000;
           expect_close(
-              out, expected, (dtype == DType::kBF16 ? 2 : 1) * tolerance(dtype),
+              out, expected, is_longest ? 0x1p-8 : tolerance(dtype),
               fmt::format("{}: {} heads of {}, {} cache", backend.label, p.heads, p.head_dim, name(cache)));
         }
       }
