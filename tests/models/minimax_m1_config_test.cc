@@ -4,15 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "formats/checkpoint.h"
-#include "formats/json.h"
 #include "tests/formats/temp_dir.h"
+#include "tests/models/shared_config.h"
 
 namespace minimax::models {
 namespace {
@@ -20,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::expect_error;
+using testing::shared_config;
 
 const fs::path kSource = MINIMAX_SOURCE_DIR;
 
@@ -34,17 +33,6 @@ json without(json object, const char* field) {
 json with(json object, const char* field, json value) {
   object[field] = std::move(value);
   return object;
-}
-
-// A configuration file that is not ours to publish; found beside the repository.
-std::optional<json> shared_config(const char* name) {
-  const char* given = std::getenv("MINIMAX_SHARED_DATA");
-  for (const fs::path& data :
-       {fs::path(given == nullptr ? "" : given), kSource / "../shared/data", kSource / "../../shared/data"}) {
-    const fs::path path = data / "configs" / name;
-    if (fs::exists(path)) return formats::read_json_object(path, 1 << 20);
-  }
-  return std::nullopt;
 }
 
 void expect_released_sizes(const MiniMaxM1Config& config) {

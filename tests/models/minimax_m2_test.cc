@@ -7,6 +7,7 @@
 #include "models/model.h"
 #include "tests/formats/temp_dir.h"
 #include "tests/models/released_configs.h"
+#include "tests/models/shared_config.h"
 
 namespace minimax::models {
 namespace {
@@ -93,6 +94,14 @@ TEST(MiniMaxM2Weights, CountsTheReleasedModel) {
   EXPECT_EQ(summary.active_bytes_with_head, 11'180'080'128 + 2 * kFinalNorm);
   const ModelSummary plain = summarize_model(without(released_m2(), "quantization_config"), nullptr);
   EXPECT_EQ(plain.weight_bytes, 457'477'079'040);
+}
+
+TEST(MiniMaxM2Weights, CountsTheRealFiles) {
+  for (const char* name : {"minimax-m2.5.json", "minimax-m2.7.json"}) {
+    const auto file = testing::shared_config(name);
+    if (!file) GTEST_SKIP() << "shared data is not there; set MINIMAX_SHARED_DATA";
+    EXPECT_EQ(summarize_model(*file, nullptr).weight_bytes, 230'121'630'720) << name;
+  }
 }
 
 TEST(MiniMaxM2Weights, TheFp8CacheTakesHalfTheBytes) {

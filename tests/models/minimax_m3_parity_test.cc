@@ -10,52 +10,20 @@ namespace {
 using testing::Parity;
 using testing::parity_fixtures;
 
+constexpr char kFixtures[] = "parity_m3";
 constexpr int64_t kLengths[] = {1, 127, 128, 129, 600, 1100};
 constexpr int64_t kChunks[] = {2048, 256, 101};
 
-void expect_agreement(const models::ComputeOptions& options, double tolerance) {
-  ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  for (const auto& folder : parity_fixtures("parity_m3")) {
-    EXPECT_LE(Parity(folder, options).worst_error(*backend, kLengths, kChunks), tolerance) << folder;
-  }
-}
-
 TEST(MiniMaxM3Parity, Float32LogitsAgreeTo1e4AtEveryLengthAndChunking) {
-  expect_agreement({DType::kF32}, 1e-4);
+  testing::expect_agreement(kFixtures, {DType::kF32}, kLengths, kChunks, 1e-4);
 }
-
-TEST(MiniMaxM3Parity, BFloat16LogitsAgreeTo2e2) { expect_agreement({DType::kBF16}, 2e-2); }
-
-// Caches in e4m3 round every key and value by 2^-4 at most: the logits stay near, and no chunking changes
-// them.
+TEST(MiniMaxM3Parity, BFloat16LogitsAgreeTo2e2) {
+  testing::expect_agreement(kFixtures, {DType::kBF16}, kLengths, kChunks, 2e-2);
+}
+TEST(MiniMaxM3Parity, GreedyTokensAreEqualInFloat32) { testing::expect_equal_greedy_tokens(kFixtures, 2048); }
+TEST(MiniMaxM3Parity, TheReferenceBackendAgreesToo) { testing::expect_reference_agreement(kFixtures, 300); }
 TEST(MiniMaxM3Parity, Fp8CachesStayNearAndDoNotDependOnChunking) {
-  ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  for (const auto& folder : parity_fixtures("parity_m3")) {
-    const models::ComputeOptions options = {DType::kF32, DType::kF8E4M3, DType::kF8E4M3};
-    const double whole = Parity(folder, options).error(*backend, 1100, 2048);
-    std::printf("%-40s FP8 caches relative error %.1e\n", folder.filename().c_str(), whole);
-    EXPECT_LE(whole, 0.1) << folder;
-    EXPECT_NEAR(Parity(folder, options).error(*backend, 1100, 101), whole, 0.02 * whole + 1e-4) << folder;
-  }
-}
-
-TEST(MiniMaxM3Parity, GreedyTokensAreEqualInFloat32) {
-  ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  for (const auto& folder : parity_fixtures("parity_m3")) {
-    Parity parity(folder, {DType::kF32});
-    EXPECT_EQ(parity.greedy(*backend, 2048), parity.integers("greedy")) << folder;
-    EXPECT_EQ(parity.greedy(*backend, 37), parity.integers("greedy")) << folder;
-  }
-}
-
-TEST(MiniMaxM3Parity, TheReferenceBackendAgreesToo) {
-  const auto backend = ops::make_reference_backend();
-  for (const auto& folder : parity_fixtures("parity_m3")) {
-    EXPECT_LE(Parity(folder, {DType::kF32}).error(*backend, 300, 100), 1e-4) << folder;
-  }
+  testing::expect_near_with_fp8_caches(kFixtures);
 }
 
 // Keeps the block choices of every sparse layer, [tokens, index heads, k] flattened, in the order of tokens.
@@ -106,7 +74,7 @@ int64_t count_differences(const std::vector<int32_t>& chosen, int64_t k, const T
 TEST(MiniMaxM3Parity, TheChosenBlocksAreThoseOfTransformersOnEveryQuery) {
   ThreadPool pool(2);
   const auto backend = cpu::make_cpu_backend(pool);
-  for (const auto& folder : parity_fixtures("parity_m3")) {
+  for (const auto& folder : parity_fixtures(kFixtures)) {
     for (const int64_t chunk : {2048, 101}) {
       Parity parity(folder, {DType::kF32});
       SelectionTracer tracer;

@@ -5,6 +5,7 @@
 #include "models/model.h"
 #include "tests/formats/temp_dir.h"
 #include "tests/models/released_configs.h"
+#include "tests/models/shared_config.h"
 
 namespace minimax::models {
 namespace {
@@ -121,6 +122,15 @@ TEST(MiniMaxM3Weights, CountsTheMxfp8Model) {
   EXPECT_EQ(summary.total_parameters, 426'174'572'928);
   EXPECT_NEAR(static_cast<double>(summary.weight_bytes), 442.0e9, 0.1e9);
   EXPECT_EQ(summary.component(Component::kRouter).bytes, int64_t{57} * 128 * (6144 + 1) * 4);
+}
+
+TEST(MiniMaxM3Weights, CountsTheRealFiles) {
+  const auto released = testing::shared_config("minimax-m3.json");
+  const auto mxfp8 = testing::shared_config("minimax-m3-mxfp8.reconstructed.json");
+  if (!released || !mxfp8) GTEST_SKIP() << "shared data is not there; set MINIMAX_SHARED_DATA";
+  EXPECT_EQ(summarize_model(*released, nullptr).weight_bytes, 852'438'813'696);
+  EXPECT_EQ(summarize_model(*mxfp8, nullptr).weight_bytes,
+            summarize_model(released_m3_mxfp8(), nullptr).weight_bytes);
 }
 
 TEST(MiniMaxM3Weights, TheReleasedTableHasAllTextTensorsOfTheCheckpoint) {

@@ -136,4 +136,48 @@ class Parity {
   std::vector<int64_t> row_of_token_;  // [ids], -1: no logits kept
 };
 
+// What every family's parity test asks of all fixtures in `folder`.
+
+inline void expect_agreement(const std::string& folder, const models::ComputeOptions& options,
+                             std::span<const int64_t> lengths, std::span<const int64_t> chunks,
+                             double tolerance) {
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  for (const auto& fixture : parity_fixtures(folder)) {
+    EXPECT_LE(Parity(fixture, options).worst_error(*backend, lengths, chunks), tolerance) << fixture;
+  }
+}
+
+// Greedy tokens in float32, with the prompt in one chunk of `chunk` tokens and in many small ones.
+inline void expect_equal_greedy_tokens(const std::string& folder, int64_t chunk) {
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  for (const auto& fixture : parity_fixtures(folder)) {
+    Parity parity(fixture, {DType::kF32});
+    EXPECT_EQ(parity.greedy(*backend, chunk), parity.integers("greedy")) << fixture;
+    EXPECT_EQ(parity.greedy(*backend, 37), parity.integers("greedy")) << fixture;
+  }
+}
+
+inline void expect_reference_agreement(const std::string& folder, int64_t count) {
+  const auto backend = ops::make_reference_backend();
+  for (const auto& fixture : parity_fixtures(folder)) {
+    EXPECT_LE(Parity(fixture, {DType::kF32}).error(*backend, count, 100), 1e-4) << fixture;
+  }
+}
+
+// Caches in e4m3 round every key and value by 2^-4 at most: the logits stay near, and no chunking changes
+// them.
+inline void expect_near_with_fp8_caches(const std::string& folder) {
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  const models::ComputeOptions options = {DType::kF32, DType::kF8E4M3, DType::kF8E4M3};
+  for (const auto& fixture : parity_fixtures(folder)) {
+    const double whole = Parity(fixture, options).error(*backend, 1100, 2048);
+    std::printf("%-40s FP8 caches relative error %.1e\n", fixture.filename().c_str(), whole);
+    EXPECT_LE(whole, 0.1) << fixture;
+    EXPECT_NEAR(Parity(fixture, options).error(*backend, 1100, 101), whole, 0.02 * whole + 1e-4) << fixture;
+  }
+}
+
 }  // namespace minimax::testing
