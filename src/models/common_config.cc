@@ -98,20 +98,39 @@ void CommonConfig::read(const ConfigReader& reader, const json& root) {
   quantization = QuantizationConfig::from_json(root);
 }
 
-std::string read_architecture(const json& root, std::string_view family,
-                              std::initializer_list<std::string_view> known, std::string_view fallback) {
+std::optional<std::string> find_architecture(const json& root, const FamilyNames& names) {
   const ConfigReader reader(root);
   const json* list = reader.find("architectures");
-  if (list == nullptr) return std::string(fallback);
+  if (list == nullptr) {
+    const std::string type = reader.text("model_type").value_or("");
+    for (const auto& [name, architecture] : names.model_types) {
+      if (name == type) return std::string(architecture);
+    }
+    return std::nullopt;
+  }
   if (!list->is_array() || list->size() != 1 || !list->front().is_string()) {
     reader.refuse("architectures", *list, "a list of one class name");
   }
+  const auto& known = names.architectures;
   auto architecture = list->front().get<std::string>();
-  if (std::find(known.begin(), known.end(), architecture) == known.end()) {
-    fail("config.json: architecture {} is no {} model; expected {}", formats::printable(architecture), family,
-         fmt::join(known, ", "));
-  }
+  if (std::find(known.begin(), known.end(), architecture) == known.end()) return std::nullopt;
   return architecture;
+}
+
+std::string read_architecture(const json& root, const FamilyNames& names) {
+  std::optional<std::string> architecture = find_architecture(root, names);
+  if (architecture) return *std::move(architecture);
+  const ConfigReader reader(root);
+  const json* list = reader.find("architectures");
+  if (list == nullptr) {
+    fail(
+        "config.json: architectures is missing and model_type is \"{}\"; expected the class name of the "
+        "model",
+        formats::printable(reader.text("model_type").value_or("")));
+  }
+  fail("config.json: architecture {} is no {} model; expected {}",
+       formats::printable(list->front().get<std::string>()), names.family,
+       fmt::join(names.architectures, ", "));
 }
 
 std::vector<float> inverse_frequencies(double theta, int64_t dim) {

@@ -3,8 +3,11 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "models/config_reader.h"
@@ -18,6 +21,20 @@ inline constexpr int64_t kMaxModelWidth = int64_t{1} << 18;
 inline constexpr int64_t kMaxModelExperts = int64_t{1} << 12;
 inline constexpr int64_t kMaxHeadDim = int64_t{1} << 12;
 inline constexpr int64_t kMaxHeads = int64_t{1} << 12;
+
+// What config.json calls the models of a family.
+struct FamilyNames {
+  std::string_view family;                          // for people
+  std::span<const std::string_view> architectures;  // class names
+  // {model_type, class name}: what a file without `architectures` is.
+  std::span<const std::pair<std::string_view, std::string_view>> model_types;
+};
+
+// The class name that config.json gives or its model_type stands for; nothing when it is not of the family.
+// THROWS: Error when `architectures` is no list of one name.
+std::optional<std::string> find_architecture(const nlohmann::json& root, const FamilyNames& names);
+// The same. THROWS: Error naming what was found when it is not of the family.
+std::string read_architecture(const nlohmann::json& root, const FamilyNames& names);
 
 struct CommonConfig {
   std::string architecture;  // as in config.json, e.g. "MiniMaxM1ForCausalLM"
@@ -41,11 +58,6 @@ struct CommonConfig {
   // THROWS: Error naming the field, its value and what is accepted.
   void read(const ConfigReader& reader, const nlohmann::json& root);
 };
-
-// The architecture of config.json, or `fallback` when it names none. THROWS: Error when it is none of
-// `known`.
-std::string read_architecture(const nlohmann::json& root, std::string_view family,
-                              std::initializer_list<std::string_view> known, std::string_view fallback);
 
 // theta^(-2c / dim) for c < dim / 2.
 std::vector<float> inverse_frequencies(double theta, int64_t dim);

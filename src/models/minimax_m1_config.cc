@@ -19,12 +19,12 @@ constexpr double kMaxFactor = 1e6;
 
 constexpr std::string_view kHuggingFaceClass = "MiniMaxForCausalLM";
 
-// transformers' class when config.json names none and its model_type is "minimax".
-std::string_view fallback_architecture(const ConfigReader& reader) {
-  const std::string type = reader.text("model_type").value_or("");
-  if (type == "minimax_text_01") return "MiniMaxText01ForCausalLM";
-  return type == "minimax" ? kHuggingFaceClass : "MiniMaxM1ForCausalLM";
-}
+constexpr std::string_view kArchitectures[] = {"MiniMaxM1ForCausalLM", "MiniMaxText01ForCausalLM",
+                                               kHuggingFaceClass, "MiniMaxVL01ForConditionalGeneration"};
+constexpr std::pair<std::string_view, std::string_view> kModelTypes[] = {
+    {"minimax_m1", "MiniMaxM1ForCausalLM"},
+    {"minimax_text_01", "MiniMaxText01ForCausalLM"},
+    {"minimax", kHuggingFaceClass}};
 
 AttentionKind attention_kind(const ConfigReader& reader, std::string_view name, const json& value) {
   if (value.is_number_integer() && value == 0) return AttentionKind::kLightning;
@@ -115,14 +115,13 @@ std::vector<double> geometric_slopes(int64_t n) {
 
 }  // namespace
 
+const FamilyNames MiniMaxM1Config::kNames = {"MiniMax-Text-01 / M1", kArchitectures, kModelTypes};
+
 MiniMaxM1Config MiniMaxM1Config::from_json(const json& root) {
   if (!root.is_object()) fail("config.json: holds a JSON {}; expected an object", root.type_name());
   const ConfigReader outer(root);
   MiniMaxM1Config config;
-  config.architecture = read_architecture(root, "MiniMax-Text-01 or M1",
-                                          {"MiniMaxM1ForCausalLM", "MiniMaxText01ForCausalLM",
-                                           kHuggingFaceClass, "MiniMaxVL01ForConditionalGeneration"},
-                                          fallback_architecture(outer));
+  config.architecture = read_architecture(root, kNames);
   // MiniMax-VL-01 keeps the language model's fields in text_config.
   const ConfigReader reader = outer.object("text_config").value_or(outer);
   config.read(reader, root);

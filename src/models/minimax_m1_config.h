@@ -24,6 +24,8 @@ struct DeepNorm {
 };
 
 struct MiniMaxM1Config : CommonConfig {
+  static const FamilyNames kNames;
+
   int64_t shared_intermediate_size = 0;  // 0: no shared MLP
   float lightning_norm_eps = 1e-6F;      // the released code's constant, not in config.json
   DeepNorm full_attention;

@@ -10,7 +10,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kArchitecture = "MiniMaxM2ForCausalLM";
+constexpr std::string_view kArchitectures[] = {"MiniMaxM2ForCausalLM"};
+constexpr std::pair<std::string_view, std::string_view> kModelTypes[] = {{"minimax_m2", kArchitectures[0]}};
 
 void check_layers(const ConfigReader& reader, const MiniMaxM2Config& config) {
   for (const std::string_view name : {"attn_type_list", "layer_types"}) {
@@ -37,11 +38,13 @@ QkNorm read_qk_norm(const ConfigReader& reader) {
 
 }  // namespace
 
+const FamilyNames MiniMaxM2Config::kNames = {"MiniMax-M2", kArchitectures, kModelTypes};
+
 MiniMaxM2Config MiniMaxM2Config::from_json(const json& root) {
   if (!root.is_object()) fail("config.json: holds a JSON {}; expected an object", root.type_name());
   const ConfigReader reader(root);
   MiniMaxM2Config config;
-  config.architecture = read_architecture(root, "MiniMax-M2", {kArchitecture}, kArchitecture);
+  config.architecture = read_architecture(root, kNames);
   config.read(reader, root);
   check_layers(reader, config);
   config.qk_norm = read_qk_norm(reader);

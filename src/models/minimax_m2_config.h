@@ -11,6 +11,8 @@ enum class QkNorm : uint8_t {
 };
 
 struct MiniMaxM2Config : CommonConfig {
+  static const FamilyNames kNames;
+
   QkNorm qk_norm = QkNorm::kFlattened;
   bool routing_bias = true;  // e_score_correction_bias takes part in the choice of experts
   float routed_scale = 1;    // of the experts' weighted sum

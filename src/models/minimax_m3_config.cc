@@ -11,10 +11,16 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::string_view kArchitectures[] = {"MiniMaxM3SparseForConditionalGeneration",
+                                               "MiniMaxM3SparseForCausalLM", "MiniMaxM3VLForCausalLM"};
+constexpr std::pair<std::string_view, std::string_view> kModelTypes[] = {
+    {"minimax_m3_vl", "MiniMaxM3SparseForConditionalGeneration"},
+    {"minimax_m3_vl_text", "MiniMaxM3SparseForCausalLM"}};
+
 constexpr int64_t kMaxBlocks = int64_t{1} << 20;
 constexpr int64_t kMaxBlockSize = int64_t{1} << 16;
 
-// The flags of a per-layer list in either spelling; `absent` when there is none.
+// The flags of a per-layer list in either spelling. THROWS: Error when both are absent or disagree.
 std::vector<bool> layer_flags(const ConfigReader& released, std::string_view released_name,
                               const ConfigReader& flat, std::string_view flat_name, std::string_view zero,
                               std::string_view one, int64_t num_layers) {
@@ -92,7 +98,11 @@ void read_mlps(const ConfigReader& reader, MiniMaxM3Config& config) {
       any_dense ? reader.integer("dense_intermediate_size", 1, kMaxModelWidth) : 0;
   const int64_t shared_experts = reader.integer_or("n_shared_experts", 1, 0, kMaxModelExperts);
   const int64_t shared_width = reader.integer_or("shared_intermediate_size", 0, 0, kMaxModelWidth);
-  config.shared_intermediate_size = std::min(shared_experts * shared_width, kMaxModelWidth);
+  config.shared_intermediate_size = shared_experts * shared_width;
+  if (config.shared_intermediate_size > kMaxModelWidth) {
+    fail("config.json: n_shared_experts {} of shared_intermediate_size {} are wider than the limit of {}",
+         shared_experts, shared_width, kMaxModelWidth);
+  }
   config.swiglu_alpha = static_cast<float>(reader.required_number("swiglu_alpha", 1e-6, 1e6));
   config.swiglu_limit = static_cast<float>(reader.required_number("swiglu_limit", 1e-6, 1e6));
   const double beta = reader.number({"swiglu_beta"}, -1e6, 1e6).value_or(1.0);
@@ -120,14 +130,13 @@ void check_features(const ConfigReader& reader) {
 
 }  // namespace
 
+const FamilyNames MiniMaxM3Config::kNames = {"MiniMax-M3", kArchitectures, kModelTypes};
+
 MiniMaxM3Config MiniMaxM3Config::from_json(const json& root) {
   if (!root.is_object()) fail("config.json: holds a JSON {}; expected an object", root.type_name());
   const ConfigReader outer(root);
   MiniMaxM3Config config;
-  config.architecture = read_architecture(
-      root, "MiniMax-M3",
-      {"MiniMaxM3SparseForConditionalGeneration", "MiniMaxM3SparseForCausalLM", "MiniMaxM3VLForCausalLM"},
-      "MiniMaxM3SparseForCausalLM");
+  config.architecture = read_architecture(root, kNames);
   const ConfigReader reader = outer.object("text_config").value_or(outer);
   config.read(reader, root);
   check_features(reader);

@@ -19,6 +19,8 @@ struct IndexerConfig {
 };
 
 struct MiniMaxM3Config : CommonConfig {
+  static const FamilyNames kNames;
+
   int64_t dense_intermediate_size = 0;   // MLP of dense layers
   int64_t shared_intermediate_size = 0;  // all shared experts together; 0: none
   bool routing_bias = true;              // e_score_correction_bias takes part in the choice of experts

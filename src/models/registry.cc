@@ -1,13 +1,8 @@
 // From config.json to a model: the one place that knows which families exist.
-#include <fmt/ranges.h>
-
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "formats/dummy_weights.h"
-#include "formats/printable.h"
-#include "models/config_reader.h"
 #include "models/minimax_m1.h"
 #include "models/minimax_m1_tensors.h"
 #include "models/minimax_m2.h"
@@ -37,11 +32,11 @@ class Architecture {
 template <typename Config, typename Weights, typename ModelType>
 class FamilyArchitecture final : public Architecture {
  public:
-  FamilyArchitecture(std::string_view family, Config config) : family_(family), config_(std::move(config)) {}
+  explicit FamilyArchitecture(Config config) : config_(std::move(config)) {}
 
   ModelSummary describe(const ComputeOptions& options) const override {
     ModelSummary summary;
-    summary.family = family_;
+    summary.family = Config::kNames.family;
     summary.architecture = config_.architecture;
     summary.num_layers = config_.num_layers;
     summary.layers = layer_counts(config_);
@@ -60,83 +55,42 @@ class FamilyArchitecture final : public Architecture {
   }
 
  private:
-  std::string_view family_;
   Config config_;
   Weights weights_;
 };
 
-struct Family {
-  std::string_view name;
-  std::span<const std::string_view> architectures;  // of config.json
-  std::span<const std::string_view> model_types;    // for a config.json without architectures
-  // THROWS: Error naming the field, its value and what is accepted.
-  std::unique_ptr<Architecture> (*open)(std::string_view family, const json& config);
-};
-
 template <typename Config, typename Weights, typename ModelType>
-std::unique_ptr<Architecture> open_as(std::string_view family, const json& config) {
-  return std::make_unique<FamilyArchitecture<Config, Weights, ModelType>>(family, Config::from_json(config));
+std::unique_ptr<Architecture> open_as(const json& config) {
+  return std::make_unique<FamilyArchitecture<Config, Weights, ModelType>>(Config::from_json(config));
 }
 
-constexpr std::string_view kM1Architectures[] = {"MiniMaxM1ForCausalLM", "MiniMaxText01ForCausalLM",
-                                                 "MiniMaxForCausalLM", "MiniMaxVL01ForConditionalGeneration"};
-constexpr std::string_view kM1Types[] = {"minimax_m1", "minimax_text_01", "minimax"};
-constexpr std::string_view kM2Architectures[] = {"MiniMaxM2ForCausalLM"};
-constexpr std::string_view kM2Types[] = {"minimax_m2"};
-constexpr std::string_view kM3Architectures[] = {"MiniMaxM3SparseForConditionalGeneration",
-                                                 "MiniMaxM3SparseForCausalLM", "MiniMaxM3VLForCausalLM"};
-constexpr std::string_view kM3Types[] = {"minimax_m3_vl", "minimax_m3_vl_text"};
+struct Family {
+  const FamilyNames* names;
+  // THROWS: Error naming the field, its value and what is accepted.
+  std::unique_ptr<Architecture> (*open)(const json& config);
+};
 
 constexpr Family kFamilies[] = {
-    {"MiniMax-Text-01 / M1", kM1Architectures, kM1Types,
-     &open_as<MiniMaxM1Config, MiniMaxM1Weights, MiniMaxM1>},
-    {"MiniMax-M2", kM2Architectures, kM2Types, &open_as<MiniMaxM2Config, MiniMaxM2Weights, MiniMaxM2>},
-    {"MiniMax-M3", kM3Architectures, kM3Types, &open_as<MiniMaxM3Config, MiniMaxM3Weights, MiniMaxM3>},
+    {&MiniMaxM1Config::kNames, &open_as<MiniMaxM1Config, MiniMaxM1Weights, MiniMaxM1>},
+    {&MiniMaxM2Config::kNames, &open_as<MiniMaxM2Config, MiniMaxM2Weights, MiniMaxM2>},
+    {&MiniMaxM3Config::kNames, &open_as<MiniMaxM3Config, MiniMaxM3Weights, MiniMaxM3>},
 };
 
-bool contains(std::span<const std::string_view> names, std::string_view name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-std::vector<std::string_view> known_architectures() {
-  std::vector<std::string_view> names;
+[[noreturn]] void refuse_architecture(const json& config) {
+  std::vector<std::string_view> known;
   for (const Family& family : kFamilies) {
-    names.insert(names.end(), family.architectures.begin(), family.architectures.end());
+    known.insert(known.end(), family.names->architectures.begin(), family.names->architectures.end());
   }
-  return names;
-}
-
-// architectures[0], where there is one.
-std::optional<std::string> first_architecture(const json& config) {
-  const ConfigReader reader(config);
-  const json* list = reader.find("architectures");
-  if (list == nullptr) return std::nullopt;
-  if (!list->is_array() || list->size() != 1 || !list->front().is_string()) {
-    reader.refuse("architectures", *list, "a list of one class name");
-  }
-  return list->front().get<std::string>();
-}
-
-const Family& find_family(const json& config) {
-  if (!config.is_object()) fail("config.json is no object");
-  const std::optional<std::string> architecture = first_architecture(config);
-  const std::string type = ConfigReader(config).text("model_type").value_or("");
-  for (const Family& family : kFamilies) {
-    if (architecture ? contains(family.architectures, *architecture) : contains(family.model_types, type)) {
-      return family;
-    }
-  }
-  if (architecture) {
-    fail("config.json: architecture {} is not supported; supported are {}", formats::printable(*architecture),
-         fmt::join(known_architectures(), ", "));
-  }
-  fail("config.json: architectures is missing and model_type is \"{}\"; expected the class name of the model",
-       formats::printable(type));
+  read_architecture(config, {"supported", known, {}});
+  MM_CHECK(false, "an architecture of no family was read");
 }
 
 std::unique_ptr<Architecture> open(const json& config) {
-  const Family& family = find_family(config);
-  return family.open(family.name, config);
+  if (!config.is_object()) fail("config.json: holds a JSON {}; expected an object", config.type_name());
+  for (const Family& family : kFamilies) {
+    if (find_architecture(config, *family.names)) return family.open(config);
+  }
+  refuse_architecture(config);
 }
 
 // Cuts every per-layer list of `node` and sets its layer count.

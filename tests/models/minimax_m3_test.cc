@@ -93,6 +93,7 @@ TEST(MiniMaxM3Config, RefusesWhatItCannotRunByName) {
       {text + "qk_norm_type", "per_layer", "qk_norm_type is \"per_layer\"; expected \"per_head\""},
       {text + "scoring_func", "softmax", "scoring_func is \"softmax\""},
       {text + "swiglu_limit", nullptr, "swiglu_limit is missing"},
+      {text + "n_shared_experts", 4000, "n_shared_experts 4000 of shared_intermediate_size 3072 are wider"},
       {text + "moe_layer_freq", nullptr, "moe_layer_freq (or mlp_layer_types) is missing"},
       {sparse + "sparse_disable_index_value", std::vector<int>(60, 0), "sparse_disable_index_value is 0 in"},
       {sparse + "sparse_score_type", "mean", "sparse_score_type is \"mean\"; expected \"max\""},
