@@ -110,8 +110,38 @@ quant::Weight load_weight(const TensorTable& table, WeightSource& source, const 
   return quant::quantized_weight(values, scale_values, declared);
 }
 
-void say_what_is_skipped(const TensorTable& table, const TensorNames& names, formats::Progress& progress) {
-  const std::vector<std::string> used = used_names(table, names);
+NameDifference compare_names(const TensorTable& table, const TensorNames& names,
+                             const std::vector<std::string>& used) {
+  NameDifference difference;
+  for (const TensorSlot& slot : table.slots) {
+    if (!names.has(slot.spec.name)) difference.missing.push_back(slot.spec.name);
+  }
+  for (const auto& [canonical_name, info] : names.all()) {
+    if (!std::binary_search(used.begin(), used.end(), info->name) &&
+        find_skipped(table, canonical_name) == nullptr) {
+      difference.unexpected.push_back(info->name);
+    }
+  }
+  return difference;
+}
+
+void check_table(const TensorTable& table, const WeightSource& source, const TensorNames& names,
+                 const std::vector<std::string>& used) {
+  const NameDifference difference = compare_names(table, names, used);
+  formats::ProblemList problems;
+  for (const auto& name : difference.missing) problems.add(name + " is missing");
+  for (const auto& name : difference.unexpected) problems.add(formats::printable(name) + " is unexpected");
+  for (const auto& pair : names.duplicates()) problems.add(pair);
+  for (const TensorSlot& slot : table.slots) {
+    const TensorInfo* info = names.find(slot.spec.name);
+    if (info != nullptr) check_tensor(slot, *info, find_scales(names, slot), problems);
+  }
+  problems.throw_if_any(fmt::format("{}: tensors do not match {}", source.describe(), table.architecture),
+                        "Check that config.json belongs to these weights");
+}
+
+void say_what_is_skipped(const TensorTable& table, const TensorNames& names,
+                         const std::vector<std::string>& used, formats::Progress& progress) {
   for (const SkippedTensors& skipped : table.skipped) {
     if (skipped.what.empty()) continue;
     const auto count = std::count_if(names.all().begin(), names.all().end(), [&](const auto& entry) {
@@ -196,39 +226,19 @@ const TensorInfo* TensorNames::find(std::string_view released_name) const {
 }
 
 NameDifference compare_names(const TensorTable& table, const TensorNames& names) {
-  NameDifference difference;
-  for (const TensorSlot& slot : table.slots) {
-    if (!names.has(slot.spec.name)) difference.missing.push_back(slot.spec.name);
-  }
-  const std::vector<std::string> used = used_names(table, names);
-  for (const auto& [canonical_name, info] : names.all()) {
-    if (!std::binary_search(used.begin(), used.end(), info->name) &&
-        find_skipped(table, canonical_name) == nullptr) {
-      difference.unexpected.push_back(info->name);
-    }
-  }
-  return difference;
+  return compare_names(table, names, used_names(table, names));
 }
 
 void check_table(const TensorTable& table, const WeightSource& source) {
   const TensorNames names(source.tensors(), table.canonical);
-  const NameDifference difference = compare_names(table, names);
-  formats::ProblemList problems;
-  for (const auto& name : difference.missing) problems.add(name + " is missing");
-  for (const auto& name : difference.unexpected) problems.add(formats::printable(name) + " is unexpected");
-  for (const auto& pair : names.duplicates()) problems.add(pair);
-  for (const TensorSlot& slot : table.slots) {
-    const TensorInfo* info = names.find(slot.spec.name);
-    if (info != nullptr) check_tensor(slot, *info, find_scales(names, slot), problems);
-  }
-  problems.throw_if_any(fmt::format("{}: tensors do not match {}", source.describe(), table.architecture),
-                        "Check that config.json belongs to these weights");
+  check_table(table, source, names, used_names(table, names));
 }
 
 void load_table(const TensorTable& table, WeightSource& source, formats::Progress& progress) {
-  check_table(table, source);
   const TensorNames names(source.tensors(), table.canonical);
-  say_what_is_skipped(table, names, progress);
+  const std::vector<std::string> used = used_names(table, names);
+  check_table(table, source, names, used);
+  say_what_is_skipped(table, names, used, progress);
 
   int64_t total_bytes = 0;
   for (const TensorSlot& slot : table.slots) {
