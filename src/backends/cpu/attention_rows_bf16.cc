@@ -12,9 +12,10 @@
 #include <array>
 #include <cstring>
 
-#define MINIMAX_ROWS_TARGET \
-  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16")))
-#define MINIMAX_ROWS_INLINE MINIMAX_ROWS_TARGET inline __attribute__((always_inline))
+#include "backends/cpu/avx512_bf16.h"
+#include "backends/cpu/matmul_kernels.h"
+
+#define MINIMAX_ROWS_INLINE MINIMAX_VBMI_TARGET MINIMAX_INLINE
 
 namespace minimax::cpu {
 namespace {
@@ -40,22 +41,8 @@ struct Bf16Cache {
   }
 };
 
-struct alignas(64) E4m3Tables {
-  uint8_t low[128];
-  uint8_t high[128];
-};
-
-// Both bytes of the BF16 value of each non-negative e4m3 code; exact, since BF16 has more of everything.
-constexpr E4m3Tables make_e4m3_tables() {
-  E4m3Tables tables{};
-  for (int code = 0; code < 128; ++code) {
-    const uint16_t bits = to_bf16(to_float(f8e4m3{static_cast<uint8_t>(code)})).bits;
-    tables.low[code] = static_cast<uint8_t>(bits & 0xffU);
-    tables.high[code] = static_cast<uint8_t>(bits >> 8U);
-  }
-  return tables;
-}
-constexpr E4m3Tables kE4m3Tables = make_e4m3_tables();
+constexpr E4m3Bytes kLowBytes = e4m3_bytes(0, 1);
+constexpr E4m3Bytes kHighBytes = e4m3_bytes(8, 1);
 
 struct E4m3Cache {
   static constexpr int64_t kBytes = 1;
@@ -67,8 +54,8 @@ struct E4m3Cache {
     __m512i low0, low1, high0, high1;
   };
   MINIMAX_ROWS_INLINE static Tables load_tables() {
-    return {_mm512_load_si512(kE4m3Tables.low), _mm512_load_si512(kE4m3Tables.low + 64),
-            _mm512_load_si512(kE4m3Tables.high), _mm512_load_si512(kE4m3Tables.high + 64)};
+    return {_mm512_load_si512(kLowBytes.bytes.data()), _mm512_load_si512(kLowBytes.bytes.data() + 64),
+            _mm512_load_si512(kHighBytes.bytes.data()), _mm512_load_si512(kHighBytes.bytes.data() + 64)};
   }
   MINIMAX_ROWS_INLINE static void load(const Tables& t, const std::byte* p, __mmask64 mask, __m512i& low,
                                        __m512i& high) {
@@ -91,12 +78,6 @@ constexpr Order make_sum_order() {
 }
 template <typename Cache>
 constexpr Order kSumOrder = make_sum_order<Cache>();
-
-MINIMAX_ROWS_INLINE __m512bh as_bf16(__m512i bits) {
-  __m512bh result;
-  std::memcpy(&result, &bits, sizeof(result));
-  return result;
-}
 
 MINIMAX_ROWS_INLINE __mmask64 chunk_mask(int64_t rest) {
   return rest >= kChunk ? ~__mmask64{0} : (__mmask64{1} << static_cast<unsigned>(rest)) - 1U;
@@ -191,7 +172,7 @@ MINIMAX_ROWS_INLINE void dot_tile(const CachedRows& rows, const typename Cache::
 }
 
 template <typename Cache>
-MINIMAX_ROWS_TARGET void dot(const CachedRows& rows, const void* queries, int64_t num_queries,
+MINIMAX_VBMI_TARGET void dot(const CachedRows& rows, const void* queries, int64_t num_queries,
                              float* scores) {
   const int64_t padded = (rows.head_dim + kChunk - 1) / kChunk * kChunk;
   const auto* q = static_cast<const bf16*>(queries);
@@ -272,7 +253,7 @@ MINIMAX_ROWS_INLINE void accumulate_queries(const CachedRows& rows, const typena
 }
 
 template <typename Cache>
-MINIMAX_ROWS_TARGET void accumulate(const CachedRows& rows, const float* p, int64_t num_queries,
+MINIMAX_VBMI_TARGET void accumulate(const CachedRows& rows, const float* p, int64_t num_queries,
                                     float* sums) {
   const int64_t padded = (rows.head_dim + kChunk - 1) / kChunk * kChunk;
   const typename Cache::Tables tables = Cache::load_tables();
@@ -299,11 +280,7 @@ constexpr RowKernel kKernel = {kChunk,         sizeof(bf16), kSumOrder<Cache>.da
 }  // namespace
 
 const RowKernel* bf16_row_kernel(DType cache) {
-  static const bool is_supported =
-      __builtin_cpu_supports("avx512bf16") > 0 && __builtin_cpu_supports("avx512bw") > 0 &&
-      __builtin_cpu_supports("avx512vl") > 0 && __builtin_cpu_supports("avx512dq") > 0 &&
-      __builtin_cpu_supports("avx512vbmi") > 0;
-  if (!is_supported) return nullptr;
+  if (!has_fp8_dot()) return nullptr;
   return cache == DType::kBF16 ? &kKernel<Bf16Cache> : &kKernel<E4m3Cache>;
 }
 

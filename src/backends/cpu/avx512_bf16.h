@@ -13,12 +13,32 @@
 #include "quant/weight.h"
 
 #define MINIMAX_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+// With look-ups in tables of 128 bytes; has_fp8_dot() tells whether the processor has these.
+#define MINIMAX_VBMI_TARGET \
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi")))
 // Parts of inner loops: called instead, they would pass vectors through memory.
 #define MINIMAX_INLINE __attribute__((always_inline)) inline
 
 namespace minimax::cpu {
 
 constexpr int64_t kPairLanes = 16;  // pairs in a vector
+
+struct alignas(64) E4m3Bytes {
+  std::array<uint8_t, 128> bytes;
+};
+
+// One byte, from bit `shift` on, of the BF16 number that each non-negative e4m3 code times `factor`, a power
+// of two, is: exact.
+constexpr E4m3Bytes e4m3_bytes(int shift, float factor) {
+  E4m3Bytes table{};
+  for (size_t i = 0; i < table.bytes.size(); ++i) {
+    constexpr uint16_t kNaN = 0x7fc0;
+    const f8e4m3 code{static_cast<uint8_t>(i)};
+    const uint16_t bits = code.bits == 0x7f ? kNaN : to_bf16(to_float(code) * factor).bits;
+    table.bytes[i] = static_cast<uint8_t>(bits >> shift);
+  }
+  return table;
+}
 
 MINIMAX_BF16_TARGET MINIMAX_INLINE __m512bh as_bf16(__m512i bits) {
   __m512bh result;

@@ -31,7 +31,7 @@ int64_t PanelColumns() { return 2 * LanesF32(); }
 
 // A vector of BF16 pairs holds its even elements in the low halves and its odd ones in the high halves of
 // 32-bit lanes: a shift and a mask unpack both exactly, at half the instructions of widening. Rows of x are
-// laid out to match (`DotLayout`).
+// laid out to match (RowLayout::kPairs).
 struct Pair {
   VF even;
   VF odd;

@@ -16,8 +16,6 @@
 #include "backends/cpu/avx512_bf16.h"
 #include "quant/fp8.h"
 
-#define MINIMAX_FP8_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi")))
-
 namespace minimax::cpu {
 namespace {
 
@@ -26,24 +24,9 @@ constexpr int64_t kChunk = 64;  // weights in a vector
 constexpr int kExponentBias = 112 << 7;
 constexpr float kUnpackedScale = 0x1p8F;
 
-struct ByteTable {
-  alignas(64) std::array<uint8_t, 128> bytes;
-};
-
-// One byte of the BF16 numbers that unpacked magnitudes are.
-constexpr ByteTable magnitude_bytes(int shift) {
-  ByteTable table{};
-  for (size_t i = 0; i < table.bytes.size(); ++i) {
-    constexpr uint16_t kNaN = 0x7fc0;
-    const f8e4m3 code{static_cast<uint8_t>(i)};
-    const uint16_t bits = code.bits == 0x7f ? kNaN : to_bf16(to_float(code) / kUnpackedScale).bits;
-    table.bytes[i] = static_cast<uint8_t>(bits >> shift);
-  }
-  return table;
-}
-
-constexpr ByteTable kLowBytes = magnitude_bytes(0);
-constexpr ByteTable kHighBytes = magnitude_bytes(8);
+// Bytes of the BF16 numbers that unpacked magnitudes are.
+constexpr E4m3Bytes kLowBytes = e4m3_bytes(0, 1 / kUnpackedScale);
+constexpr E4m3Bytes kHighBytes = e4m3_bytes(8, 1 / kUnpackedScale);
 
 // Weights of a chunk, in order.
 struct Unpacked {
@@ -52,7 +35,7 @@ struct Unpacked {
 };
 
 // A constant that the compiler keeps in a register instead of making it anew in the loop.
-MINIMAX_FP8_TARGET MINIMAX_INLINE __m512i in_register(__m512i constant) {
+MINIMAX_VBMI_TARGET MINIMAX_INLINE __m512i in_register(__m512i constant) {
   asm("" : "+v"(constant));  // NOLINT(hicpp-no-assembler)
   return constant;
 }
@@ -62,11 +45,11 @@ struct Unpacker {
   __m512i kept = in_register(_mm512_set1_epi16(static_cast<int16_t>(0x87f0)));
   __m512i bias = in_register(_mm512_set1_epi16(kExponentBias));
 
-  MINIMAX_FP8_TARGET Unpacker() = default;
+  MINIMAX_VBMI_TARGET Unpacker() = default;
 
   template <int kCount>
-  MINIMAX_FP8_TARGET MINIMAX_INLINE void operator()(const __m512i (&codes)[kCount],
-                                                    Unpacked (&w)[kCount]) const {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE void operator()(const __m512i (&codes)[kCount],
+                                                     Unpacked (&w)[kCount]) const {
     __mmask64 small = 0;
 #pragma GCC unroll 2
     for (int i = 0; i < kCount; ++i) small |= _mm512_testn_epi8_mask(codes[i], exponent);
@@ -80,7 +63,7 @@ struct Unpacker {
   }
 
   // An arithmetic shift leaves the sign where BF16 has it and brings the magnitude to its place.
-  MINIMAX_FP8_TARGET MINIMAX_INLINE Unpacked shift(__m512i codes) const {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE Unpacked shift(__m512i codes) const {
     constexpr int kAndOr = 0xea;  // (a & b) | c
     const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 4);
     const __m512i odd = _mm512_srai_epi16(codes, 4);
@@ -89,7 +72,7 @@ struct Unpacker {
   }
 
   // By table, for chunks with zeros or subnormals.
-  MINIMAX_FP8_TARGET MINIMAX_INLINE static Unpacked look_up(__m512i codes) {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static Unpacked look_up(__m512i codes) {
     const auto* low_bytes = reinterpret_cast<const __m512i*>(kLowBytes.bytes.data());
     const auto* high_bytes = reinterpret_cast<const __m512i*>(kHighBytes.bytes.data());
     const __m512i low =
@@ -117,8 +100,8 @@ class BlockScales {
 
   const float* row(int64_t n) const { return scales_ + n / block_rows_ * stride_; }
   int64_t chunks() const { return chunks_; }
-  MINIMAX_FP8_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
-  MINIMAX_FP8_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
+  MINIMAX_VBMI_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
+  MINIMAX_VBMI_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
 
  private:
   const float* scales_;
@@ -130,7 +113,7 @@ class BlockScales {
 // Scales of kMxfp8: two for each chunk, of the sums in lanes 0..7 and 8..15.
 class MxScales {
  public:
-  MINIMAX_FP8_TARGET explicit MxScales(const quant::Weight& weight)
+  MINIMAX_VBMI_TARGET explicit MxScales(const quant::Weight& weight)
       : scales_(weight.scales.data<uint8_t>()), stride_(weight.scales.stride(0)) {
     constexpr int kFirstOnTop = 0x00808080;  // bytes of a lane: 0, 0, 0, the first of the pair
     const __m512i first = _mm512_set1_epi32(kFirstOnTop);
@@ -139,19 +122,19 @@ class MxScales {
 
   const uint8_t* row(int64_t n) const { return scales_ + n * stride_; }
   static int64_t chunks() { return 1; }
-  MINIMAX_FP8_TARGET __m512 at(const uint8_t* row, int64_t chunk) const {
+  MINIMAX_VBMI_TARGET __m512 at(const uint8_t* row, int64_t chunk) const {
     int16_t pair = 0;
     std::memcpy(&pair, row + 2 * chunk, sizeof(pair));
     return from_exponents(_mm512_set1_epi16(pair));
   }
   // Of a chunk that ends after its first half.
-  MINIMAX_FP8_TARGET __m512 of_part(const uint8_t* row, int64_t chunk) const {
+  MINIMAX_VBMI_TARGET __m512 of_part(const uint8_t* row, int64_t chunk) const {
     return from_exponents(_mm512_set1_epi16(row[2 * chunk]));
   }
 
  private:
   // The exponent of a lane's half goes to its top byte, then one bit down to where a float has it.
-  MINIMAX_FP8_TARGET __m512 from_exponents(__m512i pairs) const {
+  MINIMAX_VBMI_TARGET __m512 from_exponents(__m512i pairs) const {
     return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_shuffle_epi8(pairs, to_top_byte_), 1));
   }
 
@@ -166,7 +149,7 @@ struct Tile {
   __m512 totals[kRows][kColumns];
   __m512 partial[kRows][kColumns];  // of the stretch that shares scales
 
-  MINIMAX_FP8_TARGET MINIMAX_INLINE void clear(__m512 (&sums)[kRows][kColumns]) {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE void clear(__m512 (&sums)[kRows][kColumns]) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -174,8 +157,8 @@ struct Tile {
     }
   }
 
-  MINIMAX_FP8_TARGET MINIMAX_INLINE void add(const bf16* x, int64_t x_stride,
-                                             const __m512i (&codes)[kColumns], const Unpacker& unpack) {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE void add(const bf16* x, int64_t x_stride,
+                                              const __m512i (&codes)[kColumns], const Unpacker& unpack) {
     Unpacked w[kColumns];
     unpack(codes, w);
 #pragma GCC unroll 8
@@ -190,7 +173,7 @@ struct Tile {
     }
   }
 
-  MINIMAX_FP8_TARGET MINIMAX_INLINE void scale(const __m512 (&factors)[kColumns]) {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE void scale(const __m512 (&factors)[kColumns]) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) {
 #pragma GCC unroll 8
@@ -211,7 +194,7 @@ struct Operands {
   const Unpacker& unpack;
 
   template <int kRows, int kColumns>
-  MINIMAX_FP8_TARGET MINIMAX_INLINE void add_chunk(Tile<kRows, kColumns>& tile, int64_t chunk) const {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_chunk(Tile<kRows, kColumns>& tile, int64_t chunk) const {
     __m512i loaded[kColumns];
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c)
@@ -223,7 +206,7 @@ struct Operands {
 
   // The last chunk, of k % kChunk weights.
   template <int kRows, int kColumns>
-  MINIMAX_FP8_TARGET MINIMAX_INLINE void add_part(Tile<kRows, kColumns>& tile) const {
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(Tile<kRows, kColumns>& tile) const {
     const int64_t begin = k / kChunk * kChunk;
     const auto mask = static_cast<__mmask64>((uint64_t{1} << (k - begin)) - 1);
     __m512i loaded[kColumns];
@@ -236,8 +219,8 @@ struct Operands {
 
 // tile.totals = the products of kRows rows of x with weight rows n .. n + kColumns.
 template <int kRows, int kColumns, typename Scales>
-MINIMAX_FP8_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int64_t n,
-                                                Tile<kRows, kColumns>& tile) {
+MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int64_t n,
+                                                 Tile<kRows, kColumns>& tile) {
   decltype(in.scales.row(0)) scale_rows[kColumns];
 #pragma GCC unroll 2
   for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
@@ -278,8 +261,8 @@ MINIMAX_FP8_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int6
 
 // One row of x: the weight is read strictly in memory order.
 template <typename Scales>
-MINIMAX_FP8_TARGET void dot_one_row(const bf16* x, int64_t x_stride, const quant::Weight& weight,
-                                    int64_t first, int64_t columns, float* out, int64_t) {
+MINIMAX_VBMI_TARGET void dot_one_row(const bf16* x, int64_t x_stride, const quant::Weight& weight,
+                                     int64_t first, int64_t columns, float* out, int64_t) {
   const Unpacker unpack;
   const Scales scales(weight);
   const int64_t stride = weight.values.stride(0);
@@ -302,8 +285,8 @@ MINIMAX_FP8_TARGET void dot_one_row(const bf16* x, int64_t x_stride, const quant
 
 // More rows: two columns share the loads of x.
 template <int kRows, typename Scales>
-MINIMAX_FP8_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
-                                 int64_t columns, float* out, int64_t out_stride) {
+MINIMAX_VBMI_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
+                                  int64_t columns, float* out, int64_t out_stride) {
   const Unpacker unpack;
   const Scales scales(weight);
   const int64_t stride = weight.values.stride(0);
@@ -331,7 +314,7 @@ bool has_fp8_dot() {
   return supported;
 }
 
-MINIMAX_FP8_TARGET void lay_out_fp8_row(const std::byte* row, DType dtype, int64_t k, bf16* out) {
+MINIMAX_VBMI_TARGET void lay_out_fp8_row(const std::byte* row, DType dtype, int64_t k, bf16* out) {
   for (int64_t i = 0; i < k; i += kChunk, out += kChunk) {
     const __m512i a = load_pairs(row, dtype, i / 2, k);
     const __m512i b = load_pairs(row, dtype, i / 2 + kPairLanes, k);

@@ -11,6 +11,10 @@ const char* simd_target_name();
 void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
                   int64_t columns, float* out, int64_t out_stride);
 
+// The same for e4m3 weights and x in kQuads. REQUIRES: blocks as product_path wants them.
+void dot_products_quads(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, float* out, int64_t out_stride);
+
 // The same for BF16 weights and x in kHalves. REQUIRES: bf16_kernel() is not null.
 void dot_products_bf16(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                        int64_t first, int64_t columns, float* out, int64_t out_stride);
@@ -20,11 +24,8 @@ void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant
 // Lay out a row of x as kHalves and as kBytes, with zeros up to a multiple of 64 bytes.
 void lay_out_bf16_row(const std::byte* row, DType dtype, int64_t k, bf16* out);
 void lay_out_fp8_row(const std::byte* row, DType dtype, int64_t k, bf16* out);
-// True when this processor has the instructions.
+// True when this processor has the instructions, those of MINIMAX_VBMI_TARGET.
 bool has_fp8_dot();
-// The same for e4m3 weights and x in kQuads. REQUIRES: blocks as product_path wants them.
-void dot_products_quads(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
-                        int64_t first, int64_t columns, float* out, int64_t out_stride);
 
 // out = elements [first, first + count) of row `row` as F32, exactly as quant::decode_row.
 void decode_weight(const quant::Weight& weight, int64_t row, int64_t first, int64_t count, float* out);
