@@ -180,8 +180,6 @@ SkippedTensors skipped_mtp(int64_t num_layers) {
   return {"MTP", [num_layers](std::string_view name) { return is_mtp_tensor(name, num_layers); }};
 }
 
-std::string same_name(std::string_view name) { return std::string(name); }
-
 std::string_view name(Component component) {
   switch (component) {
     case Component::kEmbedding:

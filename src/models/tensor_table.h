@@ -48,14 +48,13 @@ std::vector<SkippedTensors> common_skipped(bool tied_head);
 SkippedTensors skipped_mtp(int64_t num_layers);
 
 using Canonical = std::string (*)(std::string_view name);
-std::string same_name(std::string_view name);
 
 struct TensorTable {
   std::string architecture;
   std::vector<TensorSlot> slots;  // in the order of the forward pass
   std::vector<SkippedTensors> skipped;
   QuantizationConfig quantization;
-  Canonical canonical = &same_name;
+  Canonical canonical = nullptr;
 };
 
 // The tensors of a checkpoint by canonical name.

@@ -1,4 +1,4 @@
-// Encoding of float32 values into any weight format, for tests and made-up weights.
+// Reference encoding of float32 values into any weight format; what tests make their weights with.
 #pragma once
 
 #include <span>

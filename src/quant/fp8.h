@@ -21,15 +21,7 @@ namespace minimax::quant {
 constexpr int64_t kMxBlock = 32;
 constexpr BlockShape kFp8Block = {128, 128};
 
-// Bytes of values and scales of one N x K matrix.
-constexpr int64_t fp8_bytes(int64_t n, int64_t k, BlockShape block) {
-  return n * k + (n + block.rows - 1) / block.rows * ((k + block.columns - 1) / block.columns) *
-                     static_cast<int64_t>(sizeof(float));
-}
-constexpr int64_t mxfp8_bytes(int64_t n, int64_t k) { return n * k + n * (k / kMxBlock); }
-static_assert(fp8_bytes(128, 128, kFp8Block) == 128 * 128 + 4);
-static_assert(fp8_bytes(129, 100, kFp8Block) == 129 * 100 + 8);
-static_assert(mxfp8_bytes(1, 32) == 33);
+static_assert(sizeof(f8e4m3) == 1 && sizeof(f8e8m0) == 1);
 
 // Inputs of an 8-bit weight that share a scale when they are rounded to 8 bits too: 128 for kFp8, 32 for
 // kMxfp8; 0 for other formats, whose inputs are not.
