@@ -54,7 +54,7 @@ class M2:
         """Reported: loss, share of right tokens, load of the fullest expert over the mean, index divergence."""
         c = self.config
         p = cast(parameters, c, dtype, self.mix)
-        hidden, shares, divergence = forward(p, c, ids, self.bias, parts, self.sparse)
+        hidden, shares, divergence = forward(p, c, ids, self.bias, parts, self.sparse, counts=counts)
         self.share.copy_(shares.detach())
         loss, right = parts.loss_part(hidden, p["head"], target, counts)
         fullest = shares.detach().amax() * (c.experts / c.top_k)

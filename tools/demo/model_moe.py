@@ -8,10 +8,11 @@ expert with the fixed weight 1.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from model import full_attention, loss_part, rope_table, rotate
 
@@ -219,69 +220,88 @@ def moe(h, o, out, ln2, router, bias, w1, w3, w2, eps: float, top_k: int, scale:
 
 
 class Parts:
-    """The token-wise functions, plain or compiled."""
+    """The token-wise functions and the attention by blocks, plain or compiled."""
 
     def __init__(self, compiled=False):
-        for fn in (pre_attention, index_vectors, dense, moe, loss_part, rms_norm):
+        for fn in (pre_attention, index_vectors, dense, moe, loss_part, rms_norm, index_divergence):
             setattr(self, fn.__name__, torch.compile(fn, dynamic=False) if compiled else fn)
+        self.attend = partial(fused_attention, torch.compile(flex_attention, dynamic=False)) if compiled else masked_attention
 
 
 # --- block-sparse attention -------------------------------------------------------------------------------
 
-CHUNK = 512
+WATCHED = 16  # the index learns from one query in so many
 
 
-def block_scores(iq, ik, future, block):
-    """iq [rows, groups, queries, dim], ik [rows, 1, keys, dim]. RETURNS: [rows, groups, queries, keys/block]."""
-    score = iq.float() @ ik.float().transpose(-1, -2)
-    return score.masked_fill(future, float("-inf")).unflatten(-1, (-1, block)).amax(-1)
+def block_scores(iq, ik, current, block):
+    """iq [rows, groups, queries, dim], ik [rows, 1, keys, dim]; `current` [queries, 1] or [rows, 1, queries, 1]:
+    the newest block of a query, always chosen. RETURNS: [rows, groups, queries, keys/block], the newest inf."""
+    score = (iq.float() @ ik.float().transpose(-1, -2)).unflatten(-1, (-1, block)).amax(-1)
+    blocks = torch.arange(score.shape[-1], device=score.device)
+    return score.masked_fill(blocks > current, float("-inf")).masked_fill(blocks == current, float("inf"))
 
 
-def choose(scores, current, topk):
-    """RETURNS: which blocks a query attends to. `current` [queries or rows..., 1]: the newest block, always in."""
-    blocks = torch.arange(scores.shape[-1], device=scores.device)
-    forced = scores.masked_fill(blocks == current, float("inf"))
-    last = forced.topk(min(topk, scores.shape[-1])).values[..., -1:]
-    return forced >= last
+def choose(scores, topk):
+    """RETURNS: which blocks a query attends to."""
+    return scores >= scores.topk(min(topk, scores.shape[-1])).values[..., -1:]
 
 
-def attend_chunk(q, k, v, iq, ik, sparse, start: int, block: int, topk: int):
-    """Queries start.. against all keys up to their end. q [rows, heads, queries, dim], k, v [rows, groups, keys,
-    dim]. `sparse` 1: only chosen blocks; 0: all. RETURNS: o like q, sum over queries and groups of the
-    divergence of the index from the attention's mass by block."""
-    rows, heads, queries, dim = q.shape
+def masked_attention(q, k, v, allowed, block: int):
+    """q [rows, heads, tokens, dim], k, v [rows, groups, tokens, dim], allowed [rows, groups, tokens, blocks]."""
+    past = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
+    mask = (allowed.repeat_interleave(block, -1) & past).repeat_interleave(q.shape[1] // k.shape[1], 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+
+
+def fused_attention(flex, q, k, v, allowed, block):
+    """The same without a mask in memory: every past block is one that the mask may cut."""
+    count, ratio = q.shape[2] // block, q.shape[1] // k.shape[1]
+
+    def attends(b, h, at, key):
+        return (key <= at) & allowed[b, h // ratio, at, key // block]
+
+    blocks = torch.arange(count, dtype=torch.int32, device=q.device)
+    past = BlockMask.from_kv_blocks((blocks + 1)[None, None], blocks.expand(1, 1, count, count), BLOCK_SIZE=block, mask_mod=attends)
+    return flex(q, k, v, block_mask=past, enable_gqa=True)
+
+
+def index_divergence(q, k, iq, ik, at, block: int):
+    """Divergence of the index's softmax over blocks from the mass that attention puts on each, mean over the
+    queries: q [rows, heads, queries, dim], iq, at [rows, queries] their positions; k, ik of all tokens."""
     groups, keys = k.shape[1], k.shape[2]
-    position = torch.arange(start, start + queries, device=q.device)[:, None]
-    future = torch.arange(keys, device=q.device) > position
-    score = (q.reshape(rows, groups, -1, dim) @ k.transpose(-1, -2)) * dim**-0.5
-    score = score.view(rows, groups, heads // groups, queries, keys).masked_fill(future, float("-inf"))
-    index = block_scores(iq, ik, future, block)
+    future = torch.arange(keys, device=q.device) > at[:, None, :, None]
     with torch.no_grad():
-        allowed = choose(index, position // block, topk) | (sparse < 0.5)
-        hidden = ~allowed[..., None].expand(*allowed.shape, block).flatten(-2)[:, :, None]
-        mass = score.softmax(-1).unflatten(-1, (-1, block)).sum(-1, dtype=torch.float32).mean(2)
-    guess = index.log_softmax(-1)
+        score = (q.unflatten(1, (groups, -1)) @ k[:, :, None].transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        mass = score.masked_fill(future[:, None], float("-inf")).softmax(-1).unflatten(-1, (-1, block)).sum(-1).mean(2)
+    index = (iq.float() @ ik.float().transpose(-1, -2)).masked_fill(future, float("-inf"))
+    guess = index.unflatten(-1, (-1, block)).amax(-1).log_softmax(-1)
     guess = torch.where(mass > 0, guess, torch.zeros_like(guess))
-    divergence = (mass * (mass.clamp(min=1e-9).log() - guess)).sum()
-    o = score.masked_fill(hidden, float("-inf")).softmax(-1).flatten(2, 3) @ v
-    return o.view(rows, heads, queries, dim), divergence
+    return (mass * (mass.clamp(min=1e-9).log() - guess)).sum(-1).mean()
 
 
-def sparse_attention(q, k, v, iq, ik, num_tokens, sparse, block, topk):
-    """Flattened tokens by heads. RETURNS: o [tokens, heads * dim], mean divergence of the index."""
+def watch(counts, num_tokens):
+    """RETURNS: positions [rows, queries] from which the index learns: a random choice, about half of it among the
+    tokens that count."""
+    counts = counts.unflatten(0, (-1, num_tokens))
+    return (torch.rand_like(counts) + 0.25 * counts).topk(num_tokens // WATCHED).indices
+
+
+def rows_at(x, at):
+    """x [rows, heads, tokens, dim] at positions [rows, queries]."""
+    return x.gather(2, at[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+
+
+def sparse_attention(parts, c, q, k, v, iq, ik, num_tokens, sparse, watched):
+    """Flattened tokens by heads; `sparse` 1: only chosen blocks, 0: all. RETURNS: o [tokens, heads * dim],
+    divergence of the index over the positions `watched`, where given."""
     q, k, v, iq, ik = (x.unflatten(0, (-1, num_tokens)).transpose(1, 2) for x in (q, k, v, iq, ik))
-    parts, total = [], 0.0
-    for start in range(0, num_tokens, CHUNK):
-        end = start + CHUNK
-        arguments = (q[:, :, start:end], k[:, :, :end], v[:, :, :end], iq[:, :, start:end], ik[:, :, :end], sparse, start, block, topk)
-        if torch.is_grad_enabled():  # the scores of a chunk are computed again, not kept
-            o, divergence = checkpoint(attend_chunk, *arguments, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
-        else:
-            o, divergence = attend_chunk(*arguments)
-        parts.append(o)
-        total = total + divergence
-    o = torch.cat(parts, 2).transpose(1, 2).flatten(0, 1).flatten(1)
-    return o, total / (iq.shape[0] * iq.shape[1] * num_tokens)
+    with torch.no_grad():
+        current = torch.arange(num_tokens, device=q.device)[:, None] // c.block
+        allowed = choose(block_scores(iq, ik, current, c.block), c.topk_blocks) | (sparse < 0.5)
+    o = parts.attend(q, k, v, allowed, c.block).transpose(1, 2).flatten(0, 1).flatten(1)
+    if watched is None:
+        return o, 0.0
+    return o, parts.index_divergence(rows_at(q.detach(), watched), k.detach(), rows_at(iq, watched), ik, watched, c.block)
 
 
 # --- whole model ------------------------------------------------------------------------------------------
@@ -304,24 +324,27 @@ def embed(p, c, tokens):
     return (tokens[:, None] == torch.arange(c.vocab_size, device=tokens.device)).to(p["embed"].dtype) @ p["embed"]
 
 
-def forward(p, c, tokens, bias, parts, sparse=None, cache=None):
+def forward(p, c, tokens, bias, parts, sparse=None, cache=None, counts=None):
     """tokens [rows, num_tokens]; bias [moe layers, experts]. With `sparse` (0 or 1, on the device) rows longer
-    than topk blocks take the block-sparse path, which is where the index learns.
+    than topk blocks take the block-sparse path, which is where the index learns, if `counts` (which tokens count
+    for the loss) is given.
 
     RETURNS: normed last hidden [rows * num_tokens, hidden], shares of the experts [moe layers, experts], mean
     divergence of the index over the sparse layers."""
     rows, num_tokens = tokens.shape
     cos, sin = rope_table(c, torch.arange(num_tokens, device=tokens.device).repeat(rows))
     h, shares, divergence = embed(p, c, tokens.flatten()), [], torch.zeros((), device=tokens.device)
+    long = c.is_m3 and num_tokens > c.topk_blocks * c.block
+    watched = watch(counts, num_tokens) if long and counts is not None else None
     for l, w in enumerate(layer_weights(p, c)):
         x1, q, k, v = parts.pre_attention(h, w["ln1"], w["q"], w["k"], w["v"], w["q_norm"], w["k_norm"], cos, sin, c.head_dim, c.eps, c.is_m3)
-        chosen = "iq" in w and num_tokens > c.topk_blocks * c.block
+        chosen = "iq" in w and long
         if "iq" in w and (chosen or cache):
             iq, ik = parts.index_vectors(x1.detach(), w["iq"], w["ik"], w["iq_norm"], w["ik_norm"], cos, sin, c.eps)
         if cache:
             cache.store(l, num_tokens, k=k, v=v, **({"ik": ik} if "iq" in w else {}))
         if chosen:
-            o, d = sparse_attention(q, k, v, iq, ik, num_tokens, sparse, c.block, c.topk_blocks)
+            o, d = sparse_attention(parts, c, q, k, v, iq, ik, num_tokens, sparse, watched)
             divergence = divergence + d
         else:
             o = full_attention(q, k, v, num_tokens)
@@ -352,7 +375,7 @@ class Decoder:
         self.cache = {}
         self.lengths = torch.tensor([len(x) for x in prompts], device=self.device)
         longest = max(len(x) for x in prompts)
-        unit = CHUNK if self.config.is_m3 and longest > self.config.topk_blocks * self.config.block else 64
+        unit = self.config.block if self.config.is_m3 else 64
         padded = -(-longest // unit) * unit
         self.capacity = -(-(padded + room) // 128) * 128
         tokens = torch.zeros(len(prompts), padded, dtype=torch.long)
@@ -377,8 +400,8 @@ class Decoder:
             if "iq" in w:
                 iq, ik = index_vectors(x1, w["iq"], w["ik"], w["iq_norm"], w["ik_norm"], cos, sin, c.eps)
                 self.cache[l, "ik"][rows, :, self.lengths] = ik
-                scores = block_scores(iq[:, :, None], self.cache[l, "ik"], ~visible[:, None, None], c.block)
-                allowed = choose(scores, (self.lengths // c.block)[:, None, None, None], c.topk_blocks)
+                current = (self.lengths // c.block)[:, None, None, None]
+                allowed = choose(block_scores(iq[:, :, None], self.cache[l, "ik"], current, c.block), c.topk_blocks)
                 mask = mask & allowed.repeat_interleave(c.block, -1).repeat_interleave(c.heads // c.kv_heads, 1)
             o = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask, enable_gqa=True)
             h, _ = feed_forward(self.parts, c, w, h, o.flatten(1), self.bias[max(0, l - c.dense_layers)])

@@ -1,6 +1,6 @@
 """Trains the M2 demo model; trainer.py explains the options and does the work.
 
-  python train_m2.py --graphs --tokenizer ../../models/demo-m2 --state FOLDER --seconds 720 --planned 700 --tokens 32768
+  python train_m2.py --compile --graphs --tokens 65536 --tokenizer ../../models/demo-m2 --state FOLDER --seconds 650 --planned 550
 """
 
 import trainer
