@@ -11,8 +11,6 @@
 namespace minimax::cpu {
 namespace {
 
-// Columns whose results are kept before they are stored.
-constexpr int64_t kDotColumns = 32;
 constexpr int64_t kTurnColumns = 8;
 constexpr int64_t kTileFloats = 12 * 32;  // largest register tile of any kernel
 
@@ -40,20 +38,45 @@ void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const
   }
 }
 
-void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
-                   int64_t columns, const ProductOutput& output) {
-  std::array<std::array<float, kMaxDotRows * kDotColumns>, 2> results;
+// Columns [first, first + columns) of x times one weight, stored by store(first row, rows, first column,
+// columns, results).
+template <typename Store>
+void multiply_run(const PreparedRows& x, const quant::Weight& weight, int64_t first, int64_t columns,
+                  const Store& store) {
+  std::array<float, kMaxDotRows * kDotColumns> results;
   // Rows beyond the first turn find the weights of these columns in a near cache.
   const int64_t step = x.rows > kMaxDotRows ? kTurnColumns : kDotColumns;
   for (const int64_t end = first + columns; first < end; first += step) {
     const int64_t count = std::min(step, end - first);
     for (int64_t row = 0; row < x.rows; row += kMaxDotRows) {
       const int64_t rows = std::min(kMaxDotRows, x.rows - row);
-      for (size_t w = 0; w < weights.size(); ++w)
-        multiply_rows(x, row, rows, *weights[w], first, count, results[w].data());
-      store_block(results[0].data(), results[1].data(), kDotColumns, rows, count, output, row, first);
+      multiply_rows(x, row, rows, weight, first, count, results.data());
+      store(row, rows, first, count, results.data());
     }
   }
+}
+
+// A gated product runs through all of the gate's weights before those of up: a read that jumps from one to
+// the other starts slowly each time. Until then the gate's results wait in the output, which is F32.
+void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
+                   int64_t columns, const ProductOutput& output) {
+  ProductOutput plain = output;
+  if (output.gated) plain.gated = false;
+  multiply_run(x, *weights[0], first, columns,
+               [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
+                 store_block(results, results, kDotColumns, rows, count, plain, row, column);
+               });
+  if (!output.gated) return;
+  multiply_run(x, *weights[1], first, columns,
+               [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
+                 std::array<float, kMaxDotRows * kDotColumns> gate;
+                 for (int64_t r = 0; r < rows; ++r) {
+                   const auto* from =
+                       reinterpret_cast<const float*>(output.data + (row + r) * output.stride_bytes);
+                   std::copy_n(from + column, count, gate.data() + r * kDotColumns);
+                 }
+                 store_block(gate.data(), results, kDotColumns, rows, count, output, row, column);
+               });
 }
 
 void multiply_packed(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
@@ -140,8 +163,10 @@ void PreparedRows::prepare(const RowView& x, int64_t unit) const {
 
 int64_t block_columns(const PreparedRows& x, int64_t n, int num_threads) {
   if (x.is_packed()) return x.path.kernel->nr;
-  // Long contiguous runs: two tasks a thread are streamed a third faster than pieces of 64 KiB.
-  return std::max(kDotColumns, ceil_div(ceil_div(n, 2 * num_threads), kDotColumns) * kDotColumns);
+  // Reading starts slowly, so runs are long: two a thread, or one where that would be short.
+  constexpr int64_t kShortRun = int64_t{1} << 18U;
+  const int64_t runs = n * x.k < 2 * num_threads * kShortRun ? num_threads : 2 * num_threads;
+  return std::max(kDotColumns, ceil_div(ceil_div(n, runs), kDotColumns) * kDotColumns);
 }
 
 int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads) {
@@ -156,11 +181,10 @@ int64_t panel_memory_bytes(int64_t k, int num_weights, const PackedKernel& kerne
 void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
                     int64_t columns, int64_t split, int64_t splits, void* panel_memory,
                     const ProductOutput& output) {
-  if (x.is_packed()) {
-    multiply_packed(x, weights, first, columns, split, splits, panel_memory, output);
-  } else {
-    multiply_dots(x, weights, first, columns, output);
-  }
+  if (!x.is_packed()) return multiply_dots(x, weights, first, columns, output);
+  const int64_t width = x.unit_columns();
+  for (const int64_t end = first + columns; first < end; first += width)
+    multiply_packed(x, weights, first, std::min(width, end - first), split, splits, panel_memory, output);
 }
 
 int64_t CpuBackend::workspace_bytes(const ops::Linear& args) const {

@@ -20,6 +20,8 @@ struct CpuOptions;
 
 // Most rows that row products take at once; more are done in turns.
 constexpr int64_t kMaxDotRows = 8;
+// Columns of a row product whose results are kept before they are stored.
+constexpr int64_t kDotColumns = 32;
 
 // Rows of a matrix, F32 or BF16, possibly gathered by `indices`.
 struct RowView {
@@ -117,6 +119,9 @@ struct PreparedRows {
   // Units of preparation, each independent: tiles, or rows.
   int64_t units() const { return is_packed() ? (rows + path.kernel->mr - 1) / path.kernel->mr : rows; }
   void prepare(const RowView& x, int64_t unit) const;
+  // Columns of a product are handed out in multiples of this: those of a panel, or as many as row products
+  // store at a time.
+  int64_t unit_columns() const { return is_packed() ? path.kernel->nr : kDotColumns; }
 };
 
 // Columns one task of a product of `n` columns computes.

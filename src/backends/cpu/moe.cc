@@ -13,6 +13,9 @@ namespace {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
+// Stretches of row products a thread: long ones read fast, several even out how fast threads are.
+constexpr int64_t kRunsPerThread = 2;
+
 // The rows of one expert.
 struct ExpertGroup {
   const ops::MlpWeights* weights = nullptr;
@@ -81,15 +84,14 @@ struct Buffers {
   }
 };
 
-// Index of the last group whose `first` is at most `task`.
-const ExpertGroup& group_of(std::span<const ExpertGroup> groups, int64_t task, int64_t ExpertGroup::*first) {
-  const auto next =
-      std::upper_bound(groups.begin(), groups.end(), task,
-                       [first](int64_t value, const ExpertGroup& g) { return value < g.*first; });
-  return *(next - 1);
+// Whether a phase of these groups has few enough rows to be bound by reading weights.
+bool are_row_products(std::span<const ExpertGroup> groups) {
+  return std::none_of(groups.begin(), groups.end(), [](const ExpertGroup& g) { return g.x.is_packed(); });
 }
 
-// Runs one phase of `work` operations over all groups: body(group, index within the group, thread).
+// Runs one phase of `work` operations over all groups, whose units follow one another: body(group, first
+// unit, units, thread) for stretches of a group. Row products go in `pieces` long stretches, since a read
+// that jumps starts slowly; packed ones unit by unit.
 template <typename Units, typename Body>
 void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertGroup::*first, int64_t work,
                 const Units& units, const Body& body) {
@@ -98,11 +100,20 @@ void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertG
     group.*first = total;
     total += units(group);
   }
+  const int64_t pieces =
+      are_row_products(groups) ? std::min<int64_t>(total, kRunsPerThread * pool.num_threads()) : total;
   const auto run = [&](int64_t task, int thread) {
-    const ExpertGroup& group = group_of(groups, task, first);
-    body(group, task - group.*first, thread);
+    int64_t unit = total * task / pieces;
+    const int64_t end = total * (task + 1) / pieces;
+    auto group = std::upper_bound(groups.begin(), groups.end(), unit,
+                                  [first](int64_t value, const ExpertGroup& g) { return value < g.*first; });
+    for (--group; unit < end; ++group) {
+      const int64_t stop = std::min(end, (*group).*first + units(*group));
+      body(*group, unit - (*group).*first, stop - unit, thread);
+      unit = stop;
+    }
   };
-  pool.parallel_for(total, run, work);
+  pool.parallel_for(pieces, run, work);
 }
 
 struct GroupedMlp {
@@ -137,47 +148,40 @@ struct GroupedMlp {
     for_groups(
         pool, groups, &ExpertGroup::first_x_unit, shape.pairs * shape.hidden_size,
         [](const ExpertGroup& g) { return g.x.units(); },
-        [&](const ExpertGroup& g, int64_t unit, int) {
+        [&](const ExpertGroup& g, int64_t first, int64_t count, int) {
           RowView rows = x;
           if (rows.indices != nullptr) rows.indices += g.first_row;
-          g.x.prepare(rows, unit);
+          for (int64_t unit = first; unit < first + count; ++unit) g.x.prepare(rows, unit);
         });
     for_groups(
         pool, groups, &ExpertGroup::first_up_block, 2 * product_work,
-        [&](const ExpertGroup& g) {
-          return ceil_div(shape.intermediate_size,
-                          block_columns(g.x, shape.intermediate_size, pool.num_threads()));
-        },
-        [&](const ExpertGroup& g, int64_t block, int thread) {
+        [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, g.x.unit_columns()); },
+        [&](const ExpertGroup& g, int64_t block, int64_t count, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
           const ProductOutput output{
               reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32, false, true, swiglu};
           const std::array<const quant::Weight*, 2> weights = {&g.weights->w1, &g.weights->w3};
-          const int64_t first = block * block_columns(g.x, shape.intermediate_size, pool.num_threads());
-          const int64_t columns = std::min(block_columns(g.x, shape.intermediate_size, pool.num_threads()),
-                                           shape.intermediate_size - first);
+          const int64_t first = block * g.x.unit_columns();
+          const int64_t columns = std::min(count * g.x.unit_columns(), shape.intermediate_size - first);
           multiply_block(g.x, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride, output);
         });
     for_groups(
         pool, groups, &ExpertGroup::first_hidden_unit, shape.pairs * shape.intermediate_size,
         [](const ExpertGroup& g) { return g.hidden.units(); },
-        [&](const ExpertGroup& g, int64_t unit, int) {
-          const float* rows = buffers.hidden + g.first_row * hidden_stride;
-          g.hidden.prepare(
-              {reinterpret_cast<const std::byte*>(rows), hidden_stride * 4, DType::kF32, nullptr}, unit);
+        [&](const ExpertGroup& g, int64_t first, int64_t count, int) {
+          const auto* rows = reinterpret_cast<const std::byte*>(buffers.hidden + g.first_row * hidden_stride);
+          const RowView view{rows, hidden_stride * 4, DType::kF32, nullptr};
+          for (int64_t unit = first; unit < first + count; ++unit) g.hidden.prepare(view, unit);
         });
     for_groups(
         pool, groups, &ExpertGroup::first_down_block, product_work,
-        [&](const ExpertGroup& g) {
-          return ceil_div(shape.hidden_size, block_columns(g.hidden, shape.hidden_size, pool.num_threads()));
-        },
-        [&](const ExpertGroup& g, int64_t block, int thread) {
+        [&](const ExpertGroup& g) { return ceil_div(shape.hidden_size, g.hidden.unit_columns()); },
+        [&](const ExpertGroup& g, int64_t block, int64_t count, int thread) {
           ProductOutput output = out;
           output.data += g.first_row * out.stride_bytes;
           const std::array<const quant::Weight*, 1> weights = {&g.weights->w2};
-          const int64_t first = block * block_columns(g.hidden, shape.hidden_size, pool.num_threads());
-          const int64_t columns = std::min(block_columns(g.hidden, shape.hidden_size, pool.num_threads()),
-                                           shape.hidden_size - first);
+          const int64_t first = block * g.hidden.unit_columns();
+          const int64_t columns = std::min(count * g.hidden.unit_columns(), shape.hidden_size - first);
           multiply_block(g.hidden, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride,
                          output);
         });
