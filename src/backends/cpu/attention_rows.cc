@@ -1,7 +1,8 @@
 // Attention of query rows, dense or over chosen blocks, over the rows of the cache as they lie there.
 //
-// In decode a row's keys are cut into splits of kSplitKeys, whatever the batch and the number of threads, and
-// the splits' results are put together in their order: so is the result the same in any batch on any machine.
+// In decode a row's keys are cut into splits by their number alone, whatever the batch and the number of
+// threads, and the splits' results are put together in their order: so is the result the same in any batch on
+// any machine.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -20,7 +21,10 @@
 #define MINIMAX_ATTENTION_ROWS_COMMON_
 namespace minimax::cpu {
 
+// Keys of a split: enough of them for every thread where there are few keys, and no more than kMaxSplits.
+constexpr int64_t kShortSplitKeys = 256;
 constexpr int64_t kSplitKeys = 512;
+constexpr int64_t kShortList = 4 * kSplitKeys;
 constexpr int64_t kMaxSplits = 256;
 
 constexpr int64_t round_up_64(int64_t n) { return (n + 63) / 64 * 64; }
@@ -313,6 +317,7 @@ void store_row(const PagedView& view, const RowKernel& kernel, int64_t token, in
 
 // Longer lists have longer splits, so that partial results stay small.
 int64_t split_keys(int64_t list) {
+  if (list <= kShortList) return kShortSplitKeys;
   return kSplitKeys * ((list + kSplitKeys * kMaxSplits - 1) / (kSplitKeys * kMaxSplits));
 }
 int64_t splits_of(int64_t list) { return (list + split_keys(list) - 1) / split_keys(list); }
@@ -323,7 +328,8 @@ class RowMemory {
   RowMemory(const PagedView& view, const RowKernel& kernel, int64_t threads, std::byte* memory)
       : rows_(max_task_rows(view)), padded_(kernel.padded(view.q.dim(2))), threads_(threads) {
     // A row's splits must fit; beyond that a few rows a thread keep all threads busy.
-    slots_ = std::max(std::min((view.max_keys() + kSplitKeys - 1) / kSplitKeys, kMaxSplits), 4 * threads);
+    slots_ =
+        std::max({splits_of(view.max_keys()), splits_of(std::min(view.max_keys(), kShortList)), 8 * threads});
     scratch_bytes_ = row_scratch_bytes(view, kernel);
     memory_ = memory;
   }
@@ -364,6 +370,7 @@ class DecodeWave {
     const int64_t list = std::min(position + 1, view_.max_keys());
     const int64_t splits = splits_of(list);
     if (count_ + splits > memory_.slots()) flush();
+    keys_ += list;
     for (int64_t i = 0; i < splits; ++i) {
       const int64_t first = i * split_keys(list);
       memory_.partials()[count_] = memory_.partial(count_);
@@ -373,8 +380,9 @@ class DecodeWave {
 
   void flush() {
     const int64_t kv_heads = view_.k_cache.dim(2);
-    const int64_t ranges =
-        std::min(kv_heads, (2 * pool_.num_threads() + count_ - 1) / std::max<int64_t>(count_, 1));
+    // Few splits are shared by chosen heads, which are read one by one anyway.
+    const int64_t wanted = (2 * pool_.num_threads() + count_ - 1) / std::max<int64_t>(count_, 1);
+    const int64_t ranges = view_.selection.defined() ? std::min(kv_heads, wanted) : 1;
     const int64_t heads_per_range = (kv_heads + ranges - 1) / std::max<int64_t>(ranges, 1);
     const auto attend = [&](int64_t i, int thread) {
       RowTask task = memory_.tasks()[i / ranges];
@@ -383,7 +391,7 @@ class DecodeWave {
       HWY_DYNAMIC_DISPATCH(AttendRow)
       (view_, kernel_, task, memory_.scratch(thread), memory_.partials()[i / ranges]);
     };
-    pool_.parallel_for(count_ * ranges, attend, count_ * kSplitKeys * view_.q.dim(2) * view_.q.dim(1));
+    pool_.parallel_for(count_ * ranges, attend, keys_ * view_.q.dim(2) * view_.q.dim(1));
     const int64_t heads = view_.q.dim(1);
     const auto combine = [&](int64_t i, int) {
       const RowTask& task = memory_.tasks()[i / heads];
@@ -391,6 +399,7 @@ class DecodeWave {
     };
     pool_.parallel_for(count_ * heads, combine, count_ * heads * view_.q.dim(2));
     count_ = 0;
+    keys_ = 0;
   }
 
  private:
@@ -408,6 +417,7 @@ class DecodeWave {
   const RowMemory& memory_;
   ThreadPool& pool_;
   int64_t count_ = 0;
+  int64_t keys_ = 0;  // of all splits
 };
 
 // The rows of `task`, of one kv head, over their whole list.

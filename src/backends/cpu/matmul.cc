@@ -38,36 +38,59 @@ void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const
   }
 }
 
-// Columns [first, first + columns) of x times one weight, stored by store(first row, rows, first column,
-// columns, results).
+int64_t row_bytes(const quant::Weight& weight) {
+  return std::max<int64_t>(1, weight.values.stride(0) * size_of(weight.values.dtype()));
+}
+
+// Bytes [begin, end) of a run, into the second-level cache.
+void fetch_bytes(const WeightRun& run, int64_t begin, int64_t end) {
+  constexpr int kSecondLevel = 2;
+  const auto* bytes =
+      static_cast<const std::byte*>(run.weight->values.raw()) + run.first * row_bytes(*run.weight);
+  for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(bytes + i, 0, kSecondLevel);
+}
+
+// Columns [run.first, run.first + columns) of x times a weight, stored by store(first row, rows, first
+// column, columns, results). Over the last kFetchedAhead bytes `next` is asked for, piece by piece.
 template <typename Store>
-void multiply_run(const PreparedRows& x, const quant::Weight& weight, int64_t first, int64_t columns,
+void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const WeightRun& next,
                   const Store& store) {
+  constexpr int64_t kLastColumns = 4;
   std::array<float, kMaxDotRows * kDotColumns> results;
   // Rows beyond the first turn find the weights of these columns in a near cache.
   const int64_t step = x.rows > kMaxDotRows ? kTurnColumns : kDotColumns;
-  for (const int64_t end = first + columns; first < end; first += step) {
-    const int64_t count = std::min(step, end - first);
+  const int64_t column_bytes = row_bytes(*run.weight);
+  const int64_t end = run.first + columns;
+  const int64_t last = next.weight == nullptr ? end : end - kFetchedAhead / column_bytes;
+  while (run.first < end) {
+    int64_t count = std::min(step, end - run.first);
+    if (run.first + count > last) {
+      count = std::min(count, kLastColumns);
+      const int64_t from = kFetchedAhead - (end - run.first) * column_bytes;
+      fetch_bytes(next, std::max<int64_t>(0, from), std::max<int64_t>(0, from + count * column_bytes));
+    }
     for (int64_t row = 0; row < x.rows; row += kMaxDotRows) {
       const int64_t rows = std::min(kMaxDotRows, x.rows - row);
-      multiply_rows(x, row, rows, weight, first, count, results.data());
-      store(row, rows, first, count, results.data());
+      multiply_rows(x, row, rows, *run.weight, run.first, count, results.data());
+      store(row, rows, run.first, count, results.data());
     }
+    run.first += count;
   }
 }
 
 // A gated product runs through all of the gate's weights before those of up: a read that jumps from one to
 // the other starts slowly each time. Until then the gate's results wait in the output, which is F32.
 void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
-                   int64_t columns, const ProductOutput& output) {
+                   int64_t columns, const ProductOutput& output, const WeightRun& next) {
   ProductOutput plain = output;
-  if (output.gated) plain.gated = false;
-  multiply_run(x, *weights[0], first, columns,
+  plain.gated = false;
+  const WeightRun up{output.gated ? weights[1] : nullptr, first};
+  multiply_run(x, {weights[0], first}, columns, output.gated ? up : next,
                [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
                  store_block(results, results, kDotColumns, rows, count, plain, row, column);
                });
   if (!output.gated) return;
-  multiply_run(x, *weights[1], first, columns,
+  multiply_run(x, up, columns, next,
                [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
                  std::array<float, kMaxDotRows * kDotColumns> gate;
                  for (int64_t r = 0; r < rows; ++r) {
@@ -174,14 +197,16 @@ int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads) {
   return std::clamp<int64_t>(ceil_div(2 * num_threads, blocks), 1, std::max<int64_t>(1, x.units() / 4));
 }
 
+void fetch(const WeightRun& run) { fetch_bytes(run, 0, kFetchedAhead); }
+
 int64_t panel_memory_bytes(int64_t k, int num_weights, const PackedKernel& kernel) {
   return num_weights * kernel.panel_bytes(k);
 }
 
 void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
                     int64_t columns, int64_t split, int64_t splits, void* panel_memory,
-                    const ProductOutput& output) {
-  if (!x.is_packed()) return multiply_dots(x, weights, first, columns, output);
+                    const ProductOutput& output, const WeightRun& next) {
+  if (!x.is_packed()) return multiply_dots(x, weights, first, columns, output, next);
   const int64_t width = x.unit_columns();
   for (const int64_t end = first + columns; first < end; first += width)
     multiply_packed(x, weights, first, std::min(width, end - first), split, splits, panel_memory, output);
@@ -212,6 +237,7 @@ void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const std::array<const quant::Weight*, 1> weights = {&args.weight};
   const auto block = [&](int64_t task, int thread) {
     const int64_t first = task / splits * columns;
+    if (!x.is_packed()) fetch({&args.weight, first});
     multiply_block(x, weights, first, std::min(columns, n - first), task % splits, splits,
                    panels + thread * panel_memory_bytes(x.k, 1, *path.kernel), output);
   };

@@ -131,10 +131,18 @@ int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads);
 // Per-thread memory for packed panels.
 int64_t panel_memory_bytes(int64_t k, int num_weights, const PackedKernel& kernel);
 
+// A stretch of weight rows, which a thread reads from the first to the last; null: none.
+struct WeightRun {
+  const quant::Weight* weight = nullptr;
+  int64_t first = 0;
+};
+// Asks for the first bytes of a run: without it a read that jumps starts slowly.
+void fetch(const WeightRun& run);
+
 // Columns [first, first + columns) of the product, row split `split` of `splits`. `weights` holds one weight,
-// or gate and up when output.gated.
+// or gate and up when output.gated. `next` is what this thread reads after it, if known.
 void multiply_block(const PreparedRows& x, std::span<const quant::Weight* const> weights, int64_t first,
                     int64_t columns, int64_t split, int64_t splits, void* panel_memory,
-                    const ProductOutput& output);
+                    const ProductOutput& output, const WeightRun& next = {});
 
 }  // namespace minimax::cpu

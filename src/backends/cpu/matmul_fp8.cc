@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "backends/cpu/avx512_bf16.h"
 #include "quant/fp8.h"
@@ -55,7 +56,7 @@ struct Unpacker {
     for (int i = 0; i < kCount; ++i) small |= _mm512_testn_epi8_mask(codes[i], exponent);
     if (small != 0) [[unlikely]] {
 #pragma GCC unroll 2
-      for (int i = 0; i < kCount; ++i) w[i] = look_up(codes[i]);
+      for (int i = 0; i < kCount; ++i) w[i] = kCount == 1 ? look_up(codes[i]) : look_up_apart(codes[i]);
     } else {
 #pragma GCC unroll 2
       for (int i = 0; i < kCount; ++i) w[i] = shift(codes[i]);
@@ -69,6 +70,11 @@ struct Unpacker {
     const __m512i odd = _mm512_srai_epi16(codes, 4);
     return {as_bf16(_mm512_ternarylogic_epi64(even, kept, bias, kAndOr)),
             as_bf16(_mm512_ternarylogic_epi64(odd, kept, bias, kAndOr))};
+  }
+
+  // Where registers are short, which its constants would take.
+  MINIMAX_VBMI_TARGET __attribute__((noinline)) static Unpacked look_up_apart(__m512i codes) {
+    return look_up(codes);
   }
 
   // By table, for chunks with zeros or subnormals.
@@ -96,9 +102,15 @@ class BlockScales {
       : scales_(weight.scales.data<float>()),
         stride_(weight.scales.stride(0)),
         block_rows_(weight.block_rows),
+        shift_(std::has_single_bit(static_cast<uint64_t>(block_rows_))
+                   ? std::countr_zero(static_cast<uint64_t>(block_rows_))
+                   : -1),
         chunks_((weight.block_columns + kChunk - 1) / kChunk) {}
 
-  const float* row(int64_t n) const { return scales_ + n / block_rows_ * stride_; }
+  // A division takes longer than some rows do.
+  const float* row(int64_t n) const {
+    return scales_ + (shift_ >= 0 ? n >> shift_ : n / block_rows_) * stride_;
+  }
   int64_t chunks() const { return chunks_; }
   MINIMAX_VBMI_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
   MINIMAX_VBMI_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
@@ -107,6 +119,7 @@ class BlockScales {
   const float* scales_;
   int64_t stride_;
   int64_t block_rows_;
+  int shift_;
   int64_t chunks_;
 };
 
@@ -142,6 +155,9 @@ class MxScales {
   int64_t stride_;
   __m512i to_top_byte_;
 };
+
+// How far prefetches into the nearest cache go ahead; those into the next one go kFetchedAhead bytes.
+constexpr int64_t kNearAhead = 2048;
 
 // Sums of kRows rows of x with kColumns rows of a weight.
 template <int kRows, int kColumns>
@@ -182,7 +198,7 @@ struct Tile {
   }
 };
 
-// The operands of a tile.
+// The operands of a tile: rows of x and of weights.
 template <typename Scales>
 struct Operands {
   const bf16* x;
@@ -192,30 +208,45 @@ struct Operands {
   int64_t k;
   const Scales& scales;
   const Unpacker& unpack;
-
-  template <int kRows, int kColumns>
-  MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_chunk(Tile<kRows, kColumns>& tile, int64_t chunk) const {
-    __m512i loaded[kColumns];
-#pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c)
-      loaded[c] = _mm512_loadu_si512(codes + c * codes_stride + chunk * kChunk);
-    if constexpr (kColumns > 1)
-      prefetch_after<kRows, kColumns, kColumns>(codes, codes_stride, k, kColumns * chunk * kChunk);
-    tile.add(x + chunk * kChunk, x_stride, loaded, unpack);
-  }
-
-  // The last chunk, of k % kChunk weights.
-  template <int kRows, int kColumns>
-  MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(Tile<kRows, kColumns>& tile) const {
-    const int64_t begin = k / kChunk * kChunk;
-    const auto mask = static_cast<__mmask64>((uint64_t{1} << (k - begin)) - 1);
-    __m512i loaded[kColumns];
-#pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c)
-      loaded[c] = _mm512_maskz_loadu_epi8(mask, codes + c * codes_stride + begin);
-    tile.add(x + begin, x_stride, loaded, unpack);
-  }
 };
+
+// The last chunk, of k % kChunk weights.
+template <int kRows, int kColumns, typename Scales>
+MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(const Operands<Scales>& in, Tile<kRows, kColumns>& tile) {
+  const int64_t begin = in.k / kChunk * kChunk;
+  const auto mask = static_cast<__mmask64>((uint64_t{1} << (in.k - begin)) - 1);
+  __m512i loaded[kColumns];
+#pragma GCC unroll 2
+  for (int c = 0; c < kColumns; ++c)
+    loaded[c] = _mm512_maskz_loadu_epi8(mask, in.codes + c * in.codes_stride + begin);
+  tile.add(in.x + begin, in.x_stride, loaded, in.unpack);
+}
+
+// What is left behind the blocks that are whole. Not inlined: few shapes have such a rest.
+template <int kRows, int kColumns, typename Scales>
+MINIMAX_VBMI_TARGET __attribute__((noinline)) void multiply_rest(const Operands<Scales>& in, int64_t n,
+                                                                 Tile<kRows, kColumns>& tile) {
+  const int64_t full = in.k / kChunk;
+  const int64_t whole = in.scales.chunks();
+  int64_t chunk = full / whole * whole;
+  const int64_t block = chunk / whole;
+  const bool is_short = chunk == full;  // of less than a chunk
+  tile.clear(tile.totals);
+  tile.clear(tile.partial);
+  for (; chunk < full; ++chunk) {
+    __m512i loaded[kColumns];
+    for (int c = 0; c < kColumns; ++c)
+      loaded[c] = _mm512_loadu_si512(in.codes + c * in.codes_stride + chunk * kChunk);
+    tile.add(in.x + chunk * kChunk, in.x_stride, loaded, in.unpack);
+  }
+  if (in.k % kChunk > 0) add_part(in, tile);
+  __m512 factors[kColumns];
+  for (int c = 0; c < kColumns; ++c) {
+    const auto* scales = in.scales.row(n + c);
+    factors[c] = is_short ? in.scales.of_part(scales, block) : in.scales.at(scales, block);
+  }
+  tile.scale(factors);
+}
 
 // tile.totals = the products of kRows rows of x with weight rows n .. n + kColumns.
 template <int kRows, int kColumns, typename Scales>
@@ -224,50 +255,55 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
   decltype(in.scales.row(0)) scale_rows[kColumns];
 #pragma GCC unroll 2
   for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
-  const int64_t full = in.k / kChunk;
-  bool has_part = in.k % kChunk > 0;
-  __m512 factors[kColumns];
-  tile.clear(tile.totals);
-  int64_t chunk = 0;
-  int64_t block = 0;
   const int64_t whole = in.scales.chunks();
-  for (; chunk + whole <= full; ++block) {
+  const int64_t blocks = in.k / (kChunk * whole);
+  const bf16* x = in.x;
+  const uint8_t* codes = in.codes;
+  const uint8_t* fetched = codes;
+  tile.clear(tile.totals);
+  for (int64_t block = 0; block < blocks; ++block) {
     tile.clear(tile.partial);
-    for (const int64_t end = chunk + whole; chunk < end; ++chunk) in.add_chunk(tile, chunk);
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < whole; ++i) {
+      __m512i loaded[kColumns];
 #pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
-    tile.scale(factors);
-  }
-  for (; chunk < full; ++block) {
-    tile.clear(tile.partial);
-    const int64_t end = chunk + whole;
-    while (chunk < std::min(end, full)) in.add_chunk(tile, chunk++);
-    if (end > full && has_part) {
-      in.add_part(tile);
-      has_part = false;
+      for (int c = 0; c < kColumns; ++c) {
+        loaded[c] = _mm512_loadu_si512(codes + c * in.codes_stride);
+        if constexpr (kColumns > 1) {
+          _mm_prefetch(fetched + c * kChunk + kNearAhead, _MM_HINT_T0);
+          _mm_prefetch(fetched + c * kChunk + kFetchedAhead, _MM_HINT_T1);
+        }
+      }
+      tile.add(x, in.x_stride, loaded, in.unpack);
+      x += kChunk;
+      codes += kChunk;
+      fetched += kColumns * kChunk;
     }
+    __m512 factors[kColumns];
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
     tile.scale(factors);
   }
-  if (has_part) {
-    tile.clear(tile.partial);
-    in.add_part(tile);
+  if (blocks * whole * kChunk == in.k) [[likely]]
+    return;
+  Tile<kRows, kColumns> rest;
+  multiply_rest(in, n, rest);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.of_part(scale_rows[c], block);
-    tile.scale(factors);
+    for (int c = 0; c < kColumns; ++c)
+      tile.totals[r][c] = _mm512_add_ps(tile.totals[r][c], rest.totals[r][c]);
   }
 }
 
-// One row of x: the weight is read strictly in memory order.
+// One row of x and of the weight at a time, strictly in the order of memory.
 template <typename Scales>
-MINIMAX_VBMI_TARGET void dot_one_row(const bf16* x, int64_t x_stride, const quant::Weight& weight,
-                                     int64_t first, int64_t columns, float* out, int64_t) {
+MINIMAX_VBMI_TARGET void dot_in_order(const bf16* x, const quant::Weight& weight, int64_t first,
+                                      int64_t columns, float* out) {
   const Unpacker unpack;
   const Scales scales(weight);
   const int64_t stride = weight.values.stride(0);
-  Operands<Scales> in{x,      x_stride, weight.values.row<uint8_t>(first), stride, weight.in_features(),
-                      scales, unpack};
+  Operands<Scales> in{x, 0, weight.values.row<uint8_t>(first), stride, weight.in_features(), scales, unpack};
   for (int64_t c = 0; c < columns; c += kReducedColumns) {
     const int64_t count = std::min(kReducedColumns, columns - c);
     __m512 totals[kReducedColumns] = {};
@@ -283,7 +319,8 @@ MINIMAX_VBMI_TARGET void dot_one_row(const bf16* x, int64_t x_stride, const quan
   }
 }
 
-// More rows: two columns share the loads of x.
+// Two columns at a time, which share the loads of x. The two streams defeat the hardware's prefetchers, so
+// what comes next is asked for in the order of memory, for both caches.
 template <int kRows, typename Scales>
 MINIMAX_VBMI_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
                                   int64_t columns, float* out, int64_t out_stride) {
@@ -293,18 +330,17 @@ MINIMAX_VBMI_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::
   Operands<Scales> in{x,      x_stride, weight.values.row<uint8_t>(first), stride, weight.in_features(),
                       scales, unpack};
   int64_t c = 0;
-  for (; c + 2 <= columns; c += 2) {
+  for (; c + 2 <= columns; c += 2, in.codes += 2 * stride) {
     Tile<kRows, 2> tile;
     multiply(in, first + c, tile);
     store_sums(tile.totals, kUnpackedScale, out + c, out_stride);
-    in.codes += 2 * stride;
   }
   for (int64_t r = 0; r < kRows && c < columns; ++r)
-    dot_one_row<Scales>(x + r * x_stride, x_stride, weight, first + c, 1, out + r * out_stride + c, 0);
+    dot_in_order<Scales>(x + r * x_stride, weight, first + c, 1, out + r * out_stride + c);
 }
 
 template <typename Scales>
-constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_one_row<Scales>, dot_rows<2, Scales>,
+constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_rows<1, Scales>, dot_rows<2, Scales>,
                                                         dot_rows<3, Scales>, dot_rows<4, Scales>};
 
 }  // namespace

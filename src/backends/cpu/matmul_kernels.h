@@ -7,6 +7,10 @@ namespace minimax::cpu {
 
 const char* simd_target_name();
 
+// Bytes of weights that are asked for ahead of those that are multiplied: within a run by kernels, from run
+// to run by the driver.
+constexpr int64_t kFetchedAhead = 8192;
+
 // out[r * out_stride + c] = x row r . weight row (first + c), x in kPairs for BF16 weights, else in kInOrder.
 void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight, int64_t first,
                   int64_t columns, float* out, int64_t out_stride);

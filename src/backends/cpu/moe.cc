@@ -109,7 +109,7 @@ void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertG
                                   [first](int64_t value, const ExpertGroup& g) { return value < g.*first; });
     for (--group; unit < end; ++group) {
       const int64_t stop = std::min(end, (*group).*first + units(*group));
-      body(*group, unit - (*group).*first, stop - unit, thread);
+      body(*group, unit - (*group).*first, stop - unit, stop < end ? &*(group + 1) : nullptr, thread);
       unit = stop;
     }
   };
@@ -148,7 +148,7 @@ struct GroupedMlp {
     for_groups(
         pool, groups, &ExpertGroup::first_x_unit, shape.pairs * shape.hidden_size,
         [](const ExpertGroup& g) { return g.x.units(); },
-        [&](const ExpertGroup& g, int64_t first, int64_t count, int) {
+        [&](const ExpertGroup& g, int64_t first, int64_t count, const ExpertGroup*, int) {
           RowView rows = x;
           if (rows.indices != nullptr) rows.indices += g.first_row;
           for (int64_t unit = first; unit < first + count; ++unit) g.x.prepare(rows, unit);
@@ -156,19 +156,20 @@ struct GroupedMlp {
     for_groups(
         pool, groups, &ExpertGroup::first_up_block, 2 * product_work,
         [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, g.x.unit_columns()); },
-        [&](const ExpertGroup& g, int64_t block, int64_t count, int thread) {
+        [&](const ExpertGroup& g, int64_t block, int64_t count, const ExpertGroup* next, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
           const ProductOutput output{
               reinterpret_cast<std::byte*>(rows), hidden_stride * 4, DType::kF32, false, true, swiglu};
           const std::array<const quant::Weight*, 2> weights = {&g.weights->w1, &g.weights->w3};
           const int64_t first = block * g.x.unit_columns();
           const int64_t columns = std::min(count * g.x.unit_columns(), shape.intermediate_size - first);
-          multiply_block(g.x, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride, output);
+          multiply_block(g.x, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride, output,
+                         {next != nullptr ? &next->weights->w1 : nullptr});
         });
     for_groups(
         pool, groups, &ExpertGroup::first_hidden_unit, shape.pairs * shape.intermediate_size,
         [](const ExpertGroup& g) { return g.hidden.units(); },
-        [&](const ExpertGroup& g, int64_t first, int64_t count, int) {
+        [&](const ExpertGroup& g, int64_t first, int64_t count, const ExpertGroup*, int) {
           const auto* rows = reinterpret_cast<const std::byte*>(buffers.hidden + g.first_row * hidden_stride);
           const RowView view{rows, hidden_stride * 4, DType::kF32, nullptr};
           for (int64_t unit = first; unit < first + count; ++unit) g.hidden.prepare(view, unit);
@@ -176,14 +177,14 @@ struct GroupedMlp {
     for_groups(
         pool, groups, &ExpertGroup::first_down_block, product_work,
         [&](const ExpertGroup& g) { return ceil_div(shape.hidden_size, g.hidden.unit_columns()); },
-        [&](const ExpertGroup& g, int64_t block, int64_t count, int thread) {
+        [&](const ExpertGroup& g, int64_t block, int64_t count, const ExpertGroup* next, int thread) {
           ProductOutput output = out;
           output.data += g.first_row * out.stride_bytes;
           const std::array<const quant::Weight*, 1> weights = {&g.weights->w2};
           const int64_t first = block * g.hidden.unit_columns();
           const int64_t columns = std::min(count * g.hidden.unit_columns(), shape.hidden_size - first);
           multiply_block(g.hidden, weights, first, columns, 0, 1, buffers.panels + thread * panel_stride,
-                         output);
+                         output, {next != nullptr ? &next->weights->w2 : nullptr});
         });
   }
 };
