@@ -133,6 +133,7 @@ class RowAttention {
     for (int64_t first = task_.first_key; first < end_key; first += kRowKeys) {
       const int64_t count = std::min(kRowKeys, end_key - first);
       FindRows(begin, first, std::min(first + 2 * kRowKeys, list));
+      if (first == task_.first_key && end - begin > 1) FetchRows(begin, end, count);
       for (int64_t head = begin; head < end; ++head) {
         FindNext(head - begin, end - begin);
         Block(head, first, count, partial);
@@ -154,6 +155,19 @@ class RowAttention {
     }
     const CachedRows values{Base(view_.v_cache) + head * row_bytes, offsets_, next_, count, head_dim_};
     kernel_.accumulate(values, scores_, rows_, sums);
+  }
+
+  // Asks for the first rows of a split, whole tokens, which no block before them could.
+  void FetchRows(int64_t begin, int64_t end, int64_t count) const {
+    constexpr int kSecondLevel = 2;
+    const int64_t row_bytes = head_dim_ * size_of(view_.k_cache.dtype());
+    for (const Tensor* cache : {&view_.k_cache, &view_.v_cache}) {
+      for (int64_t i = 0; i < count; ++i) {
+        const std::byte* row = Base(*cache) + offsets_[i];
+        for (int64_t b = begin * row_bytes; b < end * row_bytes; b += 64)
+          __builtin_prefetch(row + b, 0, kSecondLevel);
+      }
+    }
   }
 
   // What to fetch during the n-th of `heads` heads: its share of the next block, whole tokens, in the order

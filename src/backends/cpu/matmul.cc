@@ -241,7 +241,8 @@ void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
     multiply_block(x, weights, first, std::min(columns, n - first), task % splits, splits,
                    panels + thread * panel_memory_bytes(x.k, 1, *path.kernel), output);
   };
-  pool_.parallel_for(rows == 0 ? 0 : blocks * splits, block, rows * x.k * n);
+  const int64_t work = std::max(rows * x.k * n, args.weight.values.size_bytes());
+  pool_.parallel_for(rows == 0 ? 0 : blocks * splits, block, work);
 }
 
 }  // namespace minimax::cpu

@@ -35,6 +35,7 @@ struct Shape {
   int64_t max_groups;
   int64_t hidden_size;
   int64_t intermediate_size;
+  int64_t tokens;
 };
 
 // Hands out the pieces of a workspace; with a null base it only measures.
@@ -125,13 +126,19 @@ struct GroupedMlp {
   RowView x;  // in sorted order, gathered
   ops::Swiglu swiglu;
 
+  // Whether all groups multiply the same single row, which is then prepared once.
+  bool share_row(std::span<const ExpertGroup> groups) const {
+    return shape.tokens == 1 &&
+           std::all_of(groups.begin(), groups.end(), [](const ExpertGroup& g) { return g.rows == 1; });
+  }
+
   // Assigns memory to groups whose weights, first_row and rows are set.
   void place(std::span<ExpertGroup> groups) const {
     int64_t x_offset = 0;
     int64_t hidden_offset = 0;
     for (ExpertGroup& group : groups) {
       group.x = {group.rows, shape.hidden_size, up, buffers.x + x_offset};
-      x_offset += round_up(group.x.bytes());
+      if (!share_row(groups)) x_offset += round_up(group.x.bytes());
       group.hidden = {group.rows, shape.intermediate_size, down, buffers.prepared_hidden + hidden_offset};
       hidden_offset += round_up(group.hidden.bytes());
     }
@@ -145,8 +152,9 @@ struct GroupedMlp {
                           panel_memory_bytes(shape.intermediate_size, 1, *down.kernel)));
     const int64_t product_work = shape.pairs * shape.hidden_size * shape.intermediate_size;
     place(groups);
+    const auto prepared = share_row(groups) ? groups.first(std::min<size_t>(groups.size(), 1)) : groups;
     for_groups(
-        pool, groups, &ExpertGroup::first_x_unit, shape.pairs * shape.hidden_size,
+        pool, prepared, &ExpertGroup::first_x_unit, shape.pairs * shape.hidden_size,
         [](const ExpertGroup& g) { return g.x.units(); },
         [&](const ExpertGroup& g, int64_t first, int64_t count, const ExpertGroup*, int) {
           RowView rows = x;
@@ -191,7 +199,7 @@ struct GroupedMlp {
 
 Shape shape_of(const ops::Moe& args) {
   const int64_t pairs = args.expert_ids.numel();
-  return {pairs, std::min(pairs, args.num_experts()), args.x.dim(1), args.intermediate_size()};
+  return {pairs, std::min(pairs, args.num_experts()), args.x.dim(1), args.intermediate_size(), args.x.dim(0)};
 }
 
 // What sorting adds to the buffers of the products.
@@ -286,8 +294,8 @@ int64_t CpuBackend::workspace_bytes(const ops::Mlp& args) const {
   const ProductPath up = product_path(args.x.dtype(), args.precision, args.weights.w1, options_);
   const ProductPath down = product_path(args.x.dtype(), args.precision, args.weights.w2, options_);
   Carver carver(nullptr);
-  Buffers::carve(carver, {args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()}, up, down,
-                 pool_.num_threads());
+  Buffers::carve(carver, {args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features(), args.x.dim(0)}, up,
+                 down, pool_.num_threads());
   return carver.used();
 }
 
@@ -295,7 +303,7 @@ void CpuBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   if (args.x.dim(0) == 0) return;
   const ProductPath up = product_path(args.x.dtype(), args.precision, args.weights.w1, options_);
   const ProductPath down = product_path(args.x.dtype(), args.precision, args.weights.w2, options_);
-  const Shape shape{args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features()};
+  const Shape shape{args.x.dim(0), 1, args.x.dim(1), args.weights.w1.out_features(), args.x.dim(0)};
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape, up, down, pool_.num_threads());
   buffers.groups[0] = {&args.weights, 0, args.x.dim(0), {}, {}};
