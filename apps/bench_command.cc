@@ -7,6 +7,7 @@
 #include <iostream>
 #include <vector>
 
+#include "apps/batched_decode.h"
 #include "apps/commands.h"
 #include "apps/model_setup.h"
 #include "core/host_memory.h"
@@ -22,6 +23,8 @@ struct BenchOptions {
   int64_t prompt_before_decode = 512;
   int64_t decode_tokens = 64;
   int64_t prefill_chunk = 2048;
+  std::vector<int64_t> batches;
+  int64_t batched_steps = 16;
   int repetitions = 5;
   bool json = false;
 };
@@ -45,6 +48,24 @@ struct Series {
   }
 };
 
+// Decode steps of one batch size: what they took, and what reading and writing their bytes would have taken.
+struct BatchSeries {
+  int64_t batch = 0;
+  double experts_per_layer = 0;  // distinct ones, mean over layers and steps; 0 without expert layers
+  double bytes_per_step = 0;
+  std::vector<double> seconds;
+  std::vector<double> floor;
+  std::vector<double> probe;
+  std::vector<double> ratio;
+
+  void add(double step_seconds, double probe_before, double probe_after) {
+    probe.push_back((probe_before + probe_after) / 2);
+    seconds.push_back(step_seconds);
+    floor.push_back(bytes_per_step / probe.back());
+    ratio.push_back(seconds.back() / floor.back());
+  }
+};
+
 class Bench {
  public:
   explicit Bench(const BenchOptions& options)
@@ -63,6 +84,7 @@ class Bench {
       measure_decode();
       measure_prefill();
     }
+    for (const int64_t batch : options_.batches) measure_batch(batch);
   }
 
   void print() const {
@@ -79,7 +101,9 @@ class Bench {
                                        {"flops_per_token", prefill_flops},
                                        {"gemm_rate", median(prefill_.probe)},
                                        {"share_of_floor", median(prefill_.share)}}}};
-      std::cout << result.dump() << "\n";
+      nlohmann::json all = result;
+      for (const BatchSeries& series : batches_) all["batched_decode"].push_back(describe(series));
+      std::cout << all.dump() << "\n";
       return;
     }
     fmt::print("{} on {}, {} threads, medians of {} repetitions\n", cpu::describe_simd(),
@@ -96,6 +120,16 @@ class Bench {
         options_.prompt_tokens, median(prefill_.tokens_per_second),
         median(prefill_.tokens_per_second) * prefill_flops / 1e9, median(prefill_.probe) / 1e9,
         100 * median(prefill_.share));
+    for (const BatchSeries& series : batches_) {
+      fmt::print(
+          "decode, batch {} after {} tokens each: {:7.2f} ms a step ({:.1f} tokens/s), {:.1f} MB and {:.1f} "
+          "experts "
+          "a layer, floor {:.2f} ms at {:.1f} GB/s: {:.2f}\n",
+          series.batch, options_.prompt_before_decode, 1e3 * median(series.seconds),
+          static_cast<double>(series.batch) / median(series.seconds), series.bytes_per_step / 1e6,
+          series.experts_per_layer, 1e3 * median(series.floor), median(series.probe) / 1e9,
+          median(series.ratio));
+    }
   }
 
  private:
@@ -104,6 +138,51 @@ class Bench {
   // Bytes of weights a token at batch 1 must read; caches and activations come on top and are not credited.
   double weight_bytes_per_token() const {
     return static_cast<double>(runtime_.summary.active_bytes_with_head);
+  }
+
+  static nlohmann::json describe(const BatchSeries& series) {
+    return {{"batch", series.batch},
+            {"seconds_per_step", median(series.seconds)},
+            {"floor_seconds", median(series.floor)},
+            {"bytes_per_step", series.bytes_per_step},
+            {"experts_per_layer", series.experts_per_layer},
+            {"read_bandwidth", median(series.probe)},
+            {"times_floor", median(series.ratio)}};
+  }
+
+  // Mean bytes of `steps` steps with the experts that their routing chose, each read once a step, and caches.
+  double bytes_of(const StepTraffic& traffic, double steps) const {
+    const models::ModelSummary& model = runtime_.summary;
+    const auto experts = static_cast<double>(model.component(models::Component::kExperts).bytes);
+    const auto share =
+        static_cast<double>(model.num_experts_per_tok) / static_cast<double>(model.num_experts);
+    const double others = weight_bytes_per_token() - experts * share;
+    if (traffic.expert_layers() == 0) return others + traffic.cache_bytes() / steps;
+    const auto chosen = static_cast<double>(traffic.distinct_experts()) /
+                        static_cast<double>(traffic.expert_layers() * model.num_experts);
+    return others + experts * chosen + traffic.cache_bytes() / steps;
+  }
+
+  void measure_batch(int64_t batch) {
+    BatchedDecode decode(*runtime_.model, *runtime_.backend, batch, options_.prompt_before_decode,
+                         options_.batched_steps);
+    BatchSeries& series = batches_.emplace_back();
+    series.batch = batch;
+    decode.step(random_tokens(batch), nullptr);  // warms up
+    for (int i = 0; i < options_.repetitions; ++i) {
+      decode.reset();
+      StepTraffic traffic;
+      const double before = bandwidth();
+      const auto start = Clock::now();
+      for (int64_t step = 0; step < options_.batched_steps; ++step)
+        decode.step(random_tokens(batch), &traffic);
+      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+      const auto steps = static_cast<double>(options_.batched_steps);
+      series.experts_per_layer = static_cast<double>(traffic.distinct_experts()) /
+                                 static_cast<double>(std::max<int64_t>(1, traffic.expert_layers()));
+      series.bytes_per_step = bytes_of(traffic, steps);
+      series.add(seconds / steps, before, bandwidth());
+    }
   }
 
   double bandwidth() {
@@ -156,6 +235,7 @@ class Bench {
   uint64_t random_ = 1;
   Series decode_;
   Series prefill_;
+  std::vector<BatchSeries> batches_;
 };
 
 void run_bench(const BenchOptions& options) {
@@ -190,6 +270,9 @@ void add_bench_command(CLI::App& app) {
   command->add_option("--decode-tokens", options->decode_tokens, "Tokens of the measured decode")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command->add_option("--batch", options->batches, "Also decode this many sequences at once, e.g. 8,16")
+      ->check(CLI::PositiveNumber)
+      ->delimiter(',');
   command->add_option("--prefill-chunk", options->prefill_chunk, "Most tokens of one prefill step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
