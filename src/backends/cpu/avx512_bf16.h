@@ -81,7 +81,7 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE __m128 reduce4(__m512 a, __m512 b, __m512 c, 
 template <int kRows>
 MINIMAX_BF16_TARGET MINIMAX_INLINE void store_sums(const __m512 (&sums)[kRows][2], float factor, float* out,
                                                    int64_t out_stride) {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < kRows; r += 2) {
     const int other = r + 1 < kRows ? r + 1 : r;
     const __m128 four =
@@ -118,16 +118,19 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE void prefetch_after(const void* rows, int64_t
 // out[r * out_stride + c] = x row r . weight row (first + c), for a fixed number of rows.
 using DotRows = void (*)(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
                          int64_t columns, float* out, int64_t out_stride);
-constexpr int64_t kMaxTileRows = 4;  // two columns of four rows fit the registers
+// Two columns of eight rows would fit the registers too, but not so many rows of x the nearest cache.
+constexpr int64_t kMaxTileRows = 6;
 
 inline void dot_all_rows(const std::array<DotRows, kMaxTileRows>& functions, const bf16* x, int64_t x_stride,
                          int64_t rows, const quant::Weight& weight, int64_t first, int64_t columns,
                          float* out, int64_t out_stride) {
-  // Two columns at a time, so that the second pass over rows finds the weights in the nearest cache.
-  const int64_t step = rows > kMaxTileRows ? 2 : columns;
+  const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
+  // Two columns at a time, so that further tiles find the weights in the nearest cache.
+  const int64_t step = tiles > 1 ? 2 : columns;
   for (int64_t c = 0; c < columns; c += step) {
-    for (int64_t r = 0; r < rows; r += kMaxTileRows) {
-      const int64_t count = std::min(kMaxTileRows, rows - r);
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t r = rows * tile / tiles;
+      const int64_t count = rows * (tile + 1) / tiles - r;
       functions[static_cast<size_t>(count - 1)](x + r * x_stride, x_stride, weight, first + c,
                                                 std::min(step, columns - c), out + r * out_stride + c,
                                                 out_stride);

@@ -69,7 +69,14 @@ void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const W
       const int64_t from = kFetchedAhead - (end - run.first) * column_bytes;
       fetch_bytes(next, std::max<int64_t>(0, from), std::max<int64_t>(0, from + count * column_bytes));
     }
-    for (int64_t row = 0; row < x.rows; row += kMaxDotRows) {
+    // Turns over rows compute while memory would idle: each asks for its share of the columns that follow.
+    const int64_t turns = (x.rows + kMaxDotRows - 1) / kMaxDotRows;
+    const WeightRun following{run.weight, run.first + count};
+    const int64_t following_bytes = std::min(step, last - following.first) * column_bytes;
+    for (int64_t turn = 0; turn < turns; ++turn) {
+      if (turns > 1)
+        fetch_bytes(following, following_bytes * turn / turns, following_bytes * (turn + 1) / turns);
+      const int64_t row = turn * kMaxDotRows;
       const int64_t rows = std::min(kMaxDotRows, x.rows - row);
       multiply_rows(x, row, rows, *run.weight, run.first, count, results.data());
       store(row, rows, run.first, count, results.data());

@@ -159,7 +159,7 @@ struct Tile {
   MINIMAX_BF16_TARGET MINIMAX_INLINE void clear() {
 #pragma GCC unroll 2
     for (int p = 0; p < kParts; ++p) {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
         for (int c = 0; c < kColumns; ++c) sums[p][r][c] = _mm512_setzero_ps();
@@ -170,7 +170,7 @@ struct Tile {
   template <int kPart>
   MINIMAX_BF16_TARGET MINIMAX_INLINE void add(const bf16* x, int64_t x_stride,
                                               const __m512i (&weights)[kColumns]) {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const __m512bh row = as_bf16(_mm512_loadu_si512(x + r * x_stride));
 #pragma GCC unroll 2
@@ -182,7 +182,7 @@ struct Tile {
   }
 
   MINIMAX_BF16_TARGET MINIMAX_INLINE void total(__m512 (&totals)[kRows][kColumns]) const {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c)
@@ -253,7 +253,8 @@ MINIMAX_BF16_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::
     dot_one_row(x + r * x_stride, 0, weight, first + c, 1, out + r * out_stride + c, 0);
 }
 
-constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_one_row, dot_rows<2>, dot_rows<3>, dot_rows<4>};
+constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_one_row, dot_rows<2>, dot_rows<3>,
+                                                        dot_rows<4>, dot_rows<5>, dot_rows<6>};
 
 constexpr PackedKernel kKernel = {"avx512_bf16", kMr,      kNr,           2, 2, pack_tile,
                                   pack_panel,    multiply, multiply_chain};

@@ -166,7 +166,7 @@ struct Tile {
   __m512 partial[kRows][kColumns];  // of the stretch that shares scales
 
   MINIMAX_VBMI_TARGET MINIMAX_INLINE void clear(__m512 (&sums)[kRows][kColumns]) {
-#pragma GCC unroll 8
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c) sums[r][c] = _mm512_setzero_ps();
@@ -177,7 +177,7 @@ struct Tile {
                                               const __m512i (&codes)[kColumns], const Unpacker& unpack) {
     Unpacked w[kColumns];
     unpack(codes, w);
-#pragma GCC unroll 8
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const __m512bh even = as_bf16(_mm512_loadu_si512(x + r * x_stride));
       const __m512bh odd = as_bf16(_mm512_loadu_si512(x + r * x_stride + kChunk / 2));
@@ -192,7 +192,7 @@ struct Tile {
   MINIMAX_VBMI_TARGET MINIMAX_INLINE void scale(const __m512 (&factors)[kColumns]) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) {
-#pragma GCC unroll 8
+#pragma GCC unroll 6
       for (int r = 0; r < kRows; ++r) totals[r][c] = _mm512_fmadd_ps(partial[r][c], factors[c], totals[r][c]);
     }
   }
@@ -288,7 +288,7 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
     return;
   Tile<kRows, kColumns> rest;
   multiply_rest(in, n, rest);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c)
@@ -341,7 +341,8 @@ MINIMAX_VBMI_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::
 
 template <typename Scales>
 constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_rows<1, Scales>, dot_rows<2, Scales>,
-                                                        dot_rows<3, Scales>, dot_rows<4, Scales>};
+                                                        dot_rows<3, Scales>, dot_rows<4, Scales>,
+                                                        dot_rows<5, Scales>, dot_rows<6, Scales>};
 
 }  // namespace
 
