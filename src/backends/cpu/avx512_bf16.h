@@ -65,6 +65,50 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE __m512i load_pairs(const std::byte* row, DTyp
   return bits;
 }
 
+// A 16 x 16 transpose of 32-bit elements in registers.
+MINIMAX_BF16_TARGET MINIMAX_INLINE void transpose16(__m512i (&r)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < 4; ++i) {
+      const int a = 8 * half + i;
+      t[a] = _mm512_shuffle_i32x4(r[a], r[a + 4], 0x88);
+      t[a + 4] = _mm512_shuffle_i32x4(r[a], r[a + 4], 0xdd);
+    }
+  }
+  for (int i = 0; i < 8; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+  }
+}
+
+// out[pair * width + r] = pair of row r, for `count` rows at `row(r)`, r < 16; the others are zero.
+template <typename Row>
+MINIMAX_BF16_TARGET MINIMAX_INLINE void interleave16(int64_t count, int64_t width, DType dtype, int64_t k,
+                                                     uint32_t* out, const Row& row) {
+  const int64_t pairs = (k + 1) / 2;
+  const auto columns =
+      static_cast<__mmask16>(std::min<int64_t>(width, kPairLanes) == kPairLanes ? 0xffff : (1 << width) - 1);
+  for (int64_t pair = 0; pair < pairs; pair += kPairLanes) {
+    __m512i block[16];
+    for (int64_t r = 0; r < 16; ++r) {
+      block[r] = r < count ? load_pairs(row(r), dtype, pair, k) : _mm512_setzero_si512();
+    }
+    transpose16(block);
+    const int64_t valid = std::min(kPairLanes, pairs - pair);
+    for (int64_t i = 0; i < valid; ++i) _mm512_mask_storeu_epi32(out + (pair + i) * width, columns, block[i]);
+  }
+}
+
 // The sums over the lanes of four vectors.
 MINIMAX_BF16_TARGET MINIMAX_INLINE __m128 reduce4(__m512 a, __m512 b, __m512 c, __m512 d) {
   const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));

@@ -14,10 +14,22 @@ namespace {
 constexpr int64_t kTurnColumns = 8;
 constexpr int64_t kTileFloats = 12 * 32;  // largest register tile of any kernel
 
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Bytes of a row in lanes.
+int64_t lane_bytes(int64_t k) { return k * static_cast<int64_t>(sizeof(bf16)); }
+
+// Rows multiplied at once.
+int64_t turn_rows(const PreparedRows& x) { return x.is_in_lanes() ? kMaxLanes : kMaxDotRows; }
+
 // results[row * kDotColumns + column] of `rows` rows of x from `first_row` on and columns [first, first +
 // count).
 void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const quant::Weight& weight,
                    int64_t first, int64_t count, float* results) {
+  if (x.is_in_lanes()) {
+    const auto* lanes = reinterpret_cast<const uint32_t*>(x.memory + first_row * lane_bytes(x.k));
+    return dot_products_lanes(lanes, rows, weight, first, count, results, kDotColumns);
+  }
   const int64_t stride = x.path.row_bytes(x.k);
   const std::byte* memory = x.memory + first_row * stride;
   const auto* halves = reinterpret_cast<const bf16*>(memory);
@@ -56,9 +68,10 @@ template <typename Store>
 void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const WeightRun& next,
                   const Store& store) {
   constexpr int64_t kLastColumns = 4;
-  std::array<float, kMaxDotRows * kDotColumns> results;
+  std::array<float, kMaxLanes * kDotColumns> results;
   // Rows beyond the first turn find the weights of these columns in a near cache.
-  const int64_t step = x.rows > kMaxDotRows ? kTurnColumns : kDotColumns;
+  const int64_t most = turn_rows(x);
+  const int64_t step = x.rows > most ? kTurnColumns : kDotColumns;
   const int64_t column_bytes = row_bytes(*run.weight);
   const int64_t end = run.first + columns;
   const int64_t last = next.weight == nullptr ? end : end - kFetchedAhead / column_bytes;
@@ -70,14 +83,14 @@ void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const W
       fetch_bytes(next, std::max<int64_t>(0, from), std::max<int64_t>(0, from + count * column_bytes));
     }
     // Turns over rows compute while memory would idle: each asks for its share of the columns that follow.
-    const int64_t turns = (x.rows + kMaxDotRows - 1) / kMaxDotRows;
+    const int64_t turns = ceil_div(x.rows, most);
     const WeightRun following{run.weight, run.first + count};
     const int64_t following_bytes = std::min(step, last - following.first) * column_bytes;
     for (int64_t turn = 0; turn < turns; ++turn) {
       if (turns > 1)
         fetch_bytes(following, following_bytes * turn / turns, following_bytes * (turn + 1) / turns);
-      const int64_t row = turn * kMaxDotRows;
-      const int64_t rows = std::min(kMaxDotRows, x.rows - row);
+      const int64_t row = turn * most;
+      const int64_t rows = std::min(most, x.rows - row);
       multiply_rows(x, row, rows, *run.weight, run.first, count, results.data());
       store(row, rows, run.first, count, results.data());
     }
@@ -99,7 +112,7 @@ void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> 
   if (!output.gated) return;
   multiply_run(x, up, columns, next,
                [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
-                 std::array<float, kMaxDotRows * kDotColumns> gate;
+                 std::array<float, kMaxLanes * kDotColumns> gate;
                  for (int64_t r = 0; r < rows; ++r) {
                    const auto* from =
                        reinterpret_cast<const float*>(output.data + (row + r) * output.stride_bytes);
@@ -139,7 +152,6 @@ bool has_wide_blocks(const quant::Weight& weight) {
   return weight.block_columns % 64 == 0 || weight.block_columns >= weight.in_features();
 }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
 }  // namespace
@@ -168,6 +180,23 @@ ProductPath product_path(DType x, ops::Precision precision, const quant::Weight&
           has_fp8_dot() && has_wide_blocks(weight) ? RowLayout::kBytes : f32_layout};
 }
 
+bool ProductPath::takes_lanes(int64_t k) const {
+  if (layout == RowLayout::kHalves) return has_fp8_dot() && k % 2 == 0;
+  return layout == RowLayout::kBytes && k % 64 == 0;
+}
+
+int64_t PreparedRows::units() const {
+  if (is_packed()) return ceil_div(rows, path.kernel->mr);
+  return is_in_lanes() ? ceil_div(rows, kMaxLanes) : rows;
+}
+
+int64_t PreparedRows::bytes() const {
+  if (is_packed()) return units() * path.kernel->tile_bytes(k);
+  if (!is_in_lanes()) return rows * path.row_bytes(k);
+  const int64_t whole = (units() - 1) * kMaxLanes;
+  return (whole + lanes_of(rows - whole)) * lane_bytes(k);
+}
+
 void PreparedRows::prepare(const RowView& x, int64_t unit) const {
   if (is_packed()) {
     const PackedKernel& kernel = *path.kernel;
@@ -177,6 +206,11 @@ void PreparedRows::prepare(const RowView& x, int64_t unit) const {
     for (int64_t r = 0; r < kernel.mr && quant::activation_group(path.rounding) > 0; ++r)
       quant::round_activations(reinterpret_cast<float*>(tile) + r, k, kernel.mr, path.rounding);
     return;
+  }
+  if (is_in_lanes()) {
+    const int64_t first = unit * kMaxLanes;
+    return lay_out_lanes(x, first, std::min(kMaxLanes, rows - first), k, path.layout == RowLayout::kBytes,
+                         reinterpret_cast<uint32_t*>(memory + first * lane_bytes(k)));
   }
   std::byte* row = memory + unit * path.row_bytes(k);
   switch (path.layout) {

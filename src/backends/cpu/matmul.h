@@ -20,6 +20,10 @@ struct CpuOptions;
 
 // Most rows that row products take at once; more are done in turns.
 constexpr int64_t kMaxDotRows = 8;
+// Rows of x whose products run in lanes: groups of kMaxLanes, the last one of as many as there are.
+constexpr int64_t kMinLaneRows = 7;
+constexpr int64_t kMaxLanes = 16;
+constexpr int64_t lanes_of(int64_t rows) { return rows <= kMaxLanes / 2 ? kMaxLanes / 2 : kMaxLanes; }
 // Columns of a row product whose results are kept before they are stored.
 constexpr int64_t kDotColumns = 32;
 
@@ -82,6 +86,8 @@ struct ProductPath {
 
   // Most rows that row products are faster for (measured: docs/performance.md).
   int64_t max_row_products() const { return is_bf16() ? 32 : 8; }
+  // Whether rows may lie in lanes (matmul_lanes.cc).
+  bool takes_lanes(int64_t k) const;
   bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }
   // Bytes from row to row. The lines beyond the elements keep rows of 2^n elements from falling into the same
   // sets of the nearest cache.
@@ -110,14 +116,13 @@ struct PreparedRows {
   int64_t rows = 0;
   int64_t k = 0;
   ProductPath path{};
-  std::byte* memory = nullptr;
+  std::byte* memory = nullptr;  // at a multiple of 64 bytes
 
   bool is_packed() const { return rows > path.max_row_products(); }
-  int64_t bytes() const {
-    return is_packed() ? units() * path.kernel->tile_bytes(k) : rows * path.row_bytes(k);
-  }
-  // Units of preparation, each independent: tiles, or rows.
-  int64_t units() const { return is_packed() ? (rows + path.kernel->mr - 1) / path.kernel->mr : rows; }
+  bool is_in_lanes() const { return !is_packed() && rows >= kMinLaneRows && path.takes_lanes(k); }
+  int64_t bytes() const;
+  // Units of preparation, each independent: tiles, groups of lanes, or rows.
+  int64_t units() const;
   void prepare(const RowView& x, int64_t unit) const;
   // Columns of a product are handed out in multiples of this: those of a panel, or as many as row products
   // store at a time.

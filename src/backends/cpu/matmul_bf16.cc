@@ -20,50 +20,6 @@ constexpr int kMr = 12;
 constexpr int kNr = 32;
 constexpr int64_t kLanes = kPairLanes;
 
-// A 16 x 16 transpose of 32-bit elements in registers.
-MINIMAX_BF16_TARGET MINIMAX_INLINE void transpose16(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-  for (int half = 0; half < 2; ++half) {
-    for (int i = 0; i < 4; ++i) {
-      const int a = 8 * half + i;
-      t[a] = _mm512_shuffle_i32x4(r[a], r[a + 4], 0x88);
-      t[a + 4] = _mm512_shuffle_i32x4(r[a], r[a + 4], 0xdd);
-    }
-  }
-  for (int i = 0; i < 8; ++i) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-  }
-}
-
-// out[pair * width + r] = pair of row r, for `count` rows at `row(r)`, r < 16; the others are zero.
-template <typename Row>
-MINIMAX_BF16_TARGET MINIMAX_INLINE void interleave16(int64_t count, int64_t width, DType dtype, int64_t k,
-                                                     uint32_t* out, const Row& row) {
-  const int64_t pairs = (k + 1) / 2;
-  const auto columns =
-      static_cast<__mmask16>(std::min<int64_t>(width, kLanes) == kLanes ? 0xffff : (1 << width) - 1);
-  for (int64_t pair = 0; pair < pairs; pair += kLanes) {
-    __m512i block[16];
-    for (int64_t r = 0; r < 16; ++r) {
-      block[r] = r < count ? load_pairs(row(r), dtype, pair, k) : _mm512_setzero_si512();
-    }
-    transpose16(block);
-    const int64_t valid = std::min(kLanes, pairs - pair);
-    for (int64_t i = 0; i < valid; ++i) _mm512_mask_storeu_epi32(out + (pair + i) * width, columns, block[i]);
-  }
-}
-
 MINIMAX_BF16_TARGET void pack_tile(const RowView& x, int64_t first, int64_t rows, int64_t k, void* tile) {
   interleave16(rows, kMr, x.dtype, k, static_cast<uint32_t*>(tile),
                [&](int64_t r) { return x.row(first + r); });

@@ -15,85 +15,16 @@
 #include <bit>
 
 #include "backends/cpu/avx512_bf16.h"
+#include "backends/cpu/unpack_e4m3.h"
 #include "quant/fp8.h"
 
 namespace minimax::cpu {
 namespace {
 
-constexpr int64_t kChunk = 64;  // weights in a vector
-// Unpacked weights are w * 2^-8: the exponent bias 112 has no bits in common with e4m3's exponent field.
-constexpr int kExponentBias = 112 << 7;
-constexpr float kUnpackedScale = 0x1p8F;
-
-// Bytes of the BF16 numbers that unpacked magnitudes are.
-constexpr E4m3Bytes kLowBytes = e4m3_bytes(0, 1 / kUnpackedScale);
-constexpr E4m3Bytes kHighBytes = e4m3_bytes(8, 1 / kUnpackedScale);
-
-// Weights of a chunk, in order.
-struct Unpacked {
-  __m512bh even;
-  __m512bh odd;
-};
-
-// A constant that the compiler keeps in a register instead of making it anew in the loop.
-MINIMAX_VBMI_TARGET MINIMAX_INLINE __m512i in_register(__m512i constant) {
-  asm("" : "+v"(constant));  // NOLINT(hicpp-no-assembler)
-  return constant;
-}
-
-struct Unpacker {
-  __m512i exponent = in_register(_mm512_set1_epi8(0x78));
-  __m512i kept = in_register(_mm512_set1_epi16(static_cast<int16_t>(0x87f0)));
-  __m512i bias = in_register(_mm512_set1_epi16(kExponentBias));
-
-  MINIMAX_VBMI_TARGET Unpacker() = default;
-
-  template <int kCount>
-  MINIMAX_VBMI_TARGET MINIMAX_INLINE void operator()(const __m512i (&codes)[kCount],
-                                                     Unpacked (&w)[kCount]) const {
-    __mmask64 small = 0;
-#pragma GCC unroll 2
-    for (int i = 0; i < kCount; ++i) small |= _mm512_testn_epi8_mask(codes[i], exponent);
-    if (small != 0) [[unlikely]] {
-#pragma GCC unroll 2
-      for (int i = 0; i < kCount; ++i) w[i] = kCount == 1 ? look_up(codes[i]) : look_up_apart(codes[i]);
-    } else {
-#pragma GCC unroll 2
-      for (int i = 0; i < kCount; ++i) w[i] = shift(codes[i]);
-    }
-  }
-
-  // An arithmetic shift leaves the sign where BF16 has it and brings the magnitude to its place.
-  MINIMAX_VBMI_TARGET MINIMAX_INLINE Unpacked shift(__m512i codes) const {
-    constexpr int kAndOr = 0xea;  // (a & b) | c
-    const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 4);
-    const __m512i odd = _mm512_srai_epi16(codes, 4);
-    return {as_bf16(_mm512_ternarylogic_epi64(even, kept, bias, kAndOr)),
-            as_bf16(_mm512_ternarylogic_epi64(odd, kept, bias, kAndOr))};
-  }
-
-  // Where registers are short, which its constants would take.
-  MINIMAX_VBMI_TARGET __attribute__((noinline)) static Unpacked look_up_apart(__m512i codes) {
-    return look_up(codes);
-  }
-
-  // By table, for chunks with zeros or subnormals.
-  MINIMAX_VBMI_TARGET MINIMAX_INLINE static Unpacked look_up(__m512i codes) {
-    const auto* low_bytes = reinterpret_cast<const __m512i*>(kLowBytes.bytes.data());
-    const auto* high_bytes = reinterpret_cast<const __m512i*>(kHighBytes.bytes.data());
-    const __m512i low =
-        _mm512_permutex2var_epi8(_mm512_load_si512(low_bytes), codes, _mm512_load_si512(low_bytes + 1));
-    const __m512i magnitude =
-        _mm512_permutex2var_epi8(_mm512_load_si512(high_bytes), codes, _mm512_load_si512(high_bytes + 1));
-    constexpr int kOrAnd = 0xf8;  // a | (b & c)
-    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-    const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, sign, kOrAnd);
-    const __m512i low_half = _mm512_set1_epi16(0x00ff);
-    const __m512i high_half = _mm512_set1_epi16(static_cast<int16_t>(0xff00));
-    return {as_bf16(_mm512_ternarylogic_epi64(_mm512_slli_epi16(high, 8), low, low_half, kOrAnd)),
-            as_bf16(_mm512_ternarylogic_epi64(_mm512_srli_epi16(low, 8), high, high_half, kOrAnd))};
-  }
-};
+constexpr int64_t kChunk = kE4m3Chunk;
+using Unpacked = E4m3Unpacked;
+using Unpacker = E4m3Unpacker;
+constexpr float kUnpackedScale = kUnpackedE4m3Scale;
 
 // Scales of kFp8, one for some chunks of a row.
 class BlockScales {
