@@ -161,24 +161,28 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
   for (const Format& format : kFormats) {
     for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 32, 33})
       check_linear(make, format, DType::kF32, rows, 672, 35);
+    // Whole chunks of 64 inputs, more than two stretches of them, and columns behind the last tile.
+    for (const int64_t rows : {6, 7, 8, 11, 16, 17, 25})
+      check_linear(make, format, DType::kBF16, rows, 1088, 37);
   }
 }
 
 // Every e4m3 code but NaN, picked out by rows of x that are zero but for one element: exact in every
 // precision.
 TEST(Linear, EveryCodeIsUnpackedExactly) {
+  constexpr int64_t kInputs = 128;
   TensorMaker make(19);
-  const quant::Weight weight = make.weight(quant::WeightFormat::kFp8, 256, 96, {256, 96});
+  const quant::Weight weight = make.weight(quant::WeightFormat::kFp8, 256, kInputs, {256, kInputs});
   weight.scales.data<float>()[0] = 0.25F;
   for (int64_t n = 0; n < 256; ++n) {
-    for (int64_t k = 0; k < 96; ++k) {
+    for (int64_t k = 0; k < kInputs; ++k) {
       const auto code = static_cast<uint8_t>(n + 37 * k);
       weight.values.row<f8e4m3>(n)[k].bits = (code & 0x7f) == 0x7f ? uint8_t{0x38} : code;
     }
   }
   for (const int64_t rows : {1, 3, 8, 20}) {
-    const Tensor x = make.uniform(DType::kF32, {rows, 96}, 0, 0);
-    for (int64_t t = 0; t < rows; ++t) x.row<float>(t)[(t * 19 + rows) % 96] = 1;
+    const Tensor x = make.uniform(DType::kF32, {rows, kInputs}, 0, 0);
+    for (int64_t t = 0; t < rows; ++t) x.row<float>(t)[(t * 19 + rows) % kInputs] = 1;
     const Tensor expected = make.poisoned(DType::kF32, {rows, 256});
     run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, expected}); });
     for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
@@ -349,6 +353,7 @@ TEST(Moe, ExpertsMatchTheOracle) {
                            {7, 65, 33, 3, 3},
                            {60, 96, 32, 4, 2},
                            {1, 160, 192, 4, 3},
+                           {24, 128, 192, 5, 2},
                            {130, 32, 17, 5, 1}}) {
     for (const Format& format : kFormats) {
       if (!can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
