@@ -341,9 +341,10 @@ class RowMemory {
  public:
   RowMemory(const PagedView& view, const RowKernel& kernel, int64_t threads, std::byte* memory)
       : rows_(max_task_rows(view)), padded_(kernel.padded(view.q.dim(2))), threads_(threads) {
-    // A row's splits must fit; beyond that a few rows a thread keep all threads busy.
-    slots_ =
-        std::max({splits_of(view.max_keys()), splits_of(std::min(view.max_keys(), kShortList)), 8 * threads});
+    // A row's splits must fit; beyond that some rows of a batch, which keep all threads busy.
+    constexpr int64_t kBatchSlots = 64;
+    slots_ = std::max({splits_of(view.max_keys()), splits_of(std::min(view.max_keys(), kShortList)),
+                       8 * threads, kBatchSlots});
     scratch_bytes_ = row_scratch_bytes(view, kernel);
     memory_ = memory;
   }
@@ -356,12 +357,13 @@ class RowMemory {
   }
   PartialRow* partials() const { return reinterpret_cast<PartialRow*>(memory_ + slots_ * slot_bytes()); }
   RowTask* tasks() const { return reinterpret_cast<RowTask*>(partials() + slots_); }
+  int64_t* first_tasks() const { return reinterpret_cast<int64_t*>(tasks() + slots_); }  // of each sequence
   std::byte* scratch(int thread) const {
     return memory_ + slots_ * (slot_bytes() + kRecordBytes) + thread * scratch_bytes_;
   }
 
  private:
-  static constexpr int64_t kRecordBytes = round_up_64(sizeof(PartialRow) + sizeof(RowTask));
+  static constexpr int64_t kRecordBytes = round_up_64(sizeof(PartialRow) + sizeof(RowTask) + sizeof(int64_t));
   int64_t slot_bytes() const {
     return round_up_64(rows_ * (padded_ + 2) * static_cast<int64_t>(sizeof(float)));
   }
@@ -385,6 +387,7 @@ class DecodeWave {
     const int64_t splits = splits_of(list);
     if (count_ + splits > memory_.slots()) flush();
     keys_ += list;
+    memory_.first_tasks()[sequences_++] = count_;
     for (int64_t i = 0; i < splits; ++i) {
       const int64_t first = i * split_keys(list);
       memory_.partials()[count_] = memory_.partial(count_);
@@ -393,45 +396,74 @@ class DecodeWave {
   }
 
   void flush() {
-    const int64_t kv_heads = view_.k_cache.dim(2);
-    // Few splits are shared by chosen heads, which are read one by one anyway.
-    const int64_t wanted = (2 * pool_.num_threads() + count_ - 1) / std::max<int64_t>(count_, 1);
-    const int64_t ranges = view_.selection.defined() ? std::min(kv_heads, wanted) : 1;
-    const int64_t heads_per_range = (kv_heads + ranges - 1) / std::max<int64_t>(ranges, 1);
-    const auto attend = [&](int64_t i, int thread) {
-      RowTask task = memory_.tasks()[i / ranges];
-      task.first_head = std::min(kv_heads, i % ranges * heads_per_range);
-      task.end_head = std::min(kv_heads, task.first_head + heads_per_range);
-      HWY_DYNAMIC_DISPATCH(AttendRow)
-      (view_, kernel_, task, memory_.scratch(thread), memory_.partials()[i / ranges]);
-    };
-    pool_.parallel_for(count_ * ranges, attend, keys_ * view_.q.dim(2) * view_.q.dim(1));
-    const int64_t heads = view_.q.dim(1);
-    const auto combine = [&](int64_t i, int) {
-      const RowTask& task = memory_.tasks()[i / heads];
-      if (task.first_key == 0) finish(i / heads, task, i % heads);
-    };
-    pool_.parallel_for(count_ * heads, combine, count_ * heads * view_.q.dim(2));
+    if (sequences_ >= 2 * pool_.num_threads()) {
+      attend_sequences();
+    } else {
+      attend_splits();
+    }
+    sequences_ = 0;
     count_ = 0;
     keys_ = 0;
   }
 
  private:
-  void finish(int64_t slot, const RowTask& task, int64_t head) const {
-    int64_t splits = 1;
-    while (slot + splits < count_ && memory_.tasks()[slot + splits].first_key != 0) ++splits;
+  int64_t kv_heads() const { return view_.k_cache.dim(2); }
+  int64_t work() const { return keys_ * view_.q.dim(2) * view_.q.dim(1); }
+  int64_t end_of(int64_t sequence) const {
+    return sequence + 1 < sequences_ ? memory_.first_tasks()[sequence + 1] : count_;
+  }
+
+  void attend(int64_t slot, int64_t first_head, int64_t end_head, int thread) const {
+    RowTask task = memory_.tasks()[slot];
+    task.first_head = first_head;
+    task.end_head = end_head;
+    HWY_DYNAMIC_DISPATCH(AttendRow)
+    (view_, kernel_, task, memory_.scratch(thread), memory_.partials()[slot]);
+  }
+
+  // A thread takes whole sequences, so that it finds their partial results in its own cache.
+  void attend_sequences() const {
+    const auto attend_one = [&](int64_t sequence, int thread) {
+      const int64_t first = memory_.first_tasks()[sequence];
+      for (int64_t slot = first; slot < end_of(sequence); ++slot) attend(slot, 0, kv_heads(), thread);
+      for (int64_t head = 0; head < view_.q.dim(1); ++head) finish(first, end_of(sequence) - first, head);
+    };
+    pool_.parallel_for(sequences_, attend_one, work());
+  }
+
+  // Threads share the splits of few sequences; of chosen blocks, which are read head by head anyway, the
+  // heads too.
+  void attend_splits() const {
+    const int64_t wanted = (2 * pool_.num_threads() + count_ - 1) / std::max<int64_t>(count_, 1);
+    const int64_t ranges = view_.selection.defined() ? std::min(kv_heads(), wanted) : 1;
+    const int64_t heads_per_range = (kv_heads() + ranges - 1) / std::max<int64_t>(ranges, 1);
+    const auto attend_range = [&](int64_t i, int thread) {
+      const int64_t first_head = std::min(kv_heads(), i % ranges * heads_per_range);
+      attend(i / ranges, first_head, std::min(kv_heads(), first_head + heads_per_range), thread);
+    };
+    pool_.parallel_for(count_ * ranges, attend_range, work());
+    const int64_t heads = view_.q.dim(1);
+    const auto combine = [&](int64_t i, int) {
+      const int64_t first = memory_.first_tasks()[i / heads];
+      finish(first, end_of(i / heads) - first, i % heads);
+    };
+    pool_.parallel_for(sequences_ * heads, combine, count_ * heads * view_.q.dim(2));
+  }
+
+  void finish(int64_t slot, int64_t splits, int64_t head) const {
     const PartialRow* partials = memory_.partials() + slot;
     const int64_t padded = kernel_.padded(view_.q.dim(2));
     HWY_DYNAMIC_DISPATCH(CombineSplits)(partials, splits, head, padded);
-    store_row(view_, kernel_, task.token, head, partials->sums + head * padded);
+    store_row(view_, kernel_, memory_.tasks()[slot].token, head, partials->sums + head * padded);
   }
 
   const PagedView& view_;
   const RowKernel& kernel_;
   const RowMemory& memory_;
   ThreadPool& pool_;
-  int64_t count_ = 0;
-  int64_t keys_ = 0;  // of all splits
+  int64_t sequences_ = 0;
+  int64_t count_ = 0;  // splits
+  int64_t keys_ = 0;   // of all splits
 };
 
 // The rows of `task`, of one kv head, over their whole list.

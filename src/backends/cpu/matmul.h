@@ -85,7 +85,7 @@ struct ProductPath {
   quant::WeightFormat rounding = quant::WeightFormat::kF32;
 
   // Most rows that row products are faster for (measured: docs/performance.md).
-  int64_t max_row_products() const { return is_bf16() ? 32 : 8; }
+  static constexpr int64_t max_row_products() { return 32; }
   // Whether rows may lie in lanes (matmul_lanes.cc).
   bool takes_lanes(int64_t k) const;
   bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }

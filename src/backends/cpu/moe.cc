@@ -154,7 +154,7 @@ struct GroupedMlp {
     place(groups);
     const auto prepared = share_row(groups) ? groups.first(std::min<size_t>(groups.size(), 1)) : groups;
     for_groups(
-        pool, prepared, &ExpertGroup::first_x_unit, shape.pairs * shape.hidden_size,
+        pool, prepared, &ExpertGroup::first_x_unit, 2 * shape.pairs * shape.hidden_size,
         [](const ExpertGroup& g) { return g.x.units(); },
         [&](const ExpertGroup& g, int64_t first, int64_t count, const ExpertGroup*, int) {
           RowView rows = x;
