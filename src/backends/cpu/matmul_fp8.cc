@@ -139,6 +139,7 @@ struct Operands {
   int64_t k;
   const Scales& scales;
   const Unpacker& unpack;
+  int64_t blocks = k / (kChunk * scales.chunks());  // whole ones of a row
 };
 
 // The last chunk, of k % kChunk weights.
@@ -187,7 +188,7 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
 #pragma GCC unroll 2
   for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
   const int64_t whole = in.scales.chunks();
-  const int64_t blocks = in.k / (kChunk * whole);
+  const int64_t blocks = in.blocks;
   const bf16* x = in.x;
   const uint8_t* codes = in.codes;
   const uint8_t* fetched = codes;

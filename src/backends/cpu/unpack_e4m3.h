@@ -10,9 +10,20 @@ constexpr int64_t kE4m3Chunk = 64;  // weights in a vector
 constexpr int kUnpackedE4m3Bias = 112 << 7;
 constexpr float kUnpackedE4m3Scale = 0x1p8F;
 
-// Bytes of the BF16 numbers that unpacked magnitudes are.
-constexpr E4m3Bytes kUnpackedE4m3Low = e4m3_bytes(0, 1 / kUnpackedE4m3Scale);
-constexpr E4m3Bytes kUnpackedE4m3High = e4m3_bytes(8, 1 / kUnpackedE4m3Scale);
+// What looking up takes: bytes of the BF16 numbers that unpacked magnitudes are, and masks.
+struct alignas(64) E4m3Tables {
+  E4m3Bytes low = e4m3_bytes(0, 1 / kUnpackedE4m3Scale);
+  E4m3Bytes high = e4m3_bytes(8, 1 / kUnpackedE4m3Scale);
+  std::array<uint8_t, 64> sign{};
+  std::array<uint8_t, 64> low_half{};
+  std::array<uint8_t, 64> high_half{};
+
+  constexpr E4m3Tables() {
+    sign.fill(0x80);
+    for (size_t i = 0; i < 64; ++i) (i % 2 == 0 ? low_half : high_half)[i] = 0xff;
+  }
+};
+inline constexpr E4m3Tables kE4m3Tables;
 
 // Weights of a chunk, in order: those at even and those at odd places.
 struct E4m3Unpacked {
@@ -41,7 +52,7 @@ struct E4m3Unpacker {
     for (int i = 0; i < kCount; ++i) small |= _mm512_testn_epi8_mask(codes[i], exponent);
     if (small != 0) [[unlikely]] {
 #pragma GCC unroll 2
-      for (int i = 0; i < kCount; ++i) w[i] = kCount == 1 ? look_up(codes[i]) : look_up_apart(codes[i]);
+      for (int i = 0; i < kCount; ++i) w[i] = look_up(codes[i]);
     } else {
 #pragma GCC unroll 2
       for (int i = 0; i < kCount; ++i) w[i] = shift(codes[i]);
@@ -57,26 +68,25 @@ struct E4m3Unpacker {
             as_bf16(_mm512_ternarylogic_epi64(odd, kept, bias, kAndOr))};
   }
 
-  // Where registers are short, which its constants would take.
-  MINIMAX_VBMI_TARGET __attribute__((noinline)) static E4m3Unpacked look_up_apart(__m512i codes) {
-    return look_up(codes);
-  }
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static __m512i load(const uint8_t* p) { return _mm512_load_si512(p); }
 
-  // By table, for chunks with zeros or subnormals.
+  // By table, for chunks with zeros or subnormals. The compiler must not see that the tables are constant: it
+  // would keep them in registers that the usual way needs.
   MINIMAX_VBMI_TARGET MINIMAX_INLINE static E4m3Unpacked look_up(__m512i codes) {
-    const auto* low_bytes = reinterpret_cast<const __m512i*>(kUnpackedE4m3Low.bytes.data());
-    const auto* high_bytes = reinterpret_cast<const __m512i*>(kUnpackedE4m3High.bytes.data());
-    const __m512i low =
-        _mm512_permutex2var_epi8(_mm512_load_si512(low_bytes), codes, _mm512_load_si512(low_bytes + 1));
+    const E4m3Tables* tables = &kE4m3Tables;
+    asm volatile("" : "+r"(tables));  // NOLINT(hicpp-no-assembler)
+    const uint8_t* low_bytes = tables->low.bytes.data();
+    const uint8_t* high_bytes = tables->high.bytes.data();
+    const __m512i low = _mm512_permutex2var_epi8(load(low_bytes), codes, load(low_bytes + kE4m3Chunk));
     const __m512i magnitude =
-        _mm512_permutex2var_epi8(_mm512_load_si512(high_bytes), codes, _mm512_load_si512(high_bytes + 1));
+        _mm512_permutex2var_epi8(load(high_bytes), codes, load(high_bytes + kE4m3Chunk));
     constexpr int kOrAnd = 0xf8;  // a | (b & c)
-    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-    const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, sign, kOrAnd);
-    const __m512i low_half = _mm512_set1_epi16(0x00ff);
-    const __m512i high_half = _mm512_set1_epi16(static_cast<int16_t>(0xff00));
-    return {as_bf16(_mm512_ternarylogic_epi64(_mm512_slli_epi16(high, 8), low, low_half, kOrAnd)),
-            as_bf16(_mm512_ternarylogic_epi64(_mm512_srli_epi16(low, 8), high, high_half, kOrAnd))};
+    const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, load(tables->sign.data()), kOrAnd);
+    const __m512i even =
+        _mm512_ternarylogic_epi64(_mm512_slli_epi16(high, 8), low, load(tables->low_half.data()), kOrAnd);
+    const __m512i odd =
+        _mm512_ternarylogic_epi64(_mm512_srli_epi16(low, 8), high, load(tables->high_half.data()), kOrAnd);
+    return {as_bf16(even), as_bf16(odd)};
   }
 };
 
