@@ -24,7 +24,7 @@ struct Demo {
   size_t reference_cases;
 };
 
-void PrintTo(const Demo& demo, std::ostream* out) { *out << demo.name; }
+std::ostream& operator<<(std::ostream& out, const Demo& demo) { return out << demo.name; }
 
 class DemoModel : public testing::TestWithParam<Demo> {
  protected:
