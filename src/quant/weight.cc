@@ -22,19 +22,26 @@ std::string_view name(WeightFormat format) {
   return "?";
 }
 
-Weight Weight::rows(int64_t begin, int64_t end) const {
-  MM_CHECK(values.rank() == 2, "rows of {}: not a matrix", values.describe());
-  Weight slice = *this;
-  slice.values = values.slice(0, begin, end);
-  if (!scales.defined() || scales.dim(0) == 1) return slice;
-  if (begin % block_rows != 0) {
-    fail(
-        "weight {}: rows {} to {} begin inside a block of {} rows that share a scale; the parts of a fused "
-        "tensor must begin at multiples of {}",
-        values.describe(), begin, end, block_rows, block_rows);
-  }
-  slice.scales = scales.slice(0, begin / block_rows, (end + block_rows - 1) / block_rows);
-  return slice;
+namespace {
+
+// The blocks that elements `part` touch.
+Range blocks_of(Range part, int64_t block) { return {part.begin / block, (part.end + block - 1) / block}; }
+
+}  // namespace
+
+Weight Weight::part(Range rows, Range columns) const {
+  MM_CHECK(values.rank() == 2, "a part of {}: not a matrix", values.describe());
+  Weight result = *this;
+  result.values = values.slice(0, rows.begin, rows.end).slice(1, columns.begin, columns.end);
+  if (!scales.defined()) return result;
+  const Range grid_rows = blocks_of({rows.begin + row_offset, rows.end + row_offset}, block_rows);
+  const Range grid_columns =
+      blocks_of({columns.begin + column_offset, columns.end + column_offset}, block_columns);
+  result.scales =
+      scales.slice(0, grid_rows.begin, grid_rows.end).slice(1, grid_columns.begin, grid_columns.end);
+  result.row_offset = (rows.begin + row_offset) % block_rows;
+  result.column_offset = (columns.begin + column_offset) % block_columns;
+  return result;
 }
 
 Weight Weight::expert(int64_t e) const {
