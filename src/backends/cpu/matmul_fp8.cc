@@ -96,9 +96,13 @@ class BlockScales {
       : scales_(weight.scales.data<float>()),
         stride_(weight.scales.stride(0)),
         block_rows_(weight.block_rows),
+        row_offset_(weight.row_offset),
+        first_chunks_((weight.block_columns - weight.column_offset + kChunk - 1) / kChunk),
         chunks_((weight.block_columns + kChunk - 1) / kChunk) {}
 
-  const float* row(int64_t n) const { return scales_ + n / block_rows_ * stride_; }
+  const float* row(int64_t n) const { return scales_ + (n + row_offset_) / block_rows_ * stride_; }
+  // Of the first block, which a part of a weight may cut, and of the others.
+  int64_t first_chunks() const { return first_chunks_; }
   int64_t chunks() const { return chunks_; }
   MINIMAX_VBMI_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
   MINIMAX_VBMI_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
@@ -107,6 +111,8 @@ class BlockScales {
   const float* scales_;
   int64_t stride_;
   int64_t block_rows_;
+  int64_t row_offset_;
+  int64_t first_chunks_;
   int64_t chunks_;
 };
 
@@ -121,6 +127,7 @@ class MxScales {
   }
 
   const uint8_t* row(int64_t n) const { return scales_ + n * stride_; }
+  static int64_t first_chunks() { return 1; }
   static int64_t chunks() { return 1; }
   MINIMAX_VBMI_TARGET __m512 at(const uint8_t* row, int64_t chunk) const {
     int16_t pair = 0;
@@ -225,32 +232,27 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
 #pragma GCC unroll 2
   for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
   const int64_t full = in.k / kChunk;
-  bool has_part = in.k % kChunk > 0;
+  const bool has_part = in.k % kChunk > 0;
   __m512 factors[kColumns];
   tile.clear(tile.totals);
   int64_t chunk = 0;
   int64_t block = 0;
-  const int64_t whole = in.scales.chunks();
-  for (; chunk + whole <= full; ++block) {
+  int64_t end = in.scales.first_chunks();
+  for (; end <= full; ++block, end += in.scales.chunks()) {
     tile.clear(tile.partial);
-    for (const int64_t end = chunk + whole; chunk < end; ++chunk) in.add_chunk(tile, chunk);
+    for (; chunk < end; ++chunk) in.add_chunk(tile, chunk);
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
     tile.scale(factors);
   }
-  for (; chunk < full; ++block) {
+  if (chunk < full) {
     tile.clear(tile.partial);
-    const int64_t end = chunk + whole;
-    while (chunk < std::min(end, full)) in.add_chunk(tile, chunk++);
-    if (end > full && has_part) {
-      in.add_part(tile);
-      has_part = false;
-    }
+    while (chunk < full) in.add_chunk(tile, chunk++);
+    if (has_part) in.add_part(tile);
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
     tile.scale(factors);
-  }
-  if (has_part) {
+  } else if (has_part) {
     tile.clear(tile.partial);
     in.add_part(tile);
 #pragma GCC unroll 2
