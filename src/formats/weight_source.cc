@@ -1,6 +1,8 @@
 #include "formats/weight_source.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 
 #include "core/error.h"
 #include "formats/mapped_file.h"
@@ -11,6 +13,7 @@ namespace {
 
 // Between two steps of a progress bar.
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
+constexpr int64_t kPageBytes = 4096;
 
 }  // namespace
 
@@ -33,23 +36,95 @@ Tensor WeightSource::tensor(std::string_view name) {
   return tensor(*info);
 }
 
-Tensor WeightSource::tensor_as_f32(const TensorInfo& info) {
-  const Tensor stored = tensor(info);
-  MM_CHECK(stored.dtype() == DType::kF16, "{} is {}", info.name, name(stored.dtype()));
-  std::vector<float>& values = converted_.emplace_back(static_cast<size_t>(stored.numel()));
-  const f16* from = stored.data<f16>();
+Tensor WeightSource::as_f32(const Tensor& vector) {
+  MM_CHECK(vector.dtype() == DType::kF16 && vector.rank() == 1 && vector.has_dense_rows(), "{} to F32",
+           vector.describe());
+  std::vector<float>& values = converted_.emplace_back(static_cast<size_t>(vector.numel()));
+  const f16* from = vector.data<f16>();
   for (size_t i = 0; i < values.size(); ++i) values[i] = to_float(from[i]);
-  return Tensor(values.data(), DType::kF32, info.shape, info.name);
+  return Tensor(values.data(), DType::kF32, vector.shape(), vector.name());
+}
+
+WeightSource::Area WeightSource::area_of(const TensorInfo& info, const Tensor& whole, const Tensor& part) {
+  const int64_t row_length = std::max<int64_t>(whole.dim(whole.rank() - 1), 1);
+  const int64_t first = (static_cast<const std::byte*>(part.raw()) - static_cast<std::byte*>(whole.raw())) /
+                        size_of(info.dtype);
+  MM_CHECK(first >= 0 && first + part.numel() <= whole.numel(), "{} is no part of {}", part.describe(),
+           info.name);
+  const int64_t row = first / row_length;
+  const int64_t column = first % row_length;
+  if (part.is_contiguous() && column + part.numel() <= row_length)
+    return {{row, row + 1}, {column, column + part.numel()}};
+  const int64_t width = part.dim(part.rank() - 1);
+  return {{row, row + part.numel() / width}, {column, column + width}};
+}
+
+// Elements that at least one area has.
+int64_t WeightSource::covered(const std::vector<Area>& areas) {
+  std::set<int64_t> cuts;
+  for (const Area& area : areas) cuts.insert({area.columns.begin, area.columns.end});
+  int64_t count = 0;
+  for (auto cut = cuts.begin(); cut != cuts.end() && std::next(cut) != cuts.end(); ++cut) {
+    std::vector<Range> rows;
+    for (const Area& area : areas) {
+      if (area.columns.begin <= *cut && *cut < area.columns.end) rows.push_back(area.rows);
+    }
+    std::ranges::sort(rows, {}, &Range::begin);
+    int64_t done = 0;
+    for (const Range& range : rows) {
+      count += std::max<int64_t>(0, range.end - std::max(range.begin, done)) * (*std::next(cut) - *cut);
+      done = std::max(done, range.end);
+    }
+  }
+  return count;
+}
+
+int64_t WeightSource::loaded_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [info, areas] : loaded_) bytes += covered(areas) * size_of(info->dtype);
+  return bytes;
+}
+
+namespace {
+
+void populate_run(const std::byte* data, int64_t bytes, const TensorInfo& info) {
+  populate({data, static_cast<size_t>(bytes)}, info.file.empty() ? info.name : info.file);
+}
+
+// A run of memory, a chunk at a time; `progress` advances by `share` of its bytes.
+void load_run(const std::byte* data, int64_t bytes, double share, const TensorInfo& info,
+              Progress& progress) {
+  for (int64_t done = 0; done < bytes; done += kChunkBytes) {
+    const int64_t chunk = std::min(kChunkBytes, bytes - done);
+    populate_run(data + done, chunk, info);
+    progress.advance(static_cast<int64_t>(static_cast<double>(chunk) * share));
+  }
+}
+
+}  // namespace
+
+void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, Progress& progress) {
+  if (part.numel() == 0) return;
+  source.loaded_[&info].push_back(WeightSource::area_of(info, source.tensor(info), part));
+  const auto* data = static_cast<const std::byte*>(part.raw());
+  if (part.is_contiguous()) return load_run(data, part.size_bytes(), 1, info, progress);
+  MM_CHECK(part.rank() == 2 && part.has_dense_rows(), "{} of {}: neither a run nor rows", part.describe(),
+           info.name);
+  const int64_t row_bytes = part.dim(1) * size_of(info.dtype);
+  const int64_t stride_bytes = part.stride(0) * size_of(info.dtype);
+  if (stride_bytes - row_bytes < kPageBytes) {
+    // No page lies between two rows.
+    const int64_t span = (part.dim(0) - 1) * stride_bytes + row_bytes;
+    return load_run(data, span, static_cast<double>(part.size_bytes()) / static_cast<double>(span), info,
+                    progress);
+  }
+  for (int64_t row = 0; row < part.dim(0); ++row) populate_run(data + row * stride_bytes, row_bytes, info);
+  progress.advance(part.size_bytes());
 }
 
 Tensor load_tensor(WeightSource& source, const TensorInfo& info, Progress& progress) {
   const Tensor tensor = source.tensor(info);
-  const auto* data = static_cast<const std::byte*>(tensor.raw());
-  for (int64_t done = 0; done < info.size_bytes(); done += kChunkBytes) {
-    const int64_t bytes = std::min(kChunkBytes, info.size_bytes() - done);
-    populate({data + done, static_cast<size_t>(bytes)}, info.file.empty() ? info.name : info.file);
-    progress.advance(bytes);
-  }
+  load_part(source, info, tensor, progress);
   return tensor;
 }
 

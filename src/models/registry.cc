@@ -22,7 +22,7 @@ class Architecture {
 
   virtual ModelSummary describe(const ComputeOptions& options) const = 0;
   // The table as `source` spells it (null: as released). Its slots refer to this object.
-  virtual TensorTable table(const formats::WeightSource* source) = 0;
+  virtual TensorTable table(const formats::WeightSource* source, const parallel::Parallel& parallel = {}) = 0;
   // The model over the weights that the slots were given, which move into it: the last call.
   virtual std::unique_ptr<Model> make_model(const ComputeOptions& options) = 0;
 };
@@ -47,8 +47,8 @@ class FamilyArchitecture final : public Architecture {
     summary.caches = cache_layout(config_, options);
     return summary;
   }
-  TensorTable table(const formats::WeightSource* source) override {
-    return tensor_table(config_, source, weights_);
+  TensorTable table(const formats::WeightSource* source, const parallel::Parallel& parallel) override {
+    return tensor_table(config_, source, weights_, parallel);
   }
   std::unique_ptr<Model> make_model(const ComputeOptions& options) override {
     return std::make_unique<ModelType>(config_, std::move(weights_), options);
@@ -126,13 +126,13 @@ json with_first_layers(const json& config, int64_t num_layers) {
 std::unique_ptr<Model> load_model(const json& config, const ComputeOptions& options,
                                   formats::WeightSource& source, formats::Progress& progress) {
   const auto architecture = open(config);
-  load_table(architecture->table(&source), source, progress);
+  load_table(architecture->table(&source, options.parallel), source, progress);
   return architecture->make_model(options);
 }
 
 std::unique_ptr<Model> plan_model(const json& config, const ComputeOptions& options) {
   const auto architecture = open(config);
-  plan_table(architecture->table(nullptr));
+  plan_table(architecture->table(nullptr, options.parallel));
   return architecture->make_model(options);
 }
 
