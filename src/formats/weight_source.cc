@@ -1,8 +1,6 @@
 #include "formats/weight_source.h"
 
 #include <algorithm>
-#include <iterator>
-#include <set>
 
 #include "core/error.h"
 #include "formats/mapped_file.h"
@@ -45,43 +43,9 @@ Tensor WeightSource::as_f32(const Tensor& vector) {
   return Tensor(values.data(), DType::kF32, vector.shape(), vector.name());
 }
 
-WeightSource::Area WeightSource::area_of(const TensorInfo& info, const Tensor& whole, const Tensor& part) {
-  const int64_t row_length = std::max<int64_t>(whole.dim(whole.rank() - 1), 1);
-  const int64_t first = (static_cast<const std::byte*>(part.raw()) - static_cast<std::byte*>(whole.raw())) /
-                        size_of(info.dtype);
-  MM_CHECK(first >= 0 && first + part.numel() <= whole.numel(), "{} is no part of {}", part.describe(),
-           info.name);
-  const int64_t row = first / row_length;
-  const int64_t column = first % row_length;
-  if (part.is_contiguous() && column + part.numel() <= row_length)
-    return {{row, row + 1}, {column, column + part.numel()}};
-  const int64_t width = part.dim(part.rank() - 1);
-  return {{row, row + part.numel() / width}, {column, column + width}};
-}
-
-// Elements that at least one area has.
-int64_t WeightSource::covered(const std::vector<Area>& areas) {
-  std::set<int64_t> cuts;
-  for (const Area& area : areas) cuts.insert({area.columns.begin, area.columns.end});
-  int64_t count = 0;
-  for (auto cut = cuts.begin(); cut != cuts.end() && std::next(cut) != cuts.end(); ++cut) {
-    std::vector<Range> rows;
-    for (const Area& area : areas) {
-      if (area.columns.begin <= *cut && *cut < area.columns.end) rows.push_back(area.rows);
-    }
-    std::ranges::sort(rows, {}, &Range::begin);
-    int64_t done = 0;
-    for (const Range& range : rows) {
-      count += std::max<int64_t>(0, range.end - std::max(range.begin, done)) * (*std::next(cut) - *cut);
-      done = std::max(done, range.end);
-    }
-  }
-  return count;
-}
-
 int64_t WeightSource::loaded_bytes() const {
   int64_t bytes = 0;
-  for (const auto& [info, areas] : loaded_) bytes += covered(areas) * size_of(info->dtype);
+  for (const auto& [info, areas] : loaded_) bytes += covered_elements(areas) * size_of(info->dtype);
   return bytes;
 }
 
@@ -103,9 +67,12 @@ void load_run(const std::byte* data, int64_t bytes, double share, const TensorIn
 
 }  // namespace
 
-void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, Progress& progress) {
+void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, const Area& area,
+               Progress& progress) {
+  MM_CHECK(area.rows.size() * area.columns.size() == part.numel(), "{} is {} x {} of {}", part.describe(),
+           area.rows.size(), area.columns.size(), info.name);
   if (part.numel() == 0) return;
-  source.loaded_[&info].push_back(WeightSource::area_of(info, source.tensor(info), part));
+  source.loaded_[&info].push_back(area);
   const auto* data = static_cast<const std::byte*>(part.raw());
   if (part.is_contiguous()) return load_run(data, part.size_bytes(), 1, info, progress);
   MM_CHECK(part.rank() == 2 && part.has_dense_rows(), "{} of {}: neither a run nor rows", part.describe(),
@@ -124,7 +91,8 @@ void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part,
 
 Tensor load_tensor(WeightSource& source, const TensorInfo& info, Progress& progress) {
   const Tensor tensor = source.tensor(info);
-  load_part(source, info, tensor, progress);
+  const int64_t columns = info.shape.empty() ? 1 : std::max<int64_t>(info.shape.back(), 1);
+  load_part(source, info, tensor, {{0, tensor.numel() / columns}, {0, columns}}, progress);
   return tensor;
 }
 

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/range.h"
 #include "core/tensor.h"
+#include "formats/area.h"
 #include "formats/progress.h"
 
 namespace minimax::formats {
@@ -44,7 +44,7 @@ class WeightSource {
   // THROWS: Error when there is no such tensor.
   Tensor tensor(std::string_view name);
 
-  // Bytes of all parts that were loaded (load_part), each counted once: what one rank reads.
+  // Bytes of all parts that were loaded (load_part), each counted once.
   int64_t loaded_bytes() const;
 
  protected:
@@ -55,23 +55,17 @@ class WeightSource {
   WeightSource& operator=(WeightSource&&) = default;
 
  private:
-  friend void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, Progress& progress);
-
-  // Rows and columns of a tensor seen as a matrix: all dimensions but the last are rows, a vector is one row.
-  struct Area {
-    Range rows;
-    Range columns;
-  };
-  static Area area_of(const TensorInfo& info, const Tensor& whole, const Tensor& part);
-  static int64_t covered(const std::vector<Area>& areas);
+  friend void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, const Area& area,
+                        Progress& progress);
 
   std::deque<std::vector<float>> converted_;
   std::map<const TensorInfo*, std::vector<Area>> loaded_;
 };
 
-// Brings a part of the tensor, a view of it, into memory; `progress` advances by its bytes meanwhile. Pages
-// come as a whole: of a row that several ranks share, the page at a cut comes to both.
-void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, Progress& progress);
+// Brings `part`, a view of `area` of the source's tensor `info`, into memory; `progress` advances by its
+// bytes meanwhile. Memory comes in pages: where a part begins or ends inside one, all of it comes.
+void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, const Area& area,
+               Progress& progress);
 
 // The whole tensor.
 Tensor load_tensor(WeightSource& source, const TensorInfo& info, Progress& progress);

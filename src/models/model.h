@@ -96,6 +96,11 @@ ModelSummary describe_model(const nlohmann::json& config, const ComputeOptions& 
 ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source,
                              const ComputeOptions& options = {});
 
+// What each rank of the grid that `options` describe holds, its own rank left aside. REQUIRES: `source`, if
+// any, has passed check_weights. THROWS: Error when the model cannot be cut so.
+RankSizes rank_sizes(const nlohmann::json& config, const formats::WeightSource* source,
+                     const ComputeOptions& options);
+
 // Compares names, shapes and dtypes of `source` with what the configuration needs, without loading.
 // THROWS: Error that lists missing, unexpected and mis-shaped tensors together.
 void check_weights(const nlohmann::json& config, const formats::WeightSource& source);

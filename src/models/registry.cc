@@ -93,6 +93,21 @@ std::unique_ptr<Architecture> open(const json& config) {
   refuse_architecture(config);
 }
 
+// "model.layers.3.mlp.experts.7.w1.weight" becomes "model.layers.*.mlp.experts.*.w1.weight".
+std::string without_numbers(std::string_view name) {
+  std::string result;
+  for (const char c : name) {
+    const bool is_digit = c >= '0' && c <= '9';
+    const bool in_number = result.ends_with('.') || result.ends_with(".*");
+    if (!is_digit || !in_number) {
+      result += c;
+    } else if (result.ends_with('.')) {
+      result += '*';
+    }
+  }
+  return result;
+}
+
 // Cuts every per-layer list of `node` and sets its layer count.
 void cut_layers(json& node, size_t old_count, int64_t new_count) {
   for (auto& [key, value] : node.items()) {
@@ -146,6 +161,28 @@ ModelSummary summarize_model(const json& config, const formats::WeightSource* so
   ModelSummary summary = architecture->describe(options);
   count_tensors(architecture->table(source), source, summary);
   return summary;
+}
+
+RankSizes rank_sizes(const json& config, const formats::WeightSource* source, const ComputeOptions& options) {
+  const auto architecture = open(config);
+  RankSizes sizes;
+  for (const auto& [name, bytes] : held_bytes(architecture->table(source), source)) {
+    sizes.stored_bytes += bytes;
+    sizes.repeated[without_numbers(name)] -= bytes;
+  }
+  ComputeOptions of_rank = options;
+  of_rank.parallel.comm = nullptr;
+  for (int64_t rank = 0; rank < options.parallel.grid.size(); ++rank) {
+    of_rank.parallel.grid.rank = rank;
+    RankSizes::Rank& held = sizes.ranks.emplace_back();
+    held.caches = architecture->describe(of_rank).caches;
+    for (const auto& [name, bytes] : held_bytes(architecture->table(source, of_rank.parallel), source)) {
+      held.weight_bytes += bytes;
+      sizes.repeated[without_numbers(name)] += bytes;
+    }
+  }
+  std::erase_if(sizes.repeated, [](const auto& entry) { return entry.second == 0; });
+  return sizes;
 }
 
 void check_weights(const json& config, const formats::WeightSource& source) {

@@ -103,6 +103,7 @@ struct Binding {
   struct Part {
     const TensorInfo* info;
     Tensor tensor;
+    formats::Area area;
   };
   std::vector<Part> parts;
 
@@ -121,6 +122,19 @@ Tensor without_memory(const TensorInfo& info) {
   return {nullptr, info.dtype, info.shape, info.name};
 }
 
+formats::Area values_area(const quant::Weight& whole, const WeightPiece& piece) {
+  const int64_t first = piece.matrix * whole.out_features();
+  return {{first + piece.rows.begin, first + piece.rows.end}, piece.columns};
+}
+
+// In the grid of one scale a block, however the file shapes it.
+formats::Area scales_area(const quant::Weight& whole, const WeightPiece& piece, const quant::Weight& part) {
+  const int64_t row =
+      piece.matrix * whole.scales.dim(whole.scales.rank() - 2) + whole.scale_row(piece.rows.begin);
+  const int64_t column = whole.scale_column(piece.columns.begin);
+  return {{row, row + part.scales.dim(0)}, {column, column + part.scales.dim(1)}};
+}
+
 // Gives the pieces of a slot their parts of its tensors.
 Binding bind(const TensorTable& table, const TensorSlot& slot, const TensorNames& names, const View& view) {
   Binding binding;
@@ -129,7 +143,10 @@ Binding bind(const TensorTable& table, const TensorSlot& slot, const TensorNames
   const Tensor values = view(info);
   for (const TensorPiece& piece : slot.tensors) {
     *piece.place = values.slice(0, piece.rows.begin, piece.rows.end);
-    binding.parts.push_back({&info, *piece.place});
+    const bool is_vector = values.rank() == 1;
+    binding.parts.push_back(
+        {&info, *piece.place,
+         is_vector ? formats::Area{{0, 1}, piece.rows} : formats::Area{piece.rows, {0, values.dim(1)}}});
   }
   if (slot.weights.empty()) return binding;
   const TensorInfo* scales = info.dtype == DType::kF8E4M3 ? find_scales(names, slot) : nullptr;
@@ -140,8 +157,9 @@ Binding bind(const TensorTable& table, const TensorSlot& slot, const TensorNames
   for (const WeightPiece& piece : slot.weights) {
     const quant::Weight matrix = whole.is_stacked() ? whole.expert(piece.matrix) : whole;
     *piece.place = matrix.part(piece.rows, piece.columns);
-    binding.parts.push_back({&info, piece.place->values});
-    if (scales != nullptr) binding.parts.push_back({scales, piece.place->scales});
+    binding.parts.push_back({&info, piece.place->values, values_area(whole, piece)});
+    if (scales != nullptr)
+      binding.parts.push_back({scales, piece.place->scales, scales_area(whole, piece, *piece.place)});
   }
   return binding;
 }
@@ -280,8 +298,8 @@ void load_table(const TensorTable& table, WeightSource& source, formats::Progres
   progress.start("loading weights", total_bytes);
   const View view = [&source](const TensorInfo& info) { return source.tensor(info); };
   for (const TensorSlot& slot : table.slots) {
-    for (const auto& [info, part] : bind(table, slot, names, view).parts)
-      formats::load_part(source, *info, part, progress);
+    for (const auto& [info, part, area] : bind(table, slot, names, view).parts)
+      formats::load_part(source, *info, part, area, progress);
     for (const WeightPiece& piece : slot.weights) quant::check_scales(*piece.place);
     for (const TensorPiece& piece : slot.tensors) {
       // Ops take norms and biases in F32 or BF16; there are few of them.
@@ -290,6 +308,21 @@ void load_table(const TensorTable& table, WeightSource& source, formats::Progres
     }
   }
   progress.finish();
+}
+
+std::map<std::string, int64_t> held_bytes(const TensorTable& table, const WeightSource* source) {
+  const std::vector<TensorInfo> released = released_tensors(table);
+  const TensorNames names(source == nullptr ? std::span<const TensorInfo>(released) : source->tensors(),
+                          table.canonical);
+  std::map<const TensorInfo*, std::vector<formats::Area>> areas;
+  for (const TensorSlot& slot : table.slots) {
+    for (const auto& [info, part, area] : bind(table, slot, names, &without_memory).parts)
+      areas[info].push_back(area);
+  }
+  std::map<std::string, int64_t> bytes;
+  for (const auto& [info, parts] : areas)
+    bytes[info->name] = formats::covered_elements(parts) * size_of(info->dtype);
+  return bytes;
 }
 
 void plan_table(const TensorTable& table) {

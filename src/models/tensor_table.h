@@ -108,6 +108,10 @@ void load_table(const TensorTable& table, formats::WeightSource& source, formats
 // Gives every piece its shape and released dtype and no memory: for dry runs.
 void plan_table(const TensorTable& table);
 
+// Bytes of each stored tensor that the table's pieces are made of, by its name in `source` (null: released).
+// REQUIRES: `source` has passed check_table.
+std::map<std::string, int64_t> held_bytes(const TensorTable& table, const formats::WeightSource* source);
+
 // The tensors of a checkpoint in the released names and formats, scales included.
 std::vector<formats::TensorInfo> released_tensors(const TensorTable& table);
 

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <cmath>
-#include <mutex>
-#include <numeric>
+#include <functional>
 #include <vector>
 
 #include "parallel/in_process.h"
@@ -50,23 +49,36 @@ inline std::vector<float> logits_of(const models::Model& model, ops::Backend& ba
   return all;
 }
 
-// Every rank reads the checkpoint itself, as processes would.
-inline std::vector<RankResult> run_on_ranks(const std::filesystem::path& folder, const RankGrid& grid,
-                                            models::ComputeOptions options, std::span<const int32_t> ids,
-                                            const Schedule& schedule) {
+// Where a rank gets its weights.
+using OpenWeights = std::function<std::unique_ptr<formats::WeightSource>()>;
+
+// Every rank opens the weights itself, as processes would. `tracer` sees the steps of rank 0.
+inline std::vector<RankResult> run_on_ranks(const nlohmann::json& config, const OpenWeights& open,
+                                            const RankGrid& grid, const models::ComputeOptions& options,
+                                            std::span<const int32_t> ids, const Schedule& schedule,
+                                            ops::Tracer* tracer = nullptr) {
   std::vector<RankResult> results(static_cast<size_t>(grid.size()));
   parallel::run_ranks(grid.size(), [&](parallel::Comm& comm) {
     models::ComputeOptions mine = options;
     mine.parallel = {{comm.rank(), grid.tensor_size, grid.expert_size}, &comm};
-    formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
+    const auto weights = open();
     formats::Progress silent;
-    const auto model = models::load_model(formats::read_config(folder), mine, checkpoint, silent);
+    const auto model = models::load_model(config, mine, *weights, silent);
     ThreadPool pool(1);
     const auto backend = cpu::make_cpu_backend(pool);
-    results[static_cast<size_t>(comm.rank())] = {logits_of(*model, *backend, ids, schedule),
-                                                 checkpoint.loaded_bytes()};
+    results[static_cast<size_t>(comm.rank())] = {
+        logits_of(*model, *backend, ids, schedule, comm.rank() == 0 ? tracer : nullptr),
+        weights->loaded_bytes()};
   });
   return results;
+}
+
+inline std::vector<RankResult> run_on_ranks(const std::filesystem::path& folder, const RankGrid& grid,
+                                            const models::ComputeOptions& options,
+                                            std::span<const int32_t> ids, const Schedule& schedule,
+                                            ops::Tracer* tracer = nullptr) {
+  const auto open = [&] { return std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(folder)); };
+  return run_on_ranks(formats::read_config(folder), open, grid, options, ids, schedule, tracer);
 }
 
 // ||a - b|| / ||b||
