@@ -11,7 +11,7 @@ namespace {
 
 // Between two steps of a progress bar.
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
-constexpr int64_t kPageBytes = 4096;
+constexpr size_t kPageBytes = 4096;
 
 }  // namespace
 
@@ -51,18 +51,28 @@ int64_t WeightSource::loaded_bytes() const {
 
 namespace {
 
-void populate_run(const std::byte* data, int64_t bytes, const TensorInfo& info) {
-  populate({data, static_cast<size_t>(bytes)}, info.file.empty() ? info.name : info.file);
+std::string_view place_of(const TensorInfo& info) { return info.file.empty() ? info.name : info.file; }
+
+// A run of memory, a chunk at a time.
+void load_run(std::span<const std::byte> run, const TensorInfo& info, Progress& progress) {
+  while (!run.empty()) {
+    const auto chunk = run.first(std::min(run.size(), static_cast<size_t>(kChunkBytes)));
+    populate(chunk, place_of(info));
+    progress.advance(static_cast<int64_t>(chunk.size()));
+    run = run.subspan(chunk.size());
+  }
 }
 
-// A run of memory, a chunk at a time; `progress` advances by `share` of its bytes.
-void load_run(const std::byte* data, int64_t bytes, double share, const TensorInfo& info,
-              Progress& progress) {
-  for (int64_t done = 0; done < bytes; done += kChunkBytes) {
-    const int64_t chunk = std::min(kChunkBytes, bytes - done);
-    populate_run(data + done, chunk, info);
-    progress.advance(static_cast<int64_t>(static_cast<double>(chunk) * share));
-  }
+// Rows that lie apart.
+void load_rows(const Tensor& rows, const TensorInfo& info) {
+  const auto row_bytes = static_cast<size_t>(rows.dim(1) * size_of(rows.dtype()));
+  const auto stride_bytes = static_cast<size_t>(rows.stride(0) * size_of(rows.dtype()));
+  const auto count = static_cast<size_t>(rows.dim(0));
+  const auto* data = static_cast<const std::byte*>(rows.raw());
+  // With no page between two rows they are one run.
+  if (stride_bytes - row_bytes < kPageBytes)
+    return populate({data, (count - 1) * stride_bytes + row_bytes}, place_of(info));
+  for (size_t row = 0; row < count; ++row) populate({data + row * stride_bytes, row_bytes}, place_of(info));
 }
 
 }  // namespace
@@ -73,19 +83,13 @@ void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part,
            area.rows.size(), area.columns.size(), info.name);
   if (part.numel() == 0) return;
   source.loaded_[&info].push_back(area);
-  const auto* data = static_cast<const std::byte*>(part.raw());
-  if (part.is_contiguous()) return load_run(data, part.size_bytes(), 1, info, progress);
-  MM_CHECK(part.rank() == 2 && part.has_dense_rows(), "{} of {}: neither a run nor rows", part.describe(),
-           info.name);
-  const int64_t row_bytes = part.dim(1) * size_of(info.dtype);
-  const int64_t stride_bytes = part.stride(0) * size_of(info.dtype);
-  if (stride_bytes - row_bytes < kPageBytes) {
-    // No page lies between two rows.
-    const int64_t span = (part.dim(0) - 1) * stride_bytes + row_bytes;
-    return load_run(data, span, static_cast<double>(part.size_bytes()) / static_cast<double>(span), info,
+  if (part.is_contiguous()) {
+    return load_run({static_cast<const std::byte*>(part.raw()), static_cast<size_t>(part.size_bytes())}, info,
                     progress);
   }
-  for (int64_t row = 0; row < part.dim(0); ++row) populate_run(data + row * stride_bytes, row_bytes, info);
+  MM_CHECK(part.rank() == 2 && part.has_dense_rows(), "{} of {}: neither a run nor rows", part.describe(),
+           info.name);
+  load_rows(part, info);
   progress.advance(part.size_bytes());
 }
 

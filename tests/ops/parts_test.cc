@@ -196,85 +196,91 @@ TEST(Parts, GatedNormTakesTheSumOverAWiderWidth) {
   }
 }
 
+// Rows of six query heads and three KV heads, of which calls take some.
+struct QkvRows {
+  static constexpr int64_t kDim = 20;
+  static constexpr int64_t kRows = 4;
+  Tensor q, k, v, q_norm, k_norm, positions, inv_freq, slots;
+
+  QkvRows(TensorMaker& make, DType dtype)
+      : q(make.uniform(dtype, {kRows, 6 * kDim}, -3, 3)),
+        k(make.uniform(dtype, {kRows, 3 * kDim}, -3, 3)),
+        v(make.uniform(dtype, {kRows, 3 * kDim}, -3, 3)),
+        q_norm(make.uniform(dtype, {6 * kDim})),
+        k_norm(make.uniform(dtype, {3 * kDim})),
+        positions(make.ids({0, 1, 77, 99'999})),
+        inv_freq(make.uniform(DType::kF32, {7}, 0, 1)),
+        slots(make.longs({3, -1, 0, 2})) {}
+
+  // The op on some heads, with outputs of their own.
+  QkNormRopeKvWrite write(TensorMaker& make, Range heads, Range kv_heads) const {
+    const Range q_columns = heads.scaled(kDim);
+    const Range kv_columns = kv_heads.scaled(kDim);
+    QkNormRopeKvWrite args{};
+    args.qkv = make.poisoned(q.dtype(), {kRows, q_columns.size() + 2 * kv_columns.size()});
+    copy_columns(q, q_columns, args.qkv, 0);
+    copy_columns(k, kv_columns, args.qkv, q_columns.size());
+    copy_columns(v, kv_columns, args.qkv, q_columns.size() + kv_columns.size());
+    args.q_norm = q_norm.slice(0, q_columns.begin, q_columns.end);
+    args.k_norm = k_norm.slice(0, kv_columns.begin, kv_columns.end);
+    args.eps = 1e-6F;
+    args.positions = positions;
+    args.inv_freq = inv_freq;
+    args.slot_mapping = slots;
+    args.q_out = make.poisoned(q.dtype(), {kRows, heads.size(), kDim});
+    args.k_cache = make.uniform(DType::kF32, {1, kRows, kv_heads.size(), kDim}, 0, 0);
+    args.v_cache = make.uniform(DType::kF32, {1, kRows, kv_heads.size(), kDim}, 0, 0);
+    return args;
+  }
+
+  static void copy_columns(const Tensor& from, Range columns, const Tensor& to, int64_t first) {
+    const int64_t element = size_of(from.dtype());
+    for (int64_t t = 0; t < kRows; ++t) {
+      std::memcpy(static_cast<std::byte*>(to.raw()) + (t * to.stride(0) + first) * element,
+                  static_cast<std::byte*>(from.raw()) + (t * from.stride(0) + columns.begin) * element,
+                  static_cast<size_t>(columns.size() * element));
+    }
+  }
+};
+
 // Query heads [2, 4) of six with the second of three KV heads, norms over all of them.
 TEST(Parts, QkNormTakesTheSumsOverAllHeads) {
   TensorMaker make(38);
-  constexpr int64_t kDim = 20;
+  constexpr int64_t kDim = QkvRows::kDim;
   for (const DType dtype : kActivations) {
-    const Tensor q = make.uniform(dtype, {4, 6 * kDim}, -3, 3);
-    const Tensor kv = make.uniform(dtype, {4, 2 * 3 * kDim}, -3, 3);
-    const Tensor q_norm = make.uniform(dtype, {6 * kDim});
-    const Tensor k_norm = make.uniform(dtype, {3 * kDim});
-    const Tensor positions = make.ids({0, 1, 77, 99'999});
-    const Tensor inv_freq = make.uniform(DType::kF32, {7}, 0, 1);
-    const Tensor slots = make.longs({3, -1, 0, 2});
-    // q | k | v of some heads in one buffer.
-    const auto fused = [&](Range q_heads, Range kv_heads) {
-      const int64_t q_width = q_heads.size() * kDim;
-      const int64_t kv_width = kv_heads.size() * kDim;
-      const Tensor all = make.poisoned(dtype, {4, q_width + 2 * kv_width});
-      const auto copy = [&](const Tensor& from, int64_t begin, int64_t to, int64_t count) {
-        const int64_t element = size_of(dtype);
-        for (int64_t t = 0; t < 4; ++t)
-          std::memcpy(static_cast<std::byte*>(all.raw()) + (t * all.stride(0) + to) * element,
-                      static_cast<std::byte*>(from.raw()) + (t * from.stride(0) + begin) * element,
-                      static_cast<size_t>(count * element));
-      };
-      copy(q, q_heads.begin * kDim, 0, q_width);
-      copy(kv, kv_heads.begin * kDim, q_width, kv_width);
-      copy(kv, (3 + kv_heads.begin) * kDim, q_width + kv_width, kv_width);
-      return all;
-    };
-    struct Outputs {
-      Tensor q, k, v;
-    };
-    const auto outputs = [&](int64_t heads, int64_t kv_heads) {
-      return Outputs{make.poisoned(dtype, {4, heads, kDim}),
-                     make.uniform(DType::kF32, {1, 4, kv_heads, kDim}, 0, 0),
-                     make.uniform(DType::kF32, {1, 4, kv_heads, kDim}, 0, 0)};
-    };
-    const auto write = [&](Range q_heads, Range kv_heads, const Outputs& out) {
-      QkNormRopeKvWrite args{};
-      args.qkv = fused(q_heads, kv_heads);
-      args.q_norm = q_norm.slice(0, q_heads.begin * kDim, q_heads.end * kDim);
-      args.k_norm = k_norm.slice(0, kv_heads.begin * kDim, kv_heads.end * kDim);
-      args.eps = 1e-6F;
-      args.positions = positions;
-      args.inv_freq = inv_freq;
-      args.slot_mapping = slots;
-      args.q_out = out.q;
-      args.k_cache = out.k;
-      args.v_cache = out.v;
+    const QkvRows rows(make, dtype);
+    const auto write_part = [&] {
+      QkNormRopeKvWrite args = rows.write(make, {2, 4}, {1, 2});
+      args.squares = make.poisoned(DType::kF32, {QkvRows::kRows, 2});
+      args.q_norm_width = 6 * kDim;
+      args.k_norm_width = 3 * kDim;
       return args;
     };
-    const Outputs whole = outputs(6, 3);
-    run_on_reference([&](OpContext& c) { qk_norm_rope_kv_write(c, write({0, 6}, {0, 3}, whole)); });
-    const auto call = [&](const Outputs& out) {
-      return [&, out](OpContext& c) {
-        QkNormRopeKvWrite args = write({2, 4}, {1, 2}, out);
-        args.squares = make.poisoned(DType::kF32, {4, 2});
-        args.q_norm_width = 6 * kDim;
-        args.k_norm_width = 3 * kDim;
-        sum_of_squares(c, {q, args.squares.slice(1, 0, 1)});
-        sum_of_squares(c, {kv.slice(1, 0, 3 * kDim), args.squares.slice(1, 1, 2)});
+    const auto call = [&](const QkNormRopeKvWrite& args) {
+      return [&rows, args](OpContext& c) {
+        sum_of_squares(c, {rows.q, args.squares.slice(1, 0, 1)});
+        sum_of_squares(c, {rows.k, args.squares.slice(1, 1, 2)});
         qk_norm_rope_kv_write(c, args);
       };
     };
-    const Outputs expected = outputs(2, 1);
+    const QkNormRopeKvWrite whole = rows.write(make, {0, 6}, {0, 3});
+    run_on_reference([&](OpContext& c) { qk_norm_rope_kv_write(c, whole); });
+    const QkNormRopeKvWrite expected = write_part();
     run_on_reference(call(expected));
-    for (int64_t t = 0; t < 4; ++t) {
+    for (int64_t t = 0; t < QkvRows::kRows; ++t) {
       for (int64_t i = 0; i < 2 * kDim; ++i)
-        EXPECT_NEAR(element(expected.q, t * 2 * kDim + i), element(whole.q, t * 6 * kDim + 2 * kDim + i),
+        EXPECT_NEAR(element(expected.q_out, t * 2 * kDim + i), element(whole.q_out, (t * 6 + 2) * kDim + i),
                     dtype == DType::kF32 ? 1e-5 : 2e-2);
       for (int64_t i = 0; i < kDim; ++i)
-        EXPECT_NEAR(element(expected.k, t * kDim + i), element(whole.k, t * 3 * kDim + kDim + i), 1e-5);
+        EXPECT_NEAR(element(expected.k_cache, t * kDim + i), element(whole.k_cache, (t * 3 + 1) * kDim + i),
+                    1e-5);
     }
     for (const BackendCase& backend : backend_cases()) {
-      const Outputs out = outputs(2, 1);
+      const QkNormRopeKvWrite out = write_part();
       run_on_cpu(backend, call(out));
-      expect_close(out.q, expected.q, tolerance(dtype), backend.label);
-      expect_close(out.k, expected.k, 1e-5, backend.label + ", k");
-      expect_close(out.v, expected.v, 0, backend.label + ", v");
+      expect_close(out.q_out, expected.q_out, tolerance(dtype), backend.label);
+      expect_close(out.k_cache, expected.k_cache, 1e-5, backend.label + ", k");
+      expect_close(out.v_cache, expected.v_cache, 0, backend.label + ", v");
     }
   }
 }
