@@ -129,6 +129,7 @@ formats::Area values_area(const quant::Weight& whole, const WeightPiece& piece) 
 
 // In the grid of one scale a block, however the file shapes it.
 formats::Area scales_area(const quant::Weight& whole, const WeightPiece& piece, const quant::Weight& part) {
+  if (part.scales.numel() == 0) return {};
   const int64_t row =
       piece.matrix * whole.scales.dim(whole.scales.rank() - 2) + whole.scale_row(piece.rows.begin);
   const int64_t column = whole.scale_column(piece.columns.begin);

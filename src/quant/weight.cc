@@ -24,8 +24,17 @@ std::string_view name(WeightFormat format) {
 
 namespace {
 
-// The blocks that elements `part` touch.
-Range blocks_of(Range part, int64_t block) { return {part.begin / block, (part.end + block - 1) / block}; }
+// The blocks that elements `part` touch, and how many elements of the first one lie before it.
+struct Blocks {
+  Range blocks;
+  int64_t offset;
+};
+
+Blocks blocks_of(Range part, int64_t first, int64_t block) {
+  if (part.empty()) return {{0, 0}, 0};
+  const int64_t begin = part.begin + first;
+  return {{begin / block, (part.end + first + block - 1) / block}, begin % block};
+}
 
 }  // namespace
 
@@ -34,13 +43,12 @@ Weight Weight::part(Range rows, Range columns) const {
   Weight result = *this;
   result.values = values.slice(0, rows.begin, rows.end).slice(1, columns.begin, columns.end);
   if (!scales.defined()) return result;
-  const Range grid_rows = blocks_of({rows.begin + row_offset, rows.end + row_offset}, block_rows);
-  const Range grid_columns =
-      blocks_of({columns.begin + column_offset, columns.end + column_offset}, block_columns);
+  const Blocks down = blocks_of(rows, row_offset, block_rows);
+  const Blocks across = blocks_of(columns, column_offset, block_columns);
   result.scales =
-      scales.slice(0, grid_rows.begin, grid_rows.end).slice(1, grid_columns.begin, grid_columns.end);
-  result.row_offset = (rows.begin + row_offset) % block_rows;
-  result.column_offset = (columns.begin + column_offset) % block_columns;
+      scales.slice(0, down.blocks.begin, down.blocks.end).slice(1, across.blocks.begin, across.blocks.end);
+  result.row_offset = down.offset;
+  result.column_offset = across.offset;
   return result;
 }
 
