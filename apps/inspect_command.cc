@@ -12,6 +12,8 @@ namespace {
 struct InspectOptions {
   std::string model;
   bool json = false;
+  int64_t tensor_parallel = 1;
+  int64_t expert_parallel = 1;
 };
 
 // The weights' headers where there are weights, else nothing: a configuration alone can be inspected too.
@@ -74,6 +76,35 @@ nlohmann::ordered_json to_json(const models::ModelSummary& s, bool has_weights) 
   return result;
 }
 
+nlohmann::ordered_json to_json(const models::RankSizes& sizes) {
+  nlohmann::ordered_json ranks = nlohmann::ordered_json::array();
+  for (const models::RankSizes::Rank& rank : sizes.ranks) {
+    ranks.push_back({{"weight_bytes", rank.weight_bytes},
+                     {"kv_bytes_per_token", rank.caches.kv_bytes_per_token()},
+                     {"index_bytes_per_token", rank.caches.index_bytes_per_token()},
+                     {"linear_state_bytes_per_sequence", rank.caches.state_bytes(1)}});
+  }
+  nlohmann::ordered_json repeated = nlohmann::ordered_json::object();
+  for (const auto& [name, bytes] : sizes.repeated) repeated[name] = bytes;
+  return {{"stored_bytes", sizes.stored_bytes}, {"repeated_bytes", repeated}, {"ranks", ranks}};
+}
+
+void print_ranks(const models::RankSizes& sizes) {
+  fmt::print("{:<18}{:>20} {:>16} {:>16} {:>16}\n", "rank", "weights, bytes", "KV per token",
+             "index per token", "linear states");
+  int64_t total = 0;
+  for (size_t r = 0; r < sizes.ranks.size(); ++r) {
+    const models::RankSizes::Rank& rank = sizes.ranks[r];
+    total += rank.weight_bytes;
+    fmt::print("  {:<16}{:>20} {:>16} {:>16} {:>16}\n", r, rank.weight_bytes,
+               rank.caches.kv_bytes_per_token(), rank.caches.index_bytes_per_token(),
+               rank.caches.state_bytes(1));
+  }
+  fmt::print("  {:<16}{:>20}\n  {:<16}{:>20}\n  more than once\n", "all ranks", total, "stored",
+             sizes.stored_bytes);
+  for (const auto& [name, bytes] : sizes.repeated) fmt::print("{:>38} {}\n", bytes, name);
+}
+
 void print_text(const models::ModelSummary& s, const nlohmann::ordered_json& j) {
   fmt::print("{} ({}){}\n", s.family, s.architecture, j["weights_present"] ? "" : ", configuration only");
   std::string kinds;
@@ -111,11 +142,20 @@ void run_inspect(const InspectOptions& options) {
   const auto weights = open_weights(options.model);
   if (weights != nullptr) models::check_weights(config, *weights);
   const models::ModelSummary summary = models::summarize_model(config, weights.get());
-  const nlohmann::ordered_json object = to_json(summary, weights != nullptr);
+  nlohmann::ordered_json object = to_json(summary, weights != nullptr);
+  models::ComputeOptions compute;
+  compute.parallel.grid = {0, options.tensor_parallel, options.expert_parallel};
+  models::RankSizes sizes;
+  const bool has_ranks = compute.parallel.grid.size() > 1;
+  if (has_ranks) {
+    sizes = models::rank_sizes(config, weights.get(), compute);
+    object["parallel"] = to_json(sizes);
+  }
   if (options.json) {
     std::cout << object.dump() << "\n";
   } else {
     print_text(summary, object);
+    if (has_ranks) print_ranks(sizes);
   }
 }
 
@@ -126,6 +166,14 @@ void add_inspect_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("inspect", "Say what a checkpoint is and what it needs");
   command->add_option("-m,--model", options->model, "Hugging Face model directory")->required();
   command->add_flag("--json", options->json, "Print one JSON object");
+  command
+      ->add_option("--tensor-parallel", options->tensor_parallel,
+                   "Show the ranks over which heads, vocabulary and widths are cut")
+      ->check(CLI::Range(1, 1024));
+  command
+      ->add_option("--expert-parallel", options->expert_parallel,
+                   "Ranges of experts, each on as many ranks as --tensor-parallel says")
+      ->check(CLI::Range(1, 1024));
   command->callback([options] { run_inspect(*options); });
 }
 

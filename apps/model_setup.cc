@@ -21,6 +21,13 @@ class NotesOnly : public formats::Progress {
   void note(std::string_view line) override { std::cerr << "minimax: " << line << "\n"; }
 };
 
+// Rank 0 speaks for all.
+std::unique_ptr<formats::Progress> make_progress(const ModelOptions& options, int64_t weight_bytes) {
+  if (options.parallel.grid.rank > 0) return std::make_unique<formats::Progress>();
+  if (weight_bytes < kSilentLoadBytes) return std::make_unique<NotesOnly>();
+  return std::make_unique<formats::TextProgress>(std::cerr, isatty(STDERR_FILENO) != 0);
+}
+
 std::optional<DType> cache_dtype(const std::string& word) {
   if (word == "auto") return std::nullopt;
   if (word == "bfloat16") return DType::kBF16;
@@ -94,6 +101,7 @@ models::ComputeOptions compute_options(const ModelOptions& options, const nlohma
   compute.kv_cache_dtype = cache_dtype(options.kv_cache_dtype);
   compute.index_cache_dtype = cache_dtype(options.index_cache_dtype);
   compute.fp8_activations = options.activation_quantization == "fp8";
+  compute.parallel = options.parallel;
   return compute;
 }
 
@@ -134,11 +142,8 @@ ModelRuntime set_up_model(const ModelOptions& options) {
         "--load-format dummy --num-layers N to exercise a part",
         options.model, runtime.summary.weight_bytes, available);
   }
-  formats::TextProgress text(std::cerr, isatty(STDERR_FILENO) != 0);
-  NotesOnly quiet;
-  formats::Progress& progress =
-      runtime.summary.weight_bytes < kSilentLoadBytes ? static_cast<formats::Progress&>(quiet) : text;
-  runtime.model = models::load_model(runtime.config, runtime.compute, *runtime.weights, progress);
+  const std::unique_ptr<formats::Progress> progress = make_progress(options, runtime.summary.weight_bytes);
+  runtime.model = models::load_model(runtime.config, runtime.compute, *runtime.weights, *progress);
   return runtime;
 }
 

@@ -27,6 +27,7 @@ struct ModelOptions {
   int threads = 0;                               // 0: all processors
   std::string max_model_len = "auto";
   bool dry_run = false;
+  parallel::Parallel parallel{};  // one rank unless a command says otherwise
 
   void add_to(CLI::App& command);
 };

@@ -192,6 +192,13 @@ void bench_norm(benchmark::State& state, const ModelShape& s) {
   });
 }
 
+void bench_sum_of_squares(benchmark::State& state, const ModelShape& s) {
+  measure<SumOfSquares>(state, sum_of_squares, [&] {
+    return SumOfSquares{lab().tensor(DType::kBF16, {state.range(0), s.heads * s.head_dim}),
+                        lab().tensor(DType::kF32, {state.range(0), 1})};
+  });
+}
+
 void bench_gated_norm(benchmark::State& state, const ModelShape& s) {
   measure<GatedRmsNorm>(state, gated_rms_norm, [&] {
     const int64_t n = s.heads * s.head_dim;
@@ -441,6 +448,7 @@ void register_all(const std::string& model, const ModelShape& s) {
       ->Arg(8)
       ->Arg(2048);
   add("residual_rms_norm", [=](benchmark::State& st) { bench_norm(st, s); })->Arg(1)->Arg(2048);
+  add("sum_of_squares", [=](benchmark::State& st) { bench_sum_of_squares(st, s); })->Arg(1)->Arg(2048);
   add("gated_rms_norm", [=](benchmark::State& st) { bench_gated_norm(st, s); })->Arg(1)->Arg(2048);
   add("embedding", [=](benchmark::State& st) { bench_embedding(st, s); })->Arg(2048);
   add("route_softmax", [=](benchmark::State& st) { bench_router(st, s); })->Arg(2048);

@@ -48,11 +48,15 @@ Tensor Tensor::named(std::string_view name) const {
   return t;
 }
 
+void* Tensor::advanced(int64_t elements) const {
+  return data_ == nullptr ? nullptr : static_cast<std::byte*>(data_) + elements * size_of(dtype_);
+}
+
 Tensor Tensor::slice(int axis, int64_t begin, int64_t end) const {
   MM_CHECK(axis >= 0 && axis < rank_ && begin >= 0 && begin <= end && end <= shape_[axis],
            "slice [{}, {}) of axis {} is outside {}", begin, end, axis, describe());
   Tensor t = *this;
-  t.data_ = static_cast<std::byte*>(data_) + begin * stride_[axis] * size_of(dtype_);
+  t.data_ = advanced(begin * stride_[axis]);
   t.shape_[axis] = end - begin;
   return t;
 }
@@ -60,7 +64,7 @@ Tensor Tensor::slice(int axis, int64_t begin, int64_t end) const {
 Tensor Tensor::select(int64_t i) const {
   MM_CHECK(rank_ >= 2 && i >= 0 && i < shape_[0], "select {} is outside {}", i, describe());
   Tensor t = *this;
-  t.data_ = static_cast<std::byte*>(data_) + i * stride_[0] * size_of(dtype_);
+  t.data_ = advanced(i * stride_[0]);
   t.rank_ = rank_ - 1;
   std::copy(shape_.begin() + 1, shape_.end(), t.shape_.begin());
   std::copy(stride_.begin() + 1, stride_.end(), t.stride_.begin());

@@ -82,6 +82,9 @@ class Tensor {
   std::string describe() const;
 
  private:
+  // Null stays null: a tensor that is only planned has no memory.
+  void* advanced(int64_t elements) const;
+
   void* data_ = nullptr;
   DType dtype_ = DType::kF32;
   int rank_ = 0;

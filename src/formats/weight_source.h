@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/tensor.h"
+#include "formats/area.h"
 #include "formats/progress.h"
 
 namespace minimax::formats {
@@ -34,14 +36,16 @@ class WeightSource {
   // REQUIRES: `info` is an element of tensors(). A scalar becomes shape [1].
   virtual Tensor tensor(const TensorInfo& info) = 0;
 
-  // The tensor as F32, in memory that the source owns. For vectors: a matrix stays as it is stored.
-  // REQUIRES: `info` is an F16 tensor.
-  Tensor tensor_as_f32(const TensorInfo& info);
+  // An F16 vector as F32, in memory that the source owns.
+  Tensor as_f32(const Tensor& vector);
 
   // RETURNS: nullptr when there is no such tensor.
   const TensorInfo* find(std::string_view name) const;
   // THROWS: Error when there is no such tensor.
   Tensor tensor(std::string_view name);
+
+  // Bytes of all parts that were loaded (load_part), each counted once.
+  int64_t loaded_bytes() const;
 
  protected:
   WeightSource() = default;
@@ -51,10 +55,19 @@ class WeightSource {
   WeightSource& operator=(WeightSource&&) = default;
 
  private:
+  friend void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, const Area& area,
+                        Progress& progress);
+
   std::deque<std::vector<float>> converted_;
+  std::map<const TensorInfo*, std::vector<Area>> loaded_;
 };
 
-// The tensor with all its pages in memory; `progress` advances by its bytes while they come in.
+// Brings `part`, a view of `area` of the source's tensor `info`, into memory; `progress` advances by its
+// bytes meanwhile. Memory comes in pages: where a part begins or ends inside one, all of it comes.
+void load_part(WeightSource& source, const TensorInfo& info, const Tensor& part, const Area& area,
+               Progress& progress);
+
+// The whole tensor.
 Tensor load_tensor(WeightSource& source, const TensorInfo& info, Progress& progress);
 
 }  // namespace minimax::formats

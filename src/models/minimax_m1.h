@@ -5,6 +5,7 @@
 #include "models/minimax_m1_config.h"
 #include "models/minimax_m1_weights.h"
 #include "models/model.h"
+#include "models/shard.h"
 
 namespace minimax::models {
 
@@ -27,6 +28,11 @@ class MiniMaxM1 final : public Model {
                  const Tensor& x, const Tensor& out) const;
   void lightning_attention(ops::OpContext& context, const StepBatch& batch, const LightningWeights& weights,
                            int64_t layer, const Tensor& state, const Tensor& x, const Tensor& out) const;
+  // mixed [T, heads * head_dim] of the rank's heads, of which it has some.
+  void mix_lightning(ops::OpContext& context, const StepBatch& batch, const LightningWeights& weights,
+                     int64_t layer, const Tensor& state, const Tensor& x, const Tensor& mixed) const;
+  void mix(ops::OpContext& context, const StepBatch& batch, const FullAttentionWeights& weights,
+           const KvPages& pages, const Tensor& x, const Tensor& mixed) const;
   void full_attention(ops::OpContext& context, const StepBatch& batch, const FullAttentionWeights& weights,
                       const KvPages& pages, const Tensor& x, const Tensor& out) const;
   void feed_forward(ops::OpContext& context, const MiniMaxM1Layer& layer, const Tensor& x,
@@ -34,9 +40,11 @@ class MiniMaxM1 final : public Model {
 
   MiniMaxM1Config config_;
   MiniMaxM1Weights weights_;
+  Shard shard_;
+  Range lightning_heads_;                  // of this rank
   DType dtype_;                            // of projections and caches
   ops::Precision precision_;               // of matrix products
-  std::vector<std::vector<float>> decay_;  // [layers][heads]
+  std::vector<std::vector<float>> decay_;  // [layers][lightning heads of this rank]
   CacheLayout layout_;
   std::vector<float> inv_freq_;       // [rotary_dim / 2]
   std::vector<int64_t> cache_index_;  // [layers]: place among the layers of its kind

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "models/canonical_name.h"
+#include "models/shard.h"
 #include "models/table_builder.h"
 
 namespace minimax::models {
@@ -39,17 +40,22 @@ Spelling detect_spelling(const MiniMaxM1Config& config, const TensorNames& names
 // Writes the table. One method per block of the model.
 class M1Table {
  public:
-  M1Table(const MiniMaxM1Config& config, Spelling spelling, MiniMaxM1Weights& weights)
-      : config_(config), spelling_(spelling), weights_(weights), hidden_(config.hidden_size) {}
+  M1Table(const MiniMaxM1Config& config, Shard shard, Spelling spelling, MiniMaxM1Weights& weights)
+      : config_(config),
+        shard_(std::move(shard)),
+        spelling_(spelling),
+        weights_(weights),
+        hidden_(config.hidden_size) {}
 
   std::vector<TensorSlot> build() {
     weights_.layers.resize(static_cast<size_t>(config_.num_layers));
-    table_.embedding("model.embed_tokens.weight", {config_.vocab_size, hidden_}, weights_.embed_tokens,
-                     config_.tie_word_embeddings ? &weights_.lm_head : nullptr);
+    table_.embedding("model.embed_tokens.weight", {config_.vocab_size, hidden_}, shard_.vocab,
+                     weights_.embed_tokens, config_.tie_word_embeddings ? &weights_.lm_head : nullptr);
     for (int64_t l = 0; l < config_.num_layers; ++l) add_layer(l);
     table_.tensor("model.norm.weight", {hidden_}, Component::kNorms, weights_.norm);
     if (!config_.tie_word_embeddings) {
-      table_.weight("lm_head.weight", {config_.vocab_size, hidden_}, Component::kHead, weights_.lm_head);
+      table_.weight("lm_head.weight", {config_.vocab_size, hidden_}, Component::kHead, weights_.lm_head,
+                    {.rows = shard_.vocab});
     }
     return table_.take();
   }
@@ -70,37 +76,45 @@ class M1Table {
   }
 
   void add_lightning(const std::string& attn, LightningWeights& weights) {
-    const int64_t width = config_.num_heads * config_.head_dim;
+    const int64_t d = config_.head_dim;
+    const int64_t width = config_.num_heads * d;
+    const Range heads = shard_.independent_heads(config_.num_heads);
     const auto component = Component::kLightningAttention;
-    table_.weight(attn + "qkv_proj.weight", {3 * width, hidden_}, component, weights.qkv_proj);
-    table_.weight(attn + "output_gate.weight", {width, hidden_}, component, weights.output_gate);
-    table_.tensor(attn + "norm.weight", {width}, Component::kNorms, weights.norm);
-    table_.weight(attn + "out_proj.weight", {hidden_, width}, component, weights.out_proj);
+    table_.weight(attn + "qkv_proj.weight", {3 * width, hidden_}, component, weights.qkv_proj,
+                  {.rows = heads.scaled(3 * d)});
+    table_.weight(attn + "output_gate.weight", {width, hidden_}, component, weights.output_gate,
+                  {.rows = heads.scaled(d)});
+    table_.vector_part(attn + "norm.weight", width, heads.scaled(d), Component::kNorms, weights.norm);
+    table_.weight(attn + "out_proj.weight", {hidden_, width}, component, weights.out_proj,
+                  {.columns = heads.scaled(d)});
   }
 
   void add_full_attention(const std::string& attn, FullAttentionWeights& weights) {
     const int64_t q_width = config_.num_heads * config_.head_dim;
     const int64_t kv_width = config_.num_kv_heads * config_.head_dim;
+    const Range q = shard_.heads.q.scaled(config_.head_dim);
+    const Range kv = shard_.heads.kv.scaled(config_.head_dim);
     const auto component = Component::kFullAttention;
-    table_.weight(attn + "q_proj.weight", {q_width, hidden_}, component, weights.q_proj);
-    table_.weight(attn + "k_proj.weight", {kv_width, hidden_}, component, weights.k_proj);
-    table_.weight(attn + "v_proj.weight", {kv_width, hidden_}, component, weights.v_proj);
-    table_.weight(attn + "o_proj.weight", {hidden_, q_width}, component, weights.o_proj);
+    table_.weight(attn + "q_proj.weight", {q_width, hidden_}, component, weights.q_proj, {.rows = q});
+    table_.weight(attn + "k_proj.weight", {kv_width, hidden_}, component, weights.k_proj, {.rows = kv});
+    table_.weight(attn + "v_proj.weight", {kv_width, hidden_}, component, weights.v_proj, {.rows = kv});
+    table_.weight(attn + "o_proj.weight", {hidden_, q_width}, component, weights.o_proj, {.columns = q});
   }
 
   void add_feed_forward(const std::string& path, MiniMaxM1Layer& layer) {
-    layer.experts.resize(static_cast<size_t>(config_.num_experts));
     if (spelling_.dense) {
-      table_.mlp(path + "mlp.", hidden_, config_.intermediate_size, Component::kExperts,
+      layer.experts.resize(1);
+      table_.mlp(path + "mlp.", hidden_, config_.intermediate_size, shard_.experts.width, Component::kExperts,
                  layer.experts.front());
     } else {
       const std::string moe = path + "block_sparse_moe.";
       add_router(moe, layer);
-      table_.experts(moe, hidden_, config_.intermediate_size, spelling_.experts, layer.experts);
+      table_.experts(moe, hidden_, config_.intermediate_size, shard_.experts, spelling_.experts,
+                     layer.experts);
     }
     if (config_.shared_intermediate_size == 0) return;
-    table_.mlp(path + "shared_mlp.", hidden_, config_.shared_intermediate_size, Component::kSharedMlp,
-               layer.shared_mlp);
+    table_.mlp(path + "shared_mlp.", hidden_, config_.shared_intermediate_size,
+               shard_.width(config_.shared_intermediate_size), Component::kSharedMlp, layer.shared_mlp);
     table_.weight(path + "coefficient.weight", {1, hidden_}, Component::kSharedMlp, layer.coefficient);
   }
 
@@ -108,13 +122,14 @@ class M1Table {
   void add_router(const std::string& moe, MiniMaxM1Layer& layer) {
     const std::vector<int64_t> shape = {config_.num_experts, hidden_};
     if (config_.num_experts == 1) {
-      table_.weight(moe + "gate.weight", shape, Component::kRouter, [](const quant::Weight&) {});
+      table_.unused_weight(moe + "gate.weight", shape, Component::kRouter);
     } else {
       table_.weight(moe + "gate.weight", shape, Component::kRouter, layer.router);
     }
   }
 
   const MiniMaxM1Config& config_;
+  Shard shard_;
   Spelling spelling_;
   MiniMaxM1Weights& weights_;
   int64_t hidden_;
@@ -133,7 +148,7 @@ MiniMaxM1Config with_stored_shared_width(const MiniMaxM1Config& config, const Te
 }  // namespace
 
 TensorTable tensor_table(const MiniMaxM1Config& config, const formats::WeightSource* source,
-                         MiniMaxM1Weights& weights) {
+                         MiniMaxM1Weights& weights, const parallel::Parallel& parallel) {
   TensorTable table;
   table.architecture = config.architecture;
   table.canonical = &canonical;
@@ -144,7 +159,8 @@ TensorTable tensor_table(const MiniMaxM1Config& config, const formats::WeightSou
   const TensorNames names(source == nullptr ? std::span<const formats::TensorInfo>() : source->tensors(),
                           &canonical);
   const MiniMaxM1Config stored = with_stored_shared_width(config, names);
-  table.slots = M1Table(stored, detect_spelling(stored, names), weights).build();
+  table.slots =
+      M1Table(stored, make_shard(stored, parallel), detect_spelling(stored, names), weights).build();
   return table;
 }
 

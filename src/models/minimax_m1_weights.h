@@ -1,4 +1,5 @@
-// Weights of MiniMax-Text-01 / M1, bound to a checkpoint's tensors without copying.
+// Weights of MiniMax-Text-01 / M1, bound to a checkpoint's tensors without copying. Heads, experts, widths
+// and rows of the vocabulary are those that the rank holds.
 #pragma once
 
 #include <cstdint>

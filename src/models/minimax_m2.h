@@ -5,6 +5,7 @@
 #include "models/minimax_m2_config.h"
 #include "models/minimax_m2_weights.h"
 #include "models/model.h"
+#include "models/shard.h"
 
 namespace minimax::models {
 
@@ -25,11 +26,17 @@ class MiniMaxM2 final : public Model {
  private:
   void attention(ops::OpContext& context, const StepBatch& batch, const MiniMaxM2Layer& layer,
                  const KvPages& pages, const Tensor& x, const Tensor& out) const;
+  // mixed [T, heads, head_dim] of the rank's heads.
+  void mix(ops::OpContext& context, const StepBatch& batch, const MiniMaxM2Layer& layer, const KvPages& pages,
+           const Tensor& x, const Tensor& mixed) const;
+  // [T, 2]: the sums of squares of q and k over the heads of all ranks, for the norms over their widths.
+  Tensor sum_squares(ops::OpContext& context, const Tensor& qkv) const;
   void experts(ops::OpContext& context, const MiniMaxM2Layer& layer, const Tensor& x,
                const Tensor& out) const;
 
   MiniMaxM2Config config_;
   MiniMaxM2Weights weights_;
+  Shard shard_;
   DType dtype_;               // of projections
   ops::Precision precision_;  // of matrix products
   CacheLayout layout_;

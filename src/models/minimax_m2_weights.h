@@ -1,4 +1,5 @@
-// Weights of MiniMax-M2, bound to a checkpoint's tensors without copying.
+// Weights of MiniMax-M2, bound to a checkpoint's tensors without copying. Heads, experts, widths and rows of
+// the vocabulary are those that the rank holds.
 #pragma once
 
 #include <vector>
@@ -8,6 +9,7 @@
 #include "models/minimax_m2_config.h"
 #include "models/tensor_table.h"
 #include "ops/moe.h"
+#include "parallel/comm.h"
 #include "quant/weight.h"
 
 namespace minimax::models {
@@ -34,8 +36,8 @@ struct MiniMaxM2Weights {
 };
 
 // The table in the spelling of `source` (null: as released). Resizes `weights` and refers to its members, so
-// `weights` must not be moved while the slots are used.
+// `weights` must not be moved while the slots are used. Pieces are those of the rank.
 TensorTable tensor_table(const MiniMaxM2Config& config, const formats::WeightSource* source,
-                         MiniMaxM2Weights& weights);
+                         MiniMaxM2Weights& weights, const parallel::Parallel& parallel = {});
 
 }  // namespace minimax::models

@@ -20,6 +20,7 @@ constexpr float kNormOffset = 1;
 MiniMaxM3::MiniMaxM3(MiniMaxM3Config config, MiniMaxM3Weights weights, const ComputeOptions& options)
     : config_(std::move(config)),
       weights_(std::move(weights)),
+      shard_(make_shard(config_, options.parallel)),
       dtype_(options.activation_dtype),
       index_q_dtype_(options.index_dtype() == DType::kF8E4M3 ? DType::kF8E4M3 : dtype_),
       precision_(options.precision()),
@@ -32,12 +33,13 @@ MiniMaxM3::MiniMaxM3(MiniMaxM3Config config, MiniMaxM3Weights weights, const Com
 CacheLayout cache_layout(const MiniMaxM3Config& config, const ComputeOptions& options) {
   CacheLayout layout;
   layout.num_kv_layers = config.num_layers;
-  layout.num_kv_heads = config.num_kv_heads;
+  layout.num_kv_heads = make_shard(config, options.parallel).heads.kv.size();
   layout.head_dim = config.head_dim;
   layout.kv_dtype = options.kv_dtype();
-  layout.num_index_layers = config.num_sparse_layers();
-  if (layout.num_index_layers == 0) return layout;
+  if (config.num_sparse_layers() == 0) return layout;
   layout.page_size = config.indexer.block_size;
+  // A rank without heads has no use for index keys.
+  layout.num_index_layers = layout.num_kv_heads > 0 ? config.num_sparse_layers() : 0;
   layout.index_dim = config.indexer.head_dim;
   layout.index_dtype = options.index_dtype();
   return layout;
@@ -63,7 +65,8 @@ void MiniMaxM3::forward(ops::OpContext& context, const StepBatch& batch, const M
   const Tensor x = arena.tensor("normed", DType::kF32, {num_tokens, config_.hidden_size});
   const Tensor branch = arena.tensor("branch", DType::kF32, {num_tokens, config_.hidden_size});
 
-  ops::embedding(context, {batch.token_ids, weights_.embed_tokens, h});
+  ops::embedding(context, {batch.token_ids, weights_.embed_tokens, h, shard_.vocab.begin});
+  shard_.add_up(context, h);
   ops::rms_norm(context, {h, weights_.layers.front().input_layernorm, eps, x, kNormOffset});
   for (int64_t l = 0; l < config_.num_layers; ++l) {
     const MiniMaxM3Layer& layer = weights_.layers[l];
@@ -77,25 +80,38 @@ void MiniMaxM3::forward(ops::OpContext& context, const StepBatch& batch, const M
   }
   const Tensor last = arena.tensor("last", DType::kF32, {batch.logits_rows.dim(0), config_.hidden_size});
   ops::embedding(context, {batch.logits_rows, x, last});
-  ops::linear(context, {last, weights_.lm_head, ops::Activation::kNone, logits, precision_});
+  const Tensor own_logits = logits.slice(1, shard_.vocab.begin, shard_.vocab.end);
+  ops::linear(context, {last, weights_.lm_head, ops::Activation::kNone, own_logits, precision_});
+  shard_.gather(context, logits);
 }
 
 void MiniMaxM3::attention(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
                           int64_t layer, const Tensor& x, const Tensor& out) const {
   const Arena::Scope scope(context.arena);
+  const int64_t heads = shard_.heads.q.size();
+  const Tensor mixed = context.arena.tensor("mixed", dtype_, {x.dim(0), heads, config_.head_dim});
+  if (heads > 0) mix(context, batch, cache, layer, x, mixed);
+  const Tensor rows = mixed.reshape({x.dim(0), heads * config_.head_dim});
+  ops::linear(context, {rows, weights_.layers[layer].o_proj, ops::Activation::kNone, out, precision_});
+  shard_.add_up(context, out);
+}
+
+void MiniMaxM3::mix(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache, int64_t layer,
+                    const Tensor& x, const Tensor& mixed) const {
+  const Arena::Scope scope(context.arena);
   const MiniMaxM3Layer& weights = weights_.layers[layer];
   const bool is_sparse = config_.is_sparse[layer];
   const int64_t num_tokens = x.dim(0);
   const int64_t d = config_.head_dim;
-  const int64_t q_width = config_.num_heads * d;
-  const int64_t kv_width = config_.num_kv_heads * d;
+  const int64_t heads = shard_.heads.q.size();
+  const int64_t kv_heads = shard_.heads.kv.size();
   const int64_t index_dim = config_.indexer.head_dim;
-  const int64_t index_q_width = is_sparse ? config_.indexer.num_heads * index_dim : 0;
-  const int64_t index_width = is_sparse ? index_q_width + index_dim : 0;
+  // An index head belongs to its kv head; their one key is every rank's.
+  const int64_t index_width = is_sparse ? (kv_heads + 1) * index_dim : 0;
 
   // One fused projection: q | k | v | index q | index k.
   const Tensor fused =
-      context.arena.tensor("qkv", dtype_, {num_tokens, q_width + 2 * kv_width + index_width});
+      context.arena.tensor("qkv", dtype_, {num_tokens, (heads + 2 * kv_heads) * d + index_width});
   int64_t column = 0;
   const auto project = [&](const quant::Weight& weight) {
     const Tensor columns = fused.slice(1, column, column + weight.out_features());
@@ -111,8 +127,7 @@ void MiniMaxM3::attention(ops::OpContext& context, const StepBatch& batch, const
   }
 
   const KvPages& pages = cache.kv[layer];
-  const Tensor q = context.arena.tensor("q", dtype_, {num_tokens, config_.num_heads, d});
-  const Tensor mixed = context.arena.tensor("mixed", dtype_, {num_tokens, config_.num_heads, d});
+  const Tensor q = context.arena.tensor("q", dtype_, {num_tokens, heads, d});
   ops::QkNormRopeKvWrite write;
   write.qkv = fused;
   write.q_norm = weights.q_norm;
@@ -129,8 +144,7 @@ void MiniMaxM3::attention(ops::OpContext& context, const StepBatch& batch, const
     const Tensor& index_pages = cache.index[index_layer_[layer]];
     write.index_q_norm = weights.indexer.q_norm;
     write.index_k_norm = weights.indexer.k_norm;
-    write.index_q_out =
-        context.arena.tensor("index_q", index_q_dtype_, {num_tokens, config_.indexer.num_heads, index_dim});
+    write.index_q_out = context.arena.tensor("index_q", index_q_dtype_, {num_tokens, kv_heads, index_dim});
     write.index_cache = index_pages;
     ops::qk_norm_rope_kv_write(context, write);
     sparse_attention(context, batch, pages, index_pages, q, write.index_q_out, mixed);
@@ -139,8 +153,6 @@ void MiniMaxM3::attention(ops::OpContext& context, const StepBatch& batch, const
     ops::paged_attention(context, {q, pages.k, pages.v, batch.block_table, batch.query_starts, batch.seq_lens,
                                    attention_scale(), mixed});
   }
-  ops::linear(context, {mixed.reshape({num_tokens, q_width}), weights.o_proj, ops::Activation::kNone, out,
-                        precision_});
 }
 
 void MiniMaxM3::sparse_attention(ops::OpContext& context, const StepBatch& batch, const KvPages& pages,
@@ -151,12 +163,11 @@ void MiniMaxM3::sparse_attention(ops::OpContext& context, const StepBatch& batch
   const int64_t num_tokens = q.dim(0);
   const int64_t max_blocks = batch.block_table.dim(1);
   const int64_t topk = std::min(indexer.topk_blocks, max_blocks);
-  const Tensor selection =
-      context.arena.tensor("selection", DType::kI32, {num_tokens, indexer.num_heads, topk});
+  const Tensor selection = context.arena.tensor("selection", DType::kI32, {num_tokens, index_q.dim(1), topk});
   {
     const Arena::Scope scores_scope(context.arena);
     const Tensor scores =
-        context.arena.tensor("block_scores", DType::kF32, {num_tokens, indexer.num_heads, max_blocks});
+        context.arena.tensor("block_scores", DType::kF32, {num_tokens, index_q.dim(1), max_blocks});
     ops::index_block_scores(
         context, {index_q, index_pages, batch.block_table, batch.query_starts, batch.seq_lens, scores});
     ops::select_blocks(context, {scores, indexer.block_size, batch.query_starts, batch.seq_lens,
@@ -176,9 +187,10 @@ void MiniMaxM3::feed_forward(ops::OpContext& context, const MiniMaxM3Layer& laye
   mlp.out = out;
   mlp.precision = precision_;
   mlp.swiglu = swiglu;
-  if (layer.experts.empty()) {
+  if (!layer.router.defined()) {
     mlp.weights = layer.dense_mlp;
-    return ops::mlp(context, mlp);
+    ops::mlp(context, mlp);
+    return shard_.add_up(context, out);
   }
   const int64_t k = config_.num_experts_per_tok;
   const Tensor logits = context.arena.tensor("router_logits", DType::kF32, {num_tokens, config_.num_experts});
@@ -187,11 +199,13 @@ void MiniMaxM3::feed_forward(ops::OpContext& context, const MiniMaxM3Layer& laye
   // Routing decides which experts run at all, so its product is always F32.
   ops::linear(context, {x, layer.router, ops::Activation::kNone, logits});
   ops::route_sigmoid(context, {logits, layer.routing_bias, config_.routed_scale, ids, weights});
-  ops::moe(context, {x, ids, weights, layer.experts, out, precision_, swiglu});
-  if (config_.shared_intermediate_size == 0) return;
-  mlp.weights = layer.shared_expert;
-  mlp.addend = out;
-  ops::mlp(context, mlp);
+  ops::moe(context, {x, ids, weights, layer.experts, out, precision_, swiglu, shard_.experts.experts.begin});
+  if (config_.shared_intermediate_size > 0) {
+    mlp.weights = layer.shared_expert;
+    mlp.addend = out;
+    ops::mlp(context, mlp);
+  }
+  shard_.add_up(context, out);
 }
 
 }  // namespace minimax::models

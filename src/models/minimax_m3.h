@@ -5,6 +5,7 @@
 #include "models/minimax_m3_config.h"
 #include "models/minimax_m3_weights.h"
 #include "models/model.h"
+#include "models/shard.h"
 
 namespace minimax::models {
 
@@ -25,6 +26,9 @@ class MiniMaxM3 final : public Model {
  private:
   void attention(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache, int64_t layer,
                  const Tensor& x, const Tensor& out) const;
+  // mixed [T, heads, head_dim] of the rank's heads, of which it has some.
+  void mix(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache, int64_t layer,
+           const Tensor& x, const Tensor& mixed) const;
   // out [T, heads, head_dim]: every row over the blocks that its index query scores highest.
   void sparse_attention(ops::OpContext& context, const StepBatch& batch, const KvPages& pages,
                         const Tensor& index_pages, const Tensor& q, const Tensor& index_q,
@@ -36,6 +40,7 @@ class MiniMaxM3 final : public Model {
 
   MiniMaxM3Config config_;
   MiniMaxM3Weights weights_;
+  Shard shard_;
   DType dtype_;               // of projections
   DType index_q_dtype_;       // that of the index keys when they are FP8
   ops::Precision precision_;  // of matrix products

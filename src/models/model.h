@@ -15,6 +15,7 @@
 #include "models/model_summary.h"
 #include "ops/linear.h"
 #include "ops/op.h"
+#include "parallel/comm.h"
 
 namespace minimax::models {
 
@@ -52,6 +53,8 @@ struct ComputeOptions {
   std::optional<DType> index_cache_dtype{};
   // Quantise activations to FP8 per token group, as GPUs with FP8 units do, instead of weight-only.
   bool fp8_activations = false;
+  // Which rank this is, of how many; one by default. The model then holds its part of the weights and caches.
+  parallel::Parallel parallel{};
 
   DType kv_dtype() const { return kv_cache_dtype.value_or(activation_dtype); }
   DType index_dtype() const { return index_cache_dtype.value_or(activation_dtype); }
@@ -65,9 +68,10 @@ class Model {
   virtual int64_t vocab_size() const = 0;  // rows of the head
   virtual int64_t max_position_embeddings() const = 0;
   virtual DType activation_dtype() const = 0;
-  virtual CacheLayout cache_layout() const = 0;
+  virtual CacheLayout cache_layout() const = 0;  // of this rank
 
-  // logits [R, vocab_size] F32 of the rows asked for. Reads and writes `cache` as the batch says.
+  // logits [R, vocab_size] F32 of the rows asked for. Reads and writes `cache` as the batch says. Of several
+  // ranks all run the same steps and get the same logits. THROWS: Error when another rank has failed.
   virtual void forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
                        const Tensor& logits) const = 0;
 };
@@ -91,6 +95,11 @@ ModelSummary describe_model(const nlohmann::json& config, const ComputeOptions& 
 // Sizes of the model, with the dtypes of `source` where it has the tensor (null: the released dtypes).
 ModelSummary summarize_model(const nlohmann::json& config, const formats::WeightSource* source,
                              const ComputeOptions& options = {});
+
+// What each rank of the grid that `options` describe holds, its own rank left aside. REQUIRES: `source`, if
+// any, has passed check_weights. THROWS: Error when the model cannot be cut so.
+RankSizes rank_sizes(const nlohmann::json& config, const formats::WeightSource* source,
+                     const ComputeOptions& options);
 
 // Compares names, shapes and dtypes of `source` with what the configuration needs, without loading.
 // THROWS: Error that lists missing, unexpected and mis-shaped tensors together.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,6 +62,19 @@ struct ModelSummary {
   std::array<ComponentSize, kNumComponents> components;  // indexed by Component
 
   const ComponentSize& component(Component c) const { return components[static_cast<size_t>(c)]; }
+};
+
+// What the ranks of a grid hold of the stored weights.
+struct RankSizes {
+  struct Rank {
+    int64_t weight_bytes = 0;
+    CacheLayout caches;
+  };
+  std::vector<Rank> ranks;
+  int64_t stored_bytes = 0;  // each tensor once
+  // Bytes of the second and further copies, by tensor name with `*` for layers and experts: with the stored
+  // ones they are the sum over ranks.
+  std::map<std::string, int64_t> repeated;
 };
 
 }  // namespace minimax::models

@@ -22,7 +22,7 @@ class Architecture {
 
   virtual ModelSummary describe(const ComputeOptions& options) const = 0;
   // The table as `source` spells it (null: as released). Its slots refer to this object.
-  virtual TensorTable table(const formats::WeightSource* source) = 0;
+  virtual TensorTable table(const formats::WeightSource* source, const parallel::Parallel& parallel = {}) = 0;
   // The model over the weights that the slots were given, which move into it: the last call.
   virtual std::unique_ptr<Model> make_model(const ComputeOptions& options) = 0;
 };
@@ -47,8 +47,8 @@ class FamilyArchitecture final : public Architecture {
     summary.caches = cache_layout(config_, options);
     return summary;
   }
-  TensorTable table(const formats::WeightSource* source) override {
-    return tensor_table(config_, source, weights_);
+  TensorTable table(const formats::WeightSource* source, const parallel::Parallel& parallel) override {
+    return tensor_table(config_, source, weights_, parallel);
   }
   std::unique_ptr<Model> make_model(const ComputeOptions& options) override {
     return std::make_unique<ModelType>(config_, std::move(weights_), options);
@@ -93,6 +93,21 @@ std::unique_ptr<Architecture> open(const json& config) {
   refuse_architecture(config);
 }
 
+// "model.layers.3.mlp.experts.7.w1.weight" becomes "model.layers.*.mlp.experts.*.w1.weight".
+std::string without_numbers(std::string_view name) {
+  std::string result;
+  for (const char c : name) {
+    const bool is_digit = c >= '0' && c <= '9';
+    const bool in_number = result.ends_with('.') || result.ends_with(".*");
+    if (!is_digit || !in_number) {
+      result += c;
+    } else if (result.ends_with('.')) {
+      result += '*';
+    }
+  }
+  return result;
+}
+
 // Cuts every per-layer list of `node` and sets its layer count.
 void cut_layers(json& node, size_t old_count, int64_t new_count) {
   for (auto& [key, value] : node.items()) {
@@ -126,13 +141,13 @@ json with_first_layers(const json& config, int64_t num_layers) {
 std::unique_ptr<Model> load_model(const json& config, const ComputeOptions& options,
                                   formats::WeightSource& source, formats::Progress& progress) {
   const auto architecture = open(config);
-  load_table(architecture->table(&source), source, progress);
+  load_table(architecture->table(&source, options.parallel), source, progress);
   return architecture->make_model(options);
 }
 
 std::unique_ptr<Model> plan_model(const json& config, const ComputeOptions& options) {
   const auto architecture = open(config);
-  plan_table(architecture->table(nullptr));
+  plan_table(architecture->table(nullptr, options.parallel));
   return architecture->make_model(options);
 }
 
@@ -146,6 +161,28 @@ ModelSummary summarize_model(const json& config, const formats::WeightSource* so
   ModelSummary summary = architecture->describe(options);
   count_tensors(architecture->table(source), source, summary);
   return summary;
+}
+
+RankSizes rank_sizes(const json& config, const formats::WeightSource* source, const ComputeOptions& options) {
+  const auto architecture = open(config);
+  RankSizes sizes;
+  for (const auto& [name, bytes] : held_bytes(architecture->table(source), source)) {
+    sizes.stored_bytes += bytes;
+    sizes.repeated[without_numbers(name)] -= bytes;
+  }
+  ComputeOptions of_rank = options;
+  of_rank.parallel.comm = nullptr;
+  for (int64_t rank = 0; rank < options.parallel.grid.size(); ++rank) {
+    of_rank.parallel.grid.rank = rank;
+    RankSizes::Rank& held = sizes.ranks.emplace_back();
+    held.caches = architecture->describe(of_rank).caches;
+    for (const auto& [name, bytes] : held_bytes(architecture->table(source, of_rank.parallel), source)) {
+      held.weight_bytes += bytes;
+      sizes.repeated[without_numbers(name)] += bytes;
+    }
+  }
+  std::erase_if(sizes.repeated, [](const auto& entry) { return entry.second == 0; });
+  return sizes;
 }
 
 void check_weights(const json& config, const formats::WeightSource& source) {

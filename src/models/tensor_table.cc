@@ -15,8 +15,6 @@ using formats::WeightSource;
 
 constexpr std::string_view kScaleSuffixes[] = {"_scale_inv", "_scale"};
 
-bool is_linear(const TensorSlot& slot) { return static_cast<bool>(slot.assign_weight); }
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t element_count(const std::vector<int64_t>& shape) {
@@ -27,7 +25,7 @@ int64_t element_count(const std::vector<int64_t>& shape) {
 
 // The scales beside a linear weight, or nullptr.
 const TensorInfo* find_scales(const TensorNames& names, const TensorSlot& slot) {
-  if (!is_linear(slot)) return nullptr;
+  if (!slot.is_linear) return nullptr;
   for (const std::string_view suffix : kScaleSuffixes) {
     if (const TensorInfo* info = names.find(slot.spec.name + std::string(suffix))) return info;
   }
@@ -38,7 +36,7 @@ const TensorInfo* find_scales(const TensorNames& names, const TensorSlot& slot) 
 std::vector<TensorInfo> released_tensors_of(const TensorTable& table, const TensorSlot& slot) {
   const TensorSpec& spec = slot.spec;
   const QuantizationConfig& quantization = table.quantization;
-  const bool is_quantised = is_linear(slot) && spec.component != Component::kRouter &&
+  const bool is_quantised = slot.is_linear && spec.component != Component::kRouter &&
                             quantization.converts(spec.name.substr(0, spec.name.rfind(".weight")));
   if (!is_quantised) return {{spec.name, spec.released_dtype, spec.shape, ""}};
   std::vector<int64_t> grid = spec.shape;
@@ -56,7 +54,7 @@ std::vector<TensorInfo> released_tensors_of(const TensorTable& table, const Tens
 
 bool is_supported(const TensorSlot& slot, DType dtype) {
   if (dtype == DType::kBF16 || dtype == DType::kF32 || dtype == DType::kF16) return true;
-  return is_linear(slot) && dtype == DType::kF8E4M3;
+  return slot.is_linear && dtype == DType::kF8E4M3;
 }
 
 void check_tensor(const TensorSlot& slot, const TensorInfo& info, const TensorInfo* scales,
@@ -68,7 +66,7 @@ void check_tensor(const TensorSlot& slot, const TensorInfo& info, const TensorIn
   if (!is_supported(slot, info.dtype)) {
     problems.add(
         fmt::format("{} is {}, supported are {}", info.name, minimax::name(info.dtype),
-                    is_linear(slot) ? "BF16, F32, F16 and F8_E4M3 with scales" : "BF16, F32 and F16"));
+                    slot.is_linear ? "BF16, F32, F16 and F8_E4M3 with scales" : "BF16, F32 and F16"));
   }
   if (info.dtype == DType::kF8E4M3 && scales == nullptr) {
     problems.add(fmt::format("{} is F8_E4M3 and has no scales ({}_scale_inv or {}_scale)", info.name,
@@ -100,14 +98,71 @@ const SkippedTensors* find_skipped(const TensorTable& table, std::string_view ca
   return nullptr;
 }
 
-quant::Weight load_weight(const TensorTable& table, WeightSource& source, const TensorInfo& info,
-                          const TensorInfo* scales, formats::Progress& progress) {
-  const Tensor values = formats::load_tensor(source, info, progress);
-  if (info.dtype != DType::kF8E4M3) return quant::plain_weight(values);
-  const Tensor scale_values = formats::load_tensor(source, *scales, progress);
+// What the pieces of a slot need of a source: parts of tensors to bring into memory.
+struct Binding {
+  struct Part {
+    const TensorInfo* info;
+    Tensor tensor;
+    formats::Area area;
+  };
+  std::vector<Part> parts;
+
+  int64_t size_bytes() const {
+    int64_t bytes = 0;
+    for (const Part& part : parts) bytes += part.tensor.size_bytes();
+    return bytes;
+  }
+};
+
+// A tensor of a source as a view, without reading it.
+using View = std::function<Tensor(const TensorInfo&)>;
+
+Tensor without_memory(const TensorInfo& info) {
+  if (info.shape.empty()) return {nullptr, info.dtype, {1}, info.name};
+  return {nullptr, info.dtype, info.shape, info.name};
+}
+
+formats::Area values_area(const quant::Weight& whole, const WeightPiece& piece) {
+  const int64_t first = piece.matrix * whole.out_features();
+  return {{first + piece.rows.begin, first + piece.rows.end}, piece.columns};
+}
+
+// In the grid of one scale a block, however the file shapes it.
+formats::Area scales_area(const quant::Weight& whole, const WeightPiece& piece, const quant::Weight& part) {
+  if (part.scales.numel() == 0) return {};
+  const int64_t row =
+      piece.matrix * whole.scales.dim(whole.scales.rank() - 2) + whole.scale_row(piece.rows.begin);
+  const int64_t column = whole.scale_column(piece.columns.begin);
+  return {{row, row + part.scales.dim(0)}, {column, column + part.scales.dim(1)}};
+}
+
+// Gives the pieces of a slot their parts of its tensors.
+Binding bind(const TensorTable& table, const TensorSlot& slot, const TensorNames& names, const View& view) {
+  Binding binding;
+  if (slot.tensors.empty() && slot.weights.empty()) return binding;
+  const TensorInfo& info = *names.find(slot.spec.name);
+  const Tensor values = view(info);
+  for (const TensorPiece& piece : slot.tensors) {
+    *piece.place = values.slice(0, piece.rows.begin, piece.rows.end);
+    const bool is_vector = values.rank() == 1;
+    binding.parts.push_back(
+        {&info, *piece.place,
+         is_vector ? formats::Area{{0, 1}, piece.rows} : formats::Area{piece.rows, {0, values.dim(1)}}});
+  }
+  if (slot.weights.empty()) return binding;
+  const TensorInfo* scales = info.dtype == DType::kF8E4M3 ? find_scales(names, slot) : nullptr;
   std::optional<quant::BlockShape> declared;
   if (table.quantization.block.rows > 0) declared = table.quantization.block;
-  return quant::quantized_weight(values, scale_values, declared);
+  const quant::Weight whole = scales == nullptr ? quant::plain_weight(values)
+                                                : quant::quantized_layout(values, view(*scales), declared);
+  for (const WeightPiece& piece : slot.weights) {
+    const quant::Weight matrix = whole.is_stacked() ? whole.expert(piece.matrix) : whole;
+    *piece.place = matrix.part(piece.rows, piece.columns);
+    binding.parts.push_back({&info, piece.place->values, values_area(whole, piece)});
+    if (scales != nullptr)
+      binding.parts.push_back({scales, piece.place->scales, scales_area(whole, piece, *piece.place)});
+  }
+  return binding;
 }
 
 NameDifference compare_names(const TensorTable& table, const TensorNames& names,
@@ -239,41 +294,42 @@ void load_table(const TensorTable& table, WeightSource& source, formats::Progres
   say_what_is_skipped(table, names, used, progress);
 
   int64_t total_bytes = 0;
-  for (const TensorSlot& slot : table.slots) {
-    const TensorInfo* info = names.find(slot.spec.name);
-    total_bytes += info->size_bytes();
-    if (info->dtype == DType::kF8E4M3) total_bytes += find_scales(names, slot)->size_bytes();
-  }
+  for (const TensorSlot& slot : table.slots)
+    total_bytes += bind(table, slot, names, &without_memory).size_bytes();
   progress.start("loading weights", total_bytes);
+  const View view = [&source](const TensorInfo& info) { return source.tensor(info); };
   for (const TensorSlot& slot : table.slots) {
-    const TensorInfo& info = *names.find(slot.spec.name);
-    if (is_linear(slot)) {
-      slot.assign_weight(load_weight(table, source, info, find_scales(names, slot), progress));
-    } else {
-      const Tensor tensor = formats::load_tensor(source, info, progress);
+    for (const auto& [info, part, area] : bind(table, slot, names, view).parts)
+      formats::load_part(source, *info, part, area, progress);
+    for (const WeightPiece& piece : slot.weights) quant::check_scales(*piece.place);
+    for (const TensorPiece& piece : slot.tensors) {
       // Ops take norms and biases in F32 or BF16; there are few of them.
-      const bool is_f16_vector = tensor.dtype() == DType::kF16 && tensor.rank() == 1;
-      slot.assign(is_f16_vector ? source.tensor_as_f32(info) : tensor);
+      const bool is_f16_vector = piece.place->dtype() == DType::kF16 && piece.place->rank() == 1;
+      if (is_f16_vector) *piece.place = source.as_f32(*piece.place);
     }
   }
   progress.finish();
 }
 
-void plan_table(const TensorTable& table) {
+std::map<std::string, int64_t> held_bytes(const TensorTable& table, const WeightSource* source) {
+  const std::vector<TensorInfo> released = released_tensors(table);
+  const TensorNames names(source == nullptr ? std::span<const TensorInfo>(released) : source->tensors(),
+                          table.canonical);
+  std::map<const TensorInfo*, std::vector<formats::Area>> areas;
   for (const TensorSlot& slot : table.slots) {
-    const std::vector<TensorInfo> tensors = released_tensors_of(table, slot);
-    const Tensor values(nullptr, tensors[0].dtype, tensors[0].shape);
-    if (!is_linear(slot)) {
-      slot.assign(values);
-    } else if (tensors.size() == 1) {
-      slot.assign_weight(quant::plain_weight(values));
-    } else {
-      const Tensor scales(nullptr, tensors[1].dtype, tensors[1].shape);
-      quant::BlockShape block = table.quantization.block;
-      if (block.rows == 0) block = {1, slot.spec.shape.back()};
-      slot.assign_weight({table.quantization.format, values, scales, block.rows, block.columns});
-    }
+    for (const auto& [info, part, area] : bind(table, slot, names, &without_memory).parts)
+      areas[info].push_back(area);
   }
+  std::map<std::string, int64_t> bytes;
+  for (const auto& [info, parts] : areas)
+    bytes[info->name] = formats::covered_elements(parts) * size_of(info->dtype);
+  return bytes;
+}
+
+void plan_table(const TensorTable& table) {
+  const std::vector<TensorInfo> released = released_tensors(table);
+  const TensorNames names(released, table.canonical);
+  for (const TensorSlot& slot : table.slots) bind(table, slot, names, &without_memory);
 }
 
 std::vector<TensorInfo> released_tensors(const TensorTable& table) {

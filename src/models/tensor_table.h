@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/range.h"
 #include "formats/progress.h"
 #include "formats/weight_source.h"
 #include "models/model_summary.h"
@@ -27,12 +28,26 @@ struct TensorSpec {
   Component component = Component::kNorms;
 };
 
-// A tensor and its place in the weights the table was made for: a plain tensor (norms, embeddings), or a
-// linear weight of any format, whose scales are then tensors of their own.
+// What a rank holds of a tensor, and its place in the weights the table was made for.
+struct TensorPiece {
+  Range rows;  // elements of a vector
+  Tensor* place = nullptr;
+};
+struct WeightPiece {
+  int64_t matrix = 0;  // of a stack
+  Range rows;
+  Range columns;
+  quant::Weight* place = nullptr;
+};
+
+// A tensor of the checkpoint: a plain one (norms, embeddings), or a linear weight of any format, whose scales
+// are then tensors of their own. Every rank's table has all slots; a slot of which it holds nothing has no
+// pieces. A plain tensor with weight pieces is a tied head too.
 struct TensorSlot {
   TensorSpec spec;
-  std::function<void(const Tensor&)> assign;                // a plain tensor; else empty
-  std::function<void(const quant::Weight&)> assign_weight;  // a linear weight; else empty
+  bool is_linear = false;
+  std::vector<TensorPiece> tensors;
+  std::vector<WeightPiece> weights;
 };
 
 // Tensors a checkpoint may hold and the model does not need.
@@ -86,12 +101,16 @@ NameDifference compare_names(const TensorTable& table, const TensorNames& names)
 // THROWS: Error that lists missing, unexpected and mis-shaped tensors of `source` together.
 void check_table(const TensorTable& table, const formats::WeightSource& source);
 
-// Assigns every slot a tensor of `source`, which must outlive the weights, and brings it into memory;
-// `progress` counts the bytes and is told what is left unloaded. THROWS: Error as check_table does.
+// Gives every piece its part of a tensor of `source`, which must outlive the weights, and brings it into
+// memory; `progress` counts the bytes and is told what is left unloaded. THROWS: Error as check_table does.
 void load_table(const TensorTable& table, formats::WeightSource& source, formats::Progress& progress);
 
-// Assigns every slot its shape and released dtype and no memory: for dry runs.
+// Gives every piece its shape and released dtype and no memory: for dry runs.
 void plan_table(const TensorTable& table);
+
+// Bytes of each stored tensor that the table's pieces are made of, by its name in `source` (null: released).
+// REQUIRES: `source` has passed check_table.
+std::map<std::string, int64_t> held_bytes(const TensorTable& table, const formats::WeightSource* source);
 
 // The tensors of a checkpoint in the released names and formats, scales included.
 std::vector<formats::TensorInfo> released_tensors(const TensorTable& table);

@@ -55,8 +55,10 @@ struct PagedKvWrite {
 //
 // qkv [T, (heads + 2 kv_heads) D (+ (index_heads + 1) Di)] F32 or BF16 with dense rows: q | k | v (| index q
 // | index k). A norm weight of length D is shared by the heads, which are normed one by one; one of length
-// heads
-// * D (k: kv_heads * D) belongs to a norm over the flattened width. index_q_norm, index_k_norm [Di] are per
+// heads * D (k: kv_heads * D) belongs to a norm over the flattened width. With `squares` [T, 2] F32,
+// contiguous, that width is q_norm_width (k: k_norm_width), of which the heads here are a part, and the sums
+// of squares of q and k over it are given (norm.h); both weights are then flattened ones.
+// index_q_norm, index_k_norm [Di] are per
 // head. Weights are F32 or BF16 and count as weight_offset + w: 0 for the plain RMSNorm, 1 for Gemma's.
 // Rotary as in Rope, with inv_freq [r] for q, k and the indexer alike: 2 r <= D, 2 r <= Di.
 // Norm, weight and rotary in F32, rounded once, at the store (published implementations also round between
@@ -84,6 +86,9 @@ struct QkNormRopeKvWrite {
   Tensor k_cache;
   Tensor v_cache;
   Tensor index_cache;
+  Tensor squares{};  // undefined: of the heads here
+  int64_t q_norm_width = 0;
+  int64_t k_norm_width = 0;
 
   int64_t heads() const { return q_out.dim(1); }
   int64_t kv_heads() const { return k_cache.dim(2); }
@@ -109,10 +114,14 @@ struct QkNormRopeKvWrite {
     v("k_cache", k_cache);
     v("v_cache", v_cache);
     v("index_cache", index_cache);
+    v("squares", squares);
+    v("q_norm_width", static_cast<double>(q_norm_width));
+    v("k_norm_width", static_cast<double>(k_norm_width));
   }
 
  private:
   void check_indexer() const;
+  void check_squares() const;
 };
 
 // Causal GQA over a ragged batch. Sequence b owns the query rows query_starts[b] .. query_starts[b+1]-1,

@@ -26,6 +26,7 @@ class Backend {
   virtual void run(const Embedding& args, Workspace workspace) = 0;
   virtual void run(const RmsNorm& args, Workspace workspace) = 0;
   virtual void run(const ResidualRmsNorm& args, Workspace workspace) = 0;
+  virtual void run(const SumOfSquares& args, Workspace workspace) = 0;
   virtual void run(const GatedRmsNorm& args, Workspace workspace) = 0;
   virtual void run(const Linear& args, Workspace workspace) = 0;
   virtual void run(const RouteSoftmax& args, Workspace workspace) = 0;

@@ -7,8 +7,9 @@ namespace minimax::ops {
 
 void check_operands(const OpContext& context, const OpRecord& record) {
   for (const auto& [role, tensor] : record.operands) {
-    MM_CHECK(context.arena.is_alive(tensor.raw()), "{}: {} ({}) is used after its scope ended", record.op,
-             role, tensor.describe());
+    // A tensor without elements stands at the end of what is in use.
+    MM_CHECK(tensor.numel() == 0 || context.arena.is_alive(tensor.raw()),
+             "{}: {} ({}) is used after its scope ended", record.op, role, tensor.describe());
     MM_CHECK(tensor.device() == context.backend.device(), "{}: {} is on {}, the backend computes on {}",
              record.op, role, to_string(tensor.device()), to_string(context.backend.device()));
   }
@@ -64,7 +65,21 @@ void GatedRmsNorm::check() const {
     expect_dtype(kName, role, *t, x.dtype());
     expect_activation(kName, role, *t);
   }
+  if (!squares.defined()) return;
+  expect_shape(kName, "squares", squares, {x.dim(0), 1});
+  expect_dtype(kName, "squares", squares, DType::kF32);
+  MM_CHECK(norm_width >= x.dim(1) && norm_width > 0, "gated_rms_norm: x {} is no part of a width of {}",
+           x.describe(), norm_width);
 }
+
+void SumOfSquares::check() const {
+  MM_CHECK(x.rank() == 2, "sum_of_squares: x is {}, expected [T, N]", x.describe());
+  expect_activation(kName, "x", x);
+  expect_shape(kName, "out", out, {x.dim(0), 1});
+  expect_dtype(kName, "out", out, DType::kF32);
+}
+
+Cost SumOfSquares::cost() const { return {bytes_of({&x, &out}), 2 * numel_of(x)}; }
 
 Cost GatedRmsNorm::cost() const { return {bytes_of({&x, &gate, &weight, &out}), 9 * numel_of(x)}; }
 
@@ -109,6 +124,7 @@ Cost Sample::cost() const { return {bytes_of({&logits}), 0}; }
 void embedding(OpContext& context, const Embedding& args) { dispatch(context, args); }
 void rms_norm(OpContext& context, const RmsNorm& args) { dispatch(context, args); }
 void residual_rms_norm(OpContext& context, const ResidualRmsNorm& args) { dispatch(context, args); }
+void sum_of_squares(OpContext& context, const SumOfSquares& args) { dispatch(context, args); }
 void gated_rms_norm(OpContext& context, const GatedRmsNorm& args) { dispatch(context, args); }
 void sample(OpContext& context, const Sample& args) { dispatch(context, args); }
 

@@ -63,6 +63,19 @@ void QkNormRopeKvWrite::check() const {
                index_cache.defined() == has_indexer,
            "qk_norm_rope_kv_write: an indexer needs both norms, index_q_out and index_cache");
   if (has_indexer) check_indexer();
+  if (squares.defined()) check_squares();
+}
+
+void QkNormRopeKvWrite::check_squares() const {
+  expect_shape(kName, "squares", squares, {qkv.dim(0), 2});
+  expect_dtype(kName, "squares", squares, DType::kF32);
+  MM_CHECK(squares.is_contiguous(), "qk_norm_rope_kv_write: squares is not contiguous");
+  for (const auto& [role, weight, count, width] : {std::tuple{"q_norm", &q_norm, heads(), q_norm_width},
+                                                   {"k_norm", &k_norm, kv_heads(), k_norm_width}}) {
+    MM_CHECK(weight->dim(0) == count * head_dim() && width >= weight->dim(0) && width > 0,
+             "qk_norm_rope_kv_write: {} is {}, expected {} values, part of a width of {}", role,
+             weight->describe(), count * head_dim(), width);
+  }
 }
 
 void QkNormRopeKvWrite::check_indexer() const {

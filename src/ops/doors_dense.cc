@@ -13,11 +13,14 @@ void expect_weight(std::string_view op, std::string_view role, const quant::Weig
   if (!weight.scales.defined()) return;
   MM_CHECK(weight.block_rows > 0 && weight.block_columns > 0, "{}: {} {} has scales but no block shape", op,
            role, weight.values.describe());
-  expect_shape(op, "scales", weight.scales, {blocks(n, weight.block_rows), blocks(k, weight.block_columns)});
+  expect_shape(op, "scales", weight.scales,
+               {blocks(n + weight.row_offset, weight.block_rows),
+                blocks(k + weight.column_offset, weight.block_columns)});
 }
 
 void expect_same_format(std::string_view op, const quant::Weight& a, const quant::Weight& b) {
-  MM_CHECK(a.format == b.format && a.block_rows == b.block_rows && a.block_columns == b.block_columns,
+  MM_CHECK(a.format == b.format && a.block_rows == b.block_rows && a.block_columns == b.block_columns &&
+               a.column_offset == b.column_offset,
            "{}: {} is {} in blocks of {} x {}, {} is {} in blocks of {} x {}", op, a.values.describe(),
            quant::name(a.format), a.block_rows, a.block_columns, b.values.describe(), quant::name(b.format),
            b.block_rows, b.block_columns);
@@ -85,8 +88,7 @@ Cost RouteSigmoid::cost() const {
 }
 
 void Moe::check() const {
-  MM_CHECK(x.rank() == 2 && !experts.empty(), "moe: x is {} and there are {} experts", x.describe(),
-           experts.size());
+  MM_CHECK(x.rank() == 2, "moe: x is {}", x.describe());
   expect_activation(kName, "x", x);
   expect_shape(kName, "out", out, {x.dim(0), x.dim(1)});
   expect_dtype(kName, "out", out, x.dtype());
@@ -104,9 +106,10 @@ void Moe::check() const {
 }
 
 Cost Moe::cost() const {
+  const double traffic = bytes_of({&x, &expert_ids, &expert_weights, &out});
+  if (experts.empty()) return {traffic, 0};
   const double touched = static_cast<double>(std::min(expert_ids.numel(), num_experts()));
-  return {bytes_of({&x, &expert_ids, &expert_weights, &out}) + touched * mlp_bytes(experts.front()),
-          mlp_flops(numel_of(expert_ids), experts.front())};
+  return {traffic + touched * mlp_bytes(experts.front()), mlp_flops(numel_of(expert_ids), experts.front())};
 }
 
 void Mlp::check() const {

@@ -18,7 +18,8 @@ enum class Precision : uint8_t {
           // otherwise; with other weights as kBF16
 };
 
-// out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype.
+// out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype; zero where
+// K is 0, as on a rank that holds no head.
 // x [T, K] F32 or BF16, dense rows; weight [N, K] of any weight format, dense rows; out [T, N] F32 or BF16,
 // dense rows. No aliasing. The SiLU form is the QKV projection of lightning attention, whose heads are read
 // as strided views of the result.

@@ -73,9 +73,10 @@ struct RouteSigmoid {
 
 // out[t] = sum_j expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), summed in F32 in the order of j, so
 // that the result does not depend on the other rows. swiglu(..) may be rounded to x's dtype, or as
-// `precision` allows; kFp8 rounds it as it does x. x, out [T, H] of one dtype; expert_ids [T, k] I32 in [0,
-// E) or -1 (contributes nothing); expert_weights [T, k] F32; experts: E sets of weights of one shape, format
-// and scale block. No aliasing.
+// `precision` allows; kFp8 rounds it as it does x. x, out [T, H] of one dtype; expert_ids [T, k] I32;
+// expert_weights [T, k] F32; experts: E sets of weights of one shape, format and scale block, those of the
+// ids first_expert .. first_expert + E - 1. Other ids contribute nothing: -1, and those of experts that
+// another rank holds. Without any expert out is zero. No aliasing.
 struct Moe {
   static constexpr std::string_view kName = "moe";
   Tensor x;
@@ -85,6 +86,7 @@ struct Moe {
   Tensor out;
   Precision precision = Precision::kF32;
   Swiglu swiglu{};
+  int64_t first_expert = 0;
 
   int64_t num_experts() const { return static_cast<int64_t>(experts.size()); }
   int64_t intermediate_size() const { return experts.front().w1.out_features(); }
@@ -95,10 +97,11 @@ struct Moe {
     v("x", x);
     v("expert_ids", expert_ids);
     v("expert_weights", expert_weights);
-    v("w1 of expert 0", experts.front().w1);
+    if (!experts.empty()) v("w1 of the first expert", experts.front().w1);
     v("out", out);
     v("precision", static_cast<double>(precision));
     visit_swiglu(swiglu, v);
+    v("first_expert", static_cast<double>(first_expert));
   }
 };
 

@@ -57,23 +57,6 @@ BlockShape block_of(const Weight& weight) {
       grid_string(weight.values, ceil_div(n, kFp8Block.rows), ceil_div(k, kFp8Block.columns)), n, n);
 }
 
-void scan_scales(const Weight& weight) {
-  const Tensor& scales = weight.scales;
-  if (scales.raw() == nullptr || scales.device().type != DeviceType::kCpu) return;
-  for (int64_t i = 0; i < scales.numel(); ++i) {
-    if (weight.format == WeightFormat::kMxfp8) {
-      if (scales.data<uint8_t>()[i] == 0xff)
-        fail("scale {} of {}: element {} is NaN", scales.describe(), weight.values.describe(), i);
-      continue;
-    }
-    const float scale = scales.data<float>()[i];
-    if (!std::isfinite(scale) || scale <= 0) {
-      fail("scale {} of {}: element {} is {}; a scale must be finite and positive", scales.describe(),
-           weight.values.describe(), i, scale);
-    }
-  }
-}
-
 BlockShape mx_block(const Weight& weight, std::optional<BlockShape> declared) {
   const BlockShape block{1, kMxBlock};
   if (declared && *declared != block) {
@@ -101,7 +84,7 @@ BlockShape fp8_block(const Weight& weight, std::optional<BlockShape> declared) {
 
 }  // namespace
 
-Weight quantized_weight(const Tensor& values, const Tensor& scales, std::optional<BlockShape> declared) {
+Weight quantized_layout(const Tensor& values, const Tensor& scales, std::optional<BlockShape> declared) {
   if (!scales.defined()) return plain_weight(values);
   if (values.dtype() != DType::kF8E4M3)
     fail("weight {} has the scale {}, but only F8_E4M3 values are scaled", values.describe(),
@@ -115,7 +98,37 @@ Weight quantized_weight(const Tensor& values, const Tensor& scales, std::optiona
   const BlockShape block = is_mx ? mx_block(weight, declared) : fp8_block(weight, declared);
   weight.block_rows = block.rows;
   weight.block_columns = block.columns;
-  scan_scales(weight);
+  return weight;
+}
+
+namespace {
+
+// What is wrong with the stored scale at `offset`, or nothing.
+std::string scale_problem(const Weight& weight, int64_t offset) {
+  if (weight.format == WeightFormat::kMxfp8)
+    return weight.scales.data<uint8_t>()[offset] == 0xff ? "is NaN" : "";
+  const float scale = weight.scales.data<float>()[offset];
+  if (std::isfinite(scale) && scale > 0) return "";
+  return fmt::format("is {}; a scale must be finite and positive", scale);
+}
+
+}  // namespace
+
+void check_scales(const Weight& weight) {
+  const Tensor& scales = weight.scales;
+  if (!scales.defined() || scales.raw() == nullptr || scales.device().type != DeviceType::kCpu) return;
+  const int64_t columns = scales.dim(scales.rank() - 1);
+  for (int64_t i = 0; i < scales.numel(); ++i) {
+    const int64_t offset = i / columns * scales.stride(scales.rank() - 2) + i % columns;
+    if (const std::string problem = scale_problem(weight, offset); !problem.empty()) {
+      fail("scale {} of {}: element {} {}", scales.describe(), weight.values.describe(), i, problem);
+    }
+  }
+}
+
+Weight quantized_weight(const Tensor& values, const Tensor& scales, std::optional<BlockShape> declared) {
+  const Weight weight = quantized_layout(values, scales, declared);
+  check_scales(weight);
   return weight;
 }
 
@@ -153,7 +166,7 @@ float scale_at(const Weight& weight, int64_t row, int64_t column) {
 void decode_fp8_row(const Weight& weight, int64_t i, std::span<float> out) {
   const f8e4m3* row = weight.values.row<f8e4m3>(i);
   for (int64_t k = 0; k < static_cast<int64_t>(out.size()); ++k)
-    out[k] = to_float(row[k]) * scale_at(weight, i / weight.block_rows, k / weight.block_columns);
+    out[k] = to_float(row[k]) * scale_at(weight, weight.scale_row(i), weight.scale_column(k));
 }
 
 }  // namespace minimax::quant

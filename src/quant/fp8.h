@@ -8,6 +8,9 @@
 //   kMxfp8  values e4m3 [N, K], K a multiple of 32, scales E8M0 [N, K/32]:
 //           w[n, k] = float(values[n, k]) * 2^(scales[n, k / 32] - 127)
 //
+// A part of a weight keeps its blocks where they were: n and k count from the first block's begin, row_offset
+// and column_offset before the part, whose K may then be any number.
+//
 // e4m3 to BF16 is exact, so is the product with a power of two; the product with an F32 scale rounds once.
 #pragma once
 

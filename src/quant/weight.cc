@@ -22,19 +22,34 @@ std::string_view name(WeightFormat format) {
   return "?";
 }
 
-Weight Weight::rows(int64_t begin, int64_t end) const {
-  MM_CHECK(values.rank() == 2, "rows of {}: not a matrix", values.describe());
-  Weight slice = *this;
-  slice.values = values.slice(0, begin, end);
-  if (!scales.defined() || scales.dim(0) == 1) return slice;
-  if (begin % block_rows != 0) {
-    fail(
-        "weight {}: rows {} to {} begin inside a block of {} rows that share a scale; the parts of a fused "
-        "tensor must begin at multiples of {}",
-        values.describe(), begin, end, block_rows, block_rows);
-  }
-  slice.scales = scales.slice(0, begin / block_rows, (end + block_rows - 1) / block_rows);
-  return slice;
+namespace {
+
+// The blocks that elements `part` touch, and how many elements of the first one lie before it.
+struct Blocks {
+  Range blocks;
+  int64_t offset;
+};
+
+Blocks blocks_of(Range part, int64_t first, int64_t block) {
+  if (part.empty()) return {{0, 0}, 0};
+  const int64_t begin = part.begin + first;
+  return {{begin / block, (part.end + first + block - 1) / block}, begin % block};
+}
+
+}  // namespace
+
+Weight Weight::part(Range rows, Range columns) const {
+  MM_CHECK(values.rank() == 2, "a part of {}: not a matrix", values.describe());
+  Weight result = *this;
+  result.values = values.slice(0, rows.begin, rows.end).slice(1, columns.begin, columns.end);
+  if (!scales.defined()) return result;
+  const Blocks down = blocks_of(rows, row_offset, block_rows);
+  const Blocks across = blocks_of(columns, column_offset, block_columns);
+  result.scales =
+      scales.slice(0, down.blocks.begin, down.blocks.end).slice(1, across.blocks.begin, across.blocks.end);
+  result.row_offset = down.offset;
+  result.column_offset = across.offset;
+  return result;
 }
 
 Weight Weight::expert(int64_t e) const {

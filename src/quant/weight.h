@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "core/range.h"
 #include "core/tensor.h"
 
 namespace minimax::quant {
@@ -34,9 +35,12 @@ struct BlockShape {
 struct Weight {
   WeightFormat format = WeightFormat::kBF16;
   Tensor values;
-  Tensor scales;           // [ceil(N / block_rows), ceil(K / block_columns)]; undefined for formats without
+  Tensor scales;           // the grid of all blocks that the values touch; undefined for formats without
   int64_t block_rows = 0;  // rows and columns that share a scale; 0 for formats without
   int64_t block_columns = 0;
+  // A part of a weight may begin inside a block: the rows and columns of its first block that lie before it.
+  int64_t row_offset = 0;
+  int64_t column_offset = 0;
 
   bool defined() const { return values.defined(); }
   bool is_stacked() const { return values.rank() == 3; }
@@ -44,10 +48,14 @@ struct Weight {
   int64_t in_features() const { return values.dim(values.rank() - 1); }
   int64_t size_bytes() const { return values.size_bytes() + (scales.defined() ? scales.size_bytes() : 0); }
 
-  // Output rows [begin, end), as a tensor that holds several projections needs.
-  // REQUIRES: not stacked. THROWS: Error when `begin` is inside a block, since a slice then has no scale grid
-  // of its own.
-  Weight rows(int64_t begin, int64_t end) const;
+  // The place of row n and of column k in the grid of scales.
+  int64_t scale_row(int64_t n) const { return (n + row_offset) / block_rows; }
+  int64_t scale_column(int64_t k) const { return (k + column_offset) / block_columns; }
+
+  // A view of some rows and columns, cut anywhere. REQUIRES: not stacked.
+  Weight part(Range rows, Range columns) const;
+  // Output rows [begin, end), as a tensor that holds several projections needs. REQUIRES: not stacked.
+  Weight rows(int64_t begin, int64_t end) const { return part({begin, end}, {0, in_features()}); }
   // Matrix `e` of a stack.
   Weight expert(int64_t e) const;
 };
@@ -65,6 +73,14 @@ Weight plain_weight(const Tensor& values);
 // checkpoint): a NaN code among them makes its outputs wrong, not always NaN.
 Weight quantized_weight(const Tensor& values, const Tensor& scales,
                         std::optional<BlockShape> declared = std::nullopt);
+
+// The same without a look at the scales, for who takes parts of it and calls check_scales on those.
+Weight quantized_layout(const Tensor& values, const Tensor& scales,
+                        std::optional<BlockShape> declared = std::nullopt);
+
+// THROWS: Error naming the scale that is not finite, not positive or the E8M0 NaN. REQUIRES: not stacked, or
+// contiguous scales.
+void check_scales(const Weight& weight);
 
 // Reference decode of row `i` to float32. REQUIRES: not stacked, out.size() == in_features.
 void decode_row(const Weight& weight, int64_t i, std::span<float> out);

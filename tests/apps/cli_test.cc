@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -102,17 +103,36 @@ TEST(Cli, LogitsWritesWhatTheOtherImplementationComputed) {
   const std::vector<int32_t> tokens(ids.data<int32_t>(), ids.data<int32_t>() + ids.numel());
   write(folder.path / "tokens.json", nlohmann::json(tokens).dump());
 
-  fs::create_directories(folder.path / "got");
-  fs::copy_file(parity_model() / "config.json", folder.path / "got/config.json");
-  const Outcome outcome = minimax(
-      fmt::format("logits --model {} --tokens-file {} --output {} --dtype float32", parity_model().string(),
-                  (folder.path / "tokens.json").string(), (folder.path / "got/model.safetensors").string()));
-  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  formats::Checkpoint got = formats::Checkpoint::open(folder.path / "got");
-  const Tensor a = got.tensor("logits");
-  const Tensor b = expected.tensor("logits");
-  ASSERT_TRUE(std::ranges::equal(a.shape(), b.shape()));
-  for (int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(a.data<float>()[i], b.data<float>()[i], 1e-4) << i;
+  for (const char* ranks : {"", "--tensor-parallel 3", "--tensor-parallel 2 --expert-parallel 2"}) {
+    const fs::path got_path = folder.path / fmt::format("got{}", std::strlen(ranks));
+    fs::create_directories(got_path);
+    const Outcome outcome = minimax(fmt::format(
+        "logits --model {} --tokens-file {} --output {} --dtype float32 {}", parity_model().string(),
+        (folder.path / "tokens.json").string(), (got_path / "model.safetensors").string(), ranks));
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    formats::Checkpoint got = formats::Checkpoint::open(got_path);
+    const Tensor a = got.tensor("logits");
+    const Tensor b = expected.tensor("logits");
+    ASSERT_TRUE(std::ranges::equal(a.shape(), b.shape()));
+    for (int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(a.data<float>()[i], b.data<float>()[i], 1e-4) << i;
+  }
+}
+
+TEST(Cli, InspectSaysWhatEachRankHolds) {
+  const std::string arguments =
+      fmt::format("inspect --model {} --tensor-parallel 3 --expert-parallel 2", parity_model().string());
+  const nlohmann::json sizes = last_line_json(minimax(arguments + " --json").out).at("parallel");
+  int64_t total = sizes.at("stored_bytes");
+  for (const auto& [name, bytes] : sizes.at("repeated_bytes").items()) total += bytes.get<int64_t>();
+  ASSERT_EQ(sizes.at("ranks").size(), 6U);
+  for (const auto& rank : sizes.at("ranks")) total -= rank.at("weight_bytes").get<int64_t>();
+  EXPECT_EQ(total, 0);
+  EXPECT_TRUE(sizes.at("repeated_bytes").contains("model.layers.*.self_attn.k_proj.weight"));
+  const Outcome text = minimax(arguments);
+  EXPECT_NE(text.out.find("model.layers.*.self_attn.k_proj.weight"), std::string::npos) << text.out;
+  expect_one_clear_line(
+      minimax(fmt::format("inspect --model {} --tensor-parallel 100", parity_model().string())),
+      {"cannot be cut over 100 ranks"});
 }
 
 TEST(Cli, InspectCountsTheRealModelFromItsConfigurationAlone) {

@@ -1,5 +1,5 @@
-// The bundled demo model on our engine: the greedy tokens that transformers gives, and right answers to fresh
-// cases.
+// The bundled demo models on our engine: the greedy tokens that transformers gives, and right answers to
+// fresh cases, with caches as wide as the activations and with FP8 caches.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -17,20 +17,28 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kDemo = fs::path(MINIMAX_SOURCE_DIR) / "models/demo-m1";
+struct Demo {
+  std::string_view name;  // the folder below models/
+  std::string_view reference;
+  eval::DemoModel model;
+  size_t reference_cases;
+};
 
-class DemoModel : public testing::Test {
+std::ostream& operator<<(std::ostream& out, const Demo& demo) { return out << demo.name; }
+
+class DemoModel : public testing::TestWithParam<Demo> {
  protected:
-  formats::Checkpoint checkpoint_ = formats::Checkpoint::open(kDemo);
-  tokenizer::Tokenizer tokenizer_ = tokenizer::Tokenizer::load(kDemo);
-  tokenizer::ChatTemplate template_ = tokenizer::ChatTemplate::load(kDemo);
+  fs::path folder_ = fs::path(MINIMAX_SOURCE_DIR) / "models" / GetParam().name;
+  formats::Checkpoint checkpoint_ = formats::Checkpoint::open(folder_);
+  tokenizer::Tokenizer tokenizer_ = tokenizer::Tokenizer::load(folder_);
+  tokenizer::ChatTemplate template_ = tokenizer::ChatTemplate::load(folder_);
   ThreadPool pool_{2};
   std::unique_ptr<ops::Backend> backend_ = cpu::make_cpu_backend(pool_);
   std::unique_ptr<models::Model> model_;
 
-  void load(DType dtype) {
+  void load(const models::ComputeOptions& compute) {
     formats::Progress silent;
-    model_ = models::load_model(formats::read_config(kDemo), {dtype}, checkpoint_, silent);
+    model_ = models::load_model(formats::read_config(folder_), compute, checkpoint_, silent);
   }
 
   std::vector<int32_t> greedy(const std::vector<int32_t>& prompt, int64_t max_tokens) {
@@ -44,13 +52,32 @@ class DemoModel : public testing::Test {
                             [](const engine::SampledToken&) { return true; })
         .token_ids;
   }
+
+  // RETURNS: right answers among `cases`.
+  int right_answers(const std::string& skill, int cases) {
+    int correct = 0;
+    for (int i = 0; i < cases; ++i) {
+      const eval::Case drawn = eval::draw(skill, 31, static_cast<uint64_t>(i), GetParam().model);
+      const std::string prompt = template_.render(drawn.messages, drawn.tools, true, nullptr).text;
+      const std::vector<int32_t> answer = greedy(tokenizer_.encode(prompt), eval::max_tokens(skill));
+      correct += eval::grade(drawn, tokenizer_.decode(answer)) ? 1 : 0;
+    }
+    return correct;
+  }
+
+  void expect_every_skill() {
+    constexpr int kCases = 5;
+    for (const std::string& skill : eval::skill_names(GetParam().model)) {
+      EXPECT_GE(right_answers(skill, kCases), kCases - 1) << skill;
+    }
+  }
 };
 
-TEST_F(DemoModel, GreedyTokensAreThoseOfTransformers) {
-  load(DType::kF32);
-  std::ifstream file(fs::path(MINIMAX_SOURCE_DIR) / "tests/eval/demo_reference.json");
+TEST_P(DemoModel, GreedyTokensAreThoseOfTransformers) {
+  load({DType::kF32});
+  std::ifstream file(fs::path(MINIMAX_SOURCE_DIR) / "tests/eval" / GetParam().reference);
   const nlohmann::json references = nlohmann::json::parse(file);
-  ASSERT_EQ(references.at("cases").size(), 12U);
+  ASSERT_EQ(references.at("cases").size(), GetParam().reference_cases);
   for (const nlohmann::json& reference : references.at("cases")) {
     const auto prompt = reference.at("prompt_ids").get<std::vector<int32_t>>();
     EXPECT_EQ(tokenizer_.encode(reference.at("prompt").get<std::string>()), prompt);
@@ -61,22 +88,23 @@ TEST_F(DemoModel, GreedyTokensAreThoseOfTransformers) {
   }
 }
 
-TEST_F(DemoModel, AnswersFreshCasesOfEverySkill) {
-  load(DType::kBF16);
-  constexpr int kCases = 5;
-  for (const std::string& skill : eval::skill_names()) {
-    int correct = 0;
-    for (uint64_t i = 0; i < kCases; ++i) {
-      const eval::Case drawn = eval::draw(skill, 31, i);
-      const std::string prompt = template_.render(drawn.messages, drawn.tools, true, nullptr).text;
-      correct +=
-          eval::grade(drawn, tokenizer_.decode(greedy(tokenizer_.encode(prompt), eval::max_tokens(skill))))
-              ? 1
-              : 0;
-    }
-    EXPECT_GE(correct, kCases - 1) << skill;
-  }
+TEST_P(DemoModel, AnswersFreshCasesOfEverySkill) {
+  load({DType::kBF16});
+  expect_every_skill();
 }
+
+TEST_P(DemoModel, AnswersFreshCasesWithFp8Caches) {
+  load({DType::kBF16, DType::kF8E4M3, DType::kF8E4M3});
+  expect_every_skill();
+}
+
+INSTANTIATE_TEST_SUITE_P(Bundled, DemoModel,
+                         testing::Values(Demo{"demo-m1", "demo_reference.json", eval::DemoModel::kM1, 12},
+                                         Demo{"demo-m2", "demo_m2_reference.json", eval::DemoModel::kM2, 12},
+                                         Demo{"demo-m3", "demo_m3_reference.json", eval::DemoModel::kM3, 13}),
+                         [](const auto& test) {
+                           return "M" + std::to_string(1 + static_cast<int>(test.param.model));
+                         });
 
 }  // namespace
 }  // namespace minimax

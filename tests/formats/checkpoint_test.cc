@@ -65,6 +65,45 @@ TEST_F(ShardedCheckpoint, LoadsWithProgress) {
   EXPECT_EQ(recorder.bytes_, 24);
 }
 
+TEST(Area, CountsWhatAtLeastOneCovers) {
+  EXPECT_EQ(covered_elements({}), 0);
+  const std::vector<Area> apart = {{{0, 2}, {0, 3}}, {{2, 4}, {3, 5}}};
+  EXPECT_EQ(covered_elements(apart), 10);
+  const std::vector<Area> over = {{{0, 4}, {0, 4}}, {{2, 6}, {2, 6}}, {{0, 6}, {3, 4}}, {{1, 2}, {1, 2}}};
+  EXPECT_EQ(covered_elements(over), 16 + 16 - 4);
+  const std::vector<Area> same = {{{1, 3}, {0, 7}}, {{1, 3}, {0, 7}}};
+  EXPECT_EQ(covered_elements(same), 14);
+}
+
+// Rows further apart than a page, closer than one, and whole; what two parts share counts once.
+TEST(LoadPart, CountsDistinctBytes) {
+  const TempDir dir;
+  std::vector<float> wide(16 * 2048);
+  std::vector<float> narrow(16 * 24);
+  for (size_t i = 0; i < wide.size(); ++i) wide[i] = static_cast<float>(i);
+  const std::vector<NamedTensor> tensors = {{"wide", Tensor(wide.data(), DType::kF32, {16, 2048})},
+                                            {"narrow", Tensor(narrow.data(), DType::kF32, {2, 8, 24})}};
+  write_safetensors(dir.path() / kWeightsFile, tensors);
+  Checkpoint checkpoint = Checkpoint::open(dir.path());
+  Progress silent;
+  const auto load = [&](const char* name, const Tensor& part, const Area& area) {
+    load_part(checkpoint, *checkpoint.find(name), part, area, silent);
+  };
+  const Tensor view = checkpoint.tensor("wide");
+  load("wide", view.slice(0, 2, 10).slice(1, 100, 300), {{2, 10}, {100, 300}});
+  EXPECT_EQ(view.row<float>(9)[299], wide[9 * 2048 + 299]);
+  EXPECT_EQ(checkpoint.loaded_bytes(), 8 * 200 * 4);
+  load("wide", view.slice(0, 5, 6), {{5, 6}, {0, 2048}});
+  EXPECT_EQ(checkpoint.loaded_bytes(), (7 * 200 + 2048) * 4);
+  const Tensor second = checkpoint.tensor("narrow").select(1);
+  load("narrow", second.slice(1, 3, 5), {{8, 16}, {3, 5}});
+  load("narrow", second.slice(1, 5, 5), {{8, 16}, {5, 5}});
+  EXPECT_EQ(checkpoint.loaded_bytes(), (7 * 200 + 2048 + 16) * 4);
+  load_tensor(checkpoint, *checkpoint.find("narrow"), silent);
+  EXPECT_EQ(checkpoint.loaded_bytes(), (7 * 200 + 2048 + 2 * 8 * 24) * 4);
+  EXPECT_THROW(load("wide", view, {{0, 1}, {0, 2048}}), InternalError);
+}
+
 TEST_F(ShardedCheckpoint, TheIndexWinsOverASingleFile) {
   dir_.write(kWeightsFile, "not read");
   EXPECT_EQ(Checkpoint::open(dir_.path()).tensors().size(), 3U);

@@ -1,10 +1,8 @@
 // The M2 model against transformers' MiniMaxM2ForCausalLM run in float32 on small random models, quantised
 // twins included: their reference is the dequantised model (tests/models/make_m2_parity.py).
-#include <deque>
-
-#include "formats/safetensors_writer.h"
 #include "tests/formats/temp_dir.h"
 #include "tests/models/parity.h"
+#include "tests/models/twin.h"
 
 namespace minimax {
 namespace {
@@ -31,20 +29,8 @@ TEST(MiniMaxM2Parity, Fp8CachesStayNearAndDoNotDependOnChunking) {
 // Every BF16 tensor of the checkpoint as F16.
 TEST(MiniMaxM2Parity, AnF16TwinAgrees) {
   const auto folder = parity_fixtures(kFixtures).back();
-  formats::Checkpoint original = formats::Checkpoint::open(folder);
-  std::deque<std::vector<f16>> memory;
-  std::vector<formats::NamedTensor> tensors;
-  for (const auto& info : original.tensors()) {
-    Tensor tensor = original.tensor(info);
-    if (info.dtype == DType::kBF16) {
-      auto& values = memory.emplace_back(static_cast<size_t>(tensor.numel()));
-      for (size_t i = 0; i < values.size(); ++i) values[i] = to_f16(to_float(tensor.data<bf16>()[i]));
-      tensor = Tensor(values.data(), DType::kF16, info.shape);
-    }
-    tensors.push_back({info.name, tensor});
-  }
   const testing::TempDir dir;
-  formats::write_safetensors(dir.path() / "model.safetensors", tensors);
+  testing::write_twin<f16>(folder, dir.path(), DType::kF16);
   ThreadPool pool(2);
   const auto backend = cpu::make_cpu_backend(pool);
   EXPECT_LE(Parity(folder, dir.path(), {DType::kF32}).error(*backend, 1100, 256), 1e-4);

@@ -1,13 +1,10 @@
 // Embedding, norms, linear layers and expert MLPs of every backend against the oracle, on random shapes.
 #include <numeric>
 
-#include "quant/fp8.h"
-#include "tests/ops/op_test.h"
+#include "tests/ops/weight_formats.h"
 
 namespace minimax::ops {
 namespace {
-
-constexpr DType kActivations[] = {DType::kF32, DType::kBF16};
 
 TEST(Embedding, EqualsTheTableRowsExactly) {
   for (const DType table_dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
@@ -85,36 +82,6 @@ TEST(Norms, ResidualMayBeOverwritten) {
       }
     }
   }
-}
-
-// A weight format with, for kFp8, its block; 0: as long as the matrix.
-struct Format {
-  quant::WeightFormat format;
-  quant::BlockShape block;
-};
-
-constexpr Format kFormats[] = {
-    {quant::WeightFormat::kF32, {}},       {quant::WeightFormat::kBF16, {}},
-    {quant::WeightFormat::kF16, {}},       {quant::WeightFormat::kFp8, {128, 128}},
-    {quant::WeightFormat::kFp8, {1, 0}},   {quant::WeightFormat::kFp8, {0, 0}},
-    {quant::WeightFormat::kFp8, {16, 24}}, {quant::WeightFormat::kMxfp8, {}},
-};
-constexpr Precision kPrecisions[] = {Precision::kF32, Precision::kBF16, Precision::kFp8};
-
-bool rounds_activations(const Format& f, Precision precision) {
-  return precision == Precision::kFp8 && quant::activation_group(f.format) > 0;
-}
-// What the oracle computes for a precision: rounding to 8 bits is part of the contract, to BF16 it is
-// allowed.
-Precision oracle_precision(Precision precision) {
-  return precision == Precision::kFp8 ? Precision::kFp8 : Precision::kF32;
-}
-
-bool can_hold(const Format& f, int64_t in) { return f.format != quant::WeightFormat::kMxfp8 || in % 32 == 0; }
-
-quant::Weight make_weight(TensorMaker& make, const Format& f, int64_t out, int64_t in) {
-  return make.weight(f.format, out, in,
-                     {f.block.rows == 0 ? out : f.block.rows, f.block.columns == 0 ? in : f.block.columns});
 }
 
 // One linear layer of every output dtype and precision, on every backend, against the oracle.

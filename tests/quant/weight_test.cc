@@ -96,9 +96,36 @@ TEST(Slices, CutScalesAtBlocks) {
   EXPECT_EQ(lower.scales.dim(0), 2);
   for (const int64_t row : {128, 255, 256, 319})
     EXPECT_EQ(decoded_row(lower, row - 128), decoded_row(weight, row));
-  expect_error([&] { weight.rows(100, 320); }, {"100", "multiples of 128"});
   EXPECT_EQ(decoded_row(quantized(fp8({300, 8}, {1}, 3)).rows(7, 20), 0).front(), 3);
   EXPECT_EQ(quantized(mxfp8({3, 64}, {3, 2})).rows(1, 3).scales.dim(0), 2);
+}
+
+// Distinct codes and scales: every element of a part is that of the whole.
+TEST(Slices, TakeAnyPartWithItsPlaceInTheBlocks) {
+  OwnedWeight owned = fp8({300, 416}, {3, 4});
+  for (int i = 0; i < 12; ++i) owned.scales.data<float>()[i] = static_cast<float>(i + 1);
+  OwnedWeight groups = mxfp8({300, 416}, {300, 13});
+  for (int i = 0; i < 3900; ++i) groups.scales.data<uint8_t>()[i] = static_cast<uint8_t>(100 + i % 50);
+  for (const Weight& weight : {quantized(owned), quantized(groups)}) {
+    const Weight outer = weight.part({10, 290}, {30, 410});
+    const Weight inner = outer.part({90, 200}, {7, 300});
+    EXPECT_EQ(inner.row_offset, weight.block_rows == 1 ? 0 : 100);
+    EXPECT_EQ(inner.column_offset, weight.block_rows == 1 ? 5 : 37);
+    for (int64_t n = 0; n < inner.out_features(); ++n) {
+      const std::vector<float> whole = decoded_row(weight, 100 + n);
+      EXPECT_EQ(decoded_row(inner, n), std::vector<float>(whole.begin() + 37, whole.begin() + 330));
+    }
+  }
+  EXPECT_EQ(quantized(owned).part({0, 300}, {416, 416}).in_features(), 0);
+}
+
+TEST(Slices, AreCheckedAlone) {
+  OwnedWeight owned = fp8({256, 256}, {2, 2});
+  owned.scales.data<float>()[3] = -1;
+  const Weight layout = quantized_layout(owned.values, owned.scales);
+  EXPECT_NO_THROW(check_scales(layout.part({0, 128}, {0, 256})));
+  EXPECT_NO_THROW(check_scales(layout.part({0, 256}, {0, 128})));
+  expect_error([&] { check_scales(layout.part({100, 129}, {0, 256})); }, {"element 3 is -1"});
 }
 
 TEST(Slices, TakeOneExpertOfAStack) {

@@ -16,6 +16,7 @@ class CpuBackend final : public ops::Backend {
   void run(const ops::Embedding& args, ops::Workspace workspace) override;
   void run(const ops::RmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::ResidualRmsNorm& args, ops::Workspace workspace) override;
+  void run(const ops::SumOfSquares& args, ops::Workspace workspace) override;
   void run(const ops::GatedRmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::Linear& args, ops::Workspace workspace) override;
   void run(const ops::RouteSoftmax& args, ops::Workspace workspace) override;

@@ -30,7 +30,9 @@ HWY_INLINE VF UnpackCode(hn::Vec<hn::RebindToSigned<DF>> codes) {
 class BlockScales {
  public:
   BlockScales(const quant::Weight& weight, int64_t n)
-      : scale_(weight.scales.row<float>(n / weight.block_rows)), width_(weight.block_columns), end_(width_) {}
+      : scale_(weight.scales.row<float>(weight.scale_row(n))),
+        width_(weight.block_columns),
+        end_(width_ - weight.column_offset) {}
 
   HWY_INLINE VF At(int64_t i) {
     for (; i >= end_; end_ += width_) ++scale_;

@@ -19,7 +19,7 @@ void copy_row(const TIn* in, TOut* out, int64_t n) {
 template <typename TOut>
 void embed(const ops::Embedding& args, int64_t t) {
   const int64_t n = args.table.dim(1);
-  const int64_t id = args.ids.data<int32_t>()[t];
+  const int64_t id = args.ids.data<int32_t>()[t] - args.first_id;
   TOut* out = args.out.row<TOut>(t);
   if (id < 0 || id >= args.table.dim(0)) {
     std::fill_n(out, n, TOut{});

@@ -22,6 +22,7 @@ struct HeadNorm {
   int64_t heads_per_norm;
   const float* factors;
   float eps;
+  int64_t given_width = 0;  // with given squares, the width they are the sum over
 };
 
 // cos and sin of one position, `half` of each.
@@ -64,13 +65,17 @@ void ConvertRow(DType from, const void* in, DType to, void* out, int64_t n) {
   }
 }
 
-HWY_INLINE void NormRun(float* x, const float* factors, float eps, int64_t n) {
+HWY_INLINE float MeanOfSquares(const float* x, int64_t n) {
   VF squares = hn::Zero(DF());
   ForVectors(n, [&](auto load, auto) HWY_ATTR {
     const VF v = load(x);
     squares = hn::MulAdd(v, v, squares);
   });
-  const VF scale = hn::Set(DF(), 1.0F / std::sqrt(SumOfLanes(squares) / static_cast<float>(n) + eps));
+  return SumOfLanes(squares) / static_cast<float>(n);
+}
+
+HWY_INLINE void NormRun(float* x, const float* factors, float mean_square, float eps, int64_t n) {
+  const VF scale = hn::Set(DF(), 1.0F / std::sqrt(mean_square + eps));
   ForVectors(
       n, [&](auto load, auto store) HWY_ATTR { store(hn::Mul(hn::Mul(load(x), scale), load(factors)), x); });
 }
@@ -87,11 +92,14 @@ HWY_INLINE void RotateHead(float* x, const Angles& angles) {
   });
 }
 
-// The heads of one token, F32, in place.
-void NormAndRotate(const HeadNorm& norm, const Angles& angles, float* x) {
+// The heads of one token, F32, in place. `given` null: each norm takes the squares of its own heads.
+void NormAndRotate(const HeadNorm& norm, const Angles& angles, const float* given, float* x) {
   const int64_t run = norm.heads_per_norm * norm.head_dim;
   for (int64_t h = 0; h < norm.heads; h += norm.heads_per_norm) {
-    NormRun(x + h * norm.head_dim, norm.factors, norm.eps, run);
+    float* heads = x + h * norm.head_dim;
+    const float mean_square =
+        given != nullptr ? *given / static_cast<float>(norm.given_width) : MeanOfSquares(heads, run);
+    NormRun(heads, norm.factors, mean_square, norm.eps, run);
   }
   for (int64_t h = 0; h < norm.heads; ++h) RotateHead(x + h * norm.head_dim, angles);
 }
@@ -136,6 +144,8 @@ class QkvPass {
     };
     q_ = prepare(args.heads(), args.head_dim(), args.q_norm);
     k_ = prepare(args.kv_heads(), args.head_dim(), args.k_norm);
+    q_.given_width = args.q_norm_width;
+    k_.given_width = args.k_norm_width;
     if (!args.index_q_out.defined()) return;
     index_q_ = prepare(args.index_heads(), args.index_dim(), args.index_q_norm);
     index_k_ = prepare(1, args.index_dim(), args.index_k_norm);
@@ -165,25 +175,27 @@ class QkvPass {
     }
     const int64_t slot = args_.slot_mapping.data<int64_t>()[t];
     int64_t offset = t * args_.qkv.stride(0);
-    normed(q_, angles, offset, heads);
+    const float* squares = args_.squares.defined() ? args_.squares.row<float>(t) : nullptr;
+    normed(q_, angles, squares, offset, heads);
     store_heads(heads, args_.q_out, t);
-    normed(k_, angles, offset, heads);
+    normed(k_, angles, squares == nullptr ? nullptr : squares + 1, offset, heads);
     write(DType::kF32, heads, args_.k_cache, slot, k_.heads * k_.head_dim);
     write(args_.qkv.dtype(), at(args_.qkv, offset), args_.v_cache, slot, k_.heads * k_.head_dim);
     offset += k_.heads * k_.head_dim;
     if (!args_.index_q_out.defined()) return;
-    normed(index_q_, angles, offset, heads);
+    normed(index_q_, angles, nullptr, offset, heads);
     store_heads(heads, args_.index_q_out, t);
-    normed(index_k_, angles, offset, heads);
+    normed(index_k_, angles, nullptr, offset, heads);
     write(DType::kF32, heads, args_.index_cache, slot, index_k_.head_dim);
   }
 
  private:
   // Heads at `offset` of qkv, which moves on past them.
-  void normed(const HeadNorm& norm, const Angles& angles, int64_t& offset, float* heads) const {
+  void normed(const HeadNorm& norm, const Angles& angles, const float* squares, int64_t& offset,
+              float* heads) const {
     const int64_t n = norm.heads * norm.head_dim;
     HWY_DYNAMIC_DISPATCH(ConvertRow)(args_.qkv.dtype(), at(args_.qkv, offset), DType::kF32, heads, n);
-    HWY_DYNAMIC_DISPATCH(NormAndRotate)(norm, angles, heads);
+    HWY_DYNAMIC_DISPATCH(NormAndRotate)(norm, angles, squares, heads);
     offset += n;
   }
   static void write(DType from, const void* row, const Tensor& cache, int64_t slot, int64_t n) {

@@ -147,9 +147,11 @@ void multiply_packed(const PreparedRows& x, std::span<const quant::Weight* const
 
 // Whether as many e4m3 codes as a vector unpacks share scales as the row products need it.
 bool has_wide_blocks(const quant::Weight& weight) {
-  if (weight.format == quant::WeightFormat::kMxfp8) return true;
+  if (weight.format == quant::WeightFormat::kMxfp8)
+    return weight.column_offset == 0 && weight.in_features() % quant::kMxBlock == 0;
   if (weight.format != quant::WeightFormat::kFp8) return false;
-  return weight.block_columns % 64 == 0 || weight.block_columns >= weight.in_features();
+  return (weight.block_columns % 64 == 0 && weight.column_offset % 64 == 0) ||
+         weight.block_columns >= weight.column_offset + weight.in_features();
 }
 
 int64_t round_up(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
@@ -234,7 +236,7 @@ int64_t block_columns(const PreparedRows& x, int64_t n, int num_threads) {
 }
 
 int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads) {
-  if (!x.is_packed() || blocks >= 2 * num_threads) return 1;
+  if (!x.is_packed() || blocks == 0 || blocks >= 2 * num_threads) return 1;
   return std::clamp<int64_t>(ceil_div(2 * num_threads, blocks), 1, std::max<int64_t>(1, x.units() / 4));
 }
 

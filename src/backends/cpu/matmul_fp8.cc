@@ -33,15 +33,20 @@ class BlockScales {
       : scales_(weight.scales.data<float>()),
         stride_(weight.scales.stride(0)),
         block_rows_(weight.block_rows),
+        row_offset_(weight.row_offset),
         shift_(std::has_single_bit(static_cast<uint64_t>(block_rows_))
                    ? std::countr_zero(static_cast<uint64_t>(block_rows_))
                    : -1),
+        first_chunks_((weight.block_columns - weight.column_offset + kChunk - 1) / kChunk),
         chunks_((weight.block_columns + kChunk - 1) / kChunk) {}
 
   // A division takes longer than some rows do.
   const float* row(int64_t n) const {
+    n += row_offset_;
     return scales_ + (shift_ >= 0 ? n >> shift_ : n / block_rows_) * stride_;
   }
+  // Of the first block, which a part of a weight may cut, and of the others.
+  int64_t first_chunks() const { return first_chunks_; }
   int64_t chunks() const { return chunks_; }
   MINIMAX_VBMI_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
   MINIMAX_VBMI_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
@@ -50,7 +55,9 @@ class BlockScales {
   const float* scales_;
   int64_t stride_;
   int64_t block_rows_;
+  int64_t row_offset_;
   int shift_;
+  int64_t first_chunks_;
   int64_t chunks_;
 };
 
@@ -65,6 +72,7 @@ class MxScales {
   }
 
   const uint8_t* row(int64_t n) const { return scales_ + n * stride_; }
+  static int64_t first_chunks() { return 1; }
   static int64_t chunks() { return 1; }
   MINIMAX_VBMI_TARGET __m512 at(const uint8_t* row, int64_t chunk) const {
     int16_t pair = 0;
@@ -139,7 +147,6 @@ struct Operands {
   int64_t k;
   const Scales& scales;
   const Unpacker& unpack;
-  int64_t blocks = k / (kChunk * scales.chunks());  // whole ones of a row
 };
 
 // The last chunk, of k % kChunk weights.
@@ -154,14 +161,13 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(const Operands<Scales>& in, Til
   tile.add(in.x + begin, in.x_stride, loaded, in.unpack);
 }
 
-// What is left behind the blocks that are whole. Not inlined: few shapes have such a rest.
+// What is left behind the blocks that are whole, from `chunk` on, of `block`. Not inlined: few shapes have
+// such a rest.
 template <int kRows, int kColumns, typename Scales>
 MINIMAX_VBMI_TARGET __attribute__((noinline)) void multiply_rest(const Operands<Scales>& in, int64_t n,
+                                                                 int64_t chunk, int64_t block,
                                                                  Tile<kRows, kColumns>& tile) {
   const int64_t full = in.k / kChunk;
-  const int64_t whole = in.scales.chunks();
-  int64_t chunk = full / whole * whole;
-  const int64_t block = chunk / whole;
   const bool is_short = chunk == full;  // of less than a chunk
   tile.clear(tile.totals);
   tile.clear(tile.partial);
@@ -187,16 +193,17 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
   decltype(in.scales.row(0)) scale_rows[kColumns];
 #pragma GCC unroll 2
   for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
-  const int64_t whole = in.scales.chunks();
-  const int64_t blocks = in.blocks;
+  const int64_t full = in.k / kChunk;
   const bf16* x = in.x;
   const uint8_t* codes = in.codes;
   const uint8_t* fetched = codes;
   tile.clear(tile.totals);
-  for (int64_t block = 0; block < blocks; ++block) {
+  int64_t chunk = 0;
+  int64_t block = 0;
+  for (int64_t end = in.scales.first_chunks(); end <= full; ++block, end += in.scales.chunks()) {
     tile.clear(tile.partial);
 #pragma GCC unroll 1
-    for (int64_t i = 0; i < whole; ++i) {
+    for (; chunk < end; ++chunk) {
       __m512i loaded[kColumns];
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c) {
@@ -216,10 +223,10 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
     for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(scale_rows[c], block);
     tile.scale(factors);
   }
-  if (blocks * whole * kChunk == in.k) [[likely]]
+  if (chunk * kChunk == in.k) [[likely]]
     return;
   Tile<kRows, kColumns> rest;
-  multiply_rest(in, n, rest);
+  multiply_rest(in, n, chunk, block, rest);
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2

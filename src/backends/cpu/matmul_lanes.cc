@@ -178,17 +178,19 @@ template <int kCount>
 struct BlockScales {
   std::array<const float*, kCount> rows;
   int64_t block_columns;
+  int64_t column_offset;
 
-  BlockScales(const quant::Weight& weight, int64_t first) : rows(), block_columns(weight.block_columns) {
-    for (int c = 0; c < kCount; ++c) rows[c] = weight.scales.row<float>((first + c) / weight.block_rows);
+  BlockScales(const quant::Weight& weight, int64_t first)
+      : rows(), block_columns(weight.block_columns), column_offset(weight.column_offset) {
+    for (int c = 0; c < kCount; ++c) rows[c] = weight.scales.row<float>(weight.scale_row(first + c));
   }
   // Weights [begin, begin + count) of every row, which lie in `columns`.
   template <typename Columns>
   MINIMAX_VBMI_TARGET MINIMAX_INLINE void add(const uint32_t* x, int64_t begin, int64_t count,
                                               Columns& columns) const {
     for (int64_t i = 0; i < count;) {
-      const int64_t block = (begin + i) / block_columns;
-      const int64_t end = std::min(count, (block + 1) * block_columns - begin);
+      const int64_t block = (begin + i + column_offset) / block_columns;
+      const int64_t end = std::min(count, (block + 1) * block_columns - column_offset - begin);
       columns.add(x, i / 2, (end - i) / 2, 0, [&](int c) { return rows[c][block]; });
       i = end;
     }

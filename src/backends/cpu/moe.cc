@@ -222,12 +222,17 @@ struct Sorting {
     const int64_t pairs = args.expert_ids.numel();
     const int64_t k = args.expert_ids.dim(1);
     std::fill(starts, starts + args.num_experts() + 1, 0);
+    // The expert of a pair, or -1 when it is none of those here.
+    const auto expert = [&](int64_t i) {
+      const int64_t e = ids[i] - args.first_expert;
+      return e < args.num_experts() ? std::max<int64_t>(e, -1) : -1;
+    };
     for (int64_t i = 0; i < pairs; ++i) {
-      if (ids[i] >= 0) ++starts[ids[i] + 1];
+      if (expert(i) >= 0) ++starts[expert(i) + 1];
     }
     std::partial_sum(starts, starts + args.num_experts() + 1, starts);
     for (int64_t i = 0; i < pairs; ++i) {
-      positions[i] = ids[i] >= 0 ? static_cast<int32_t>(starts[ids[i]]++) : -1;
+      positions[i] = expert(i) >= 0 ? static_cast<int32_t>(starts[expert(i)]++) : -1;
       if (positions[i] >= 0) tokens[positions[i]] = static_cast<int32_t>(i / k);
     }
     for (int64_t e = args.num_experts(); e > 0; --e) starts[e] = starts[e - 1];
@@ -258,6 +263,7 @@ void combine_row(const ops::Moe& args, const Sorting& sorting, int64_t t) {
 }  // namespace
 
 int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
+  if (args.experts.empty()) return 0;
   const ProductPath up = product_path(args.x.dtype(), args.precision, args.experts.front().w1, options_);
   const ProductPath down = product_path(args.x.dtype(), args.precision, args.experts.front().w2, options_);
   Carver carver(nullptr);
@@ -267,6 +273,13 @@ int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
 }
 
 void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
+  if (args.experts.empty()) {
+    const int64_t row_bytes = args.out.dim(1) * size_of(args.out.dtype());
+    return for_rows(args.out.dim(0), args.out.dim(1), [&](int64_t t) {
+      const int64_t offset = t * args.out.stride(0) * size_of(args.out.dtype());
+      std::fill_n(static_cast<std::byte*>(args.out.raw()) + offset, row_bytes, std::byte{});
+    });
+  }
   const ProductPath up = product_path(args.x.dtype(), args.precision, args.experts.front().w1, options_);
   const ProductPath down = product_path(args.x.dtype(), args.precision, args.experts.front().w2, options_);
   Carver carver(workspace.data);

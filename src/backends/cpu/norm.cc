@@ -17,6 +17,11 @@ struct NormParams {
   float eps;
   float weight_offset;
 };
+struct GatedNorm {
+  float eps;
+  int64_t width;         // of the norm
+  const float* squares;  // their sum over that width; null: of the row
+};
 }  // namespace minimax::cpu
 #endif
 
@@ -62,14 +67,25 @@ void ResidualRmsNormRow(const T* residual, const T* branch, float alpha, float b
   });
 }
 
-template <typename T, typename TW>
-void GatedRmsNormRow(const T* x, const T* gate, const TW* weight, float eps, T* out, int64_t n) {
+template <typename T>
+float SumOfSquares(const T* x, int64_t n) {
   VF squares = hn::Zero(DF());
   ForVectors(n, [&](auto load, auto) HWY_ATTR {
     const VF v = load(x);
     squares = hn::MulAdd(v, v, squares);
   });
-  const VF scale = hn::Set(DF(), RsqrtMean(squares, n, eps));
+  return SumOfLanes(squares);
+}
+
+float SumOfSquaresAny(DType dtype, const void* x, int64_t n) {
+  return dtype == DType::kBF16 ? SumOfSquares(static_cast<const bf16*>(x), n)
+                               : SumOfSquares(static_cast<const float*>(x), n);
+}
+
+template <typename T, typename TW>
+void GatedRmsNormRow(const T* x, const T* gate, const TW* weight, GatedNorm norm, T* out, int64_t n) {
+  const float sum = norm.squares != nullptr ? *norm.squares : SumOfSquares(x, n);
+  const VF scale = hn::Set(DF(), 1.0F / std::sqrt(sum / static_cast<float>(norm.width) + norm.eps));
   const VF one = hn::Set(DF(), 1.0F);
   ForVectors(n, [&](auto load, auto store) HWY_ATTR {
     const VF normed = hn::Mul(hn::Mul(load(x), scale), load(weight));
@@ -122,21 +138,21 @@ void ResidualRmsNormAny(int types, const void* residual, const void* branch, flo
 }
 
 template <typename T>
-void GatedPick(int types, const T* x, const T* gate, const void* weight, float eps, T* out, int64_t n) {
+void GatedPick(int types, const T* x, const T* gate, const void* weight, GatedNorm norm, T* out, int64_t n) {
   if ((types & 2) != 0) {
-    GatedRmsNormRow(x, gate, static_cast<const bf16*>(weight), eps, out, n);
+    GatedRmsNormRow(x, gate, static_cast<const bf16*>(weight), norm, out, n);
   } else {
-    GatedRmsNormRow(x, gate, static_cast<const float*>(weight), eps, out, n);
+    GatedRmsNormRow(x, gate, static_cast<const float*>(weight), norm, out, n);
   }
 }
 
-void GatedRmsNormAny(int types, const void* x, const void* gate, const void* weight, float eps, void* out,
-                     int64_t n) {
+void GatedRmsNormAny(int types, const void* x, const void* gate, const void* weight, GatedNorm norm,
+                     void* out, int64_t n) {
   if ((types & 1) != 0) {
-    GatedPick(types, static_cast<const bf16*>(x), static_cast<const bf16*>(gate), weight, eps,
+    GatedPick(types, static_cast<const bf16*>(x), static_cast<const bf16*>(gate), weight, norm,
               static_cast<bf16*>(out), n);
   } else {
-    GatedPick(types, static_cast<const float*>(x), static_cast<const float*>(gate), weight, eps,
+    GatedPick(types, static_cast<const float*>(x), static_cast<const float*>(gate), weight, norm,
               static_cast<float*>(out), n);
   }
 }
@@ -151,6 +167,7 @@ namespace {
 
 HWY_EXPORT(RmsNormAny);
 HWY_EXPORT(ResidualRmsNormAny);
+HWY_EXPORT(SumOfSquaresAny);
 HWY_EXPORT(GatedRmsNormAny);
 
 int type_bits(DType activation, DType weight, DType out) {
@@ -183,11 +200,21 @@ void CpuBackend::run(const ops::ResidualRmsNorm& args, ops::Workspace) {
   });
 }
 
+void CpuBackend::run(const ops::SumOfSquares& args, ops::Workspace) {
+  const auto kernel = HWY_DYNAMIC_DISPATCH(SumOfSquaresAny);
+  for_rows(args.x.dim(0), args.x.dim(1), [&](int64_t t) {
+    *args.out.row<float>(t) = kernel(args.x.dtype(), row_of(args.x, t), args.x.dim(1));
+  });
+}
+
 void CpuBackend::run(const ops::GatedRmsNorm& args, ops::Workspace) {
   const auto kernel = HWY_DYNAMIC_DISPATCH(GatedRmsNormAny);
   const int types = type_bits(args.x.dtype(), args.weight.dtype(), args.out.dtype());
+  const bool is_part = args.squares.defined();
   for_rows(args.x.dim(0), args.x.dim(1), [&](int64_t t) {
-    kernel(types, row_of(args.x, t), row_of(args.gate, t), args.weight.raw(), args.eps, row_of(args.out, t),
+    const GatedNorm norm{args.eps, is_part ? args.norm_width : args.x.dim(1),
+                         is_part ? args.squares.row<float>(t) : nullptr};
+    kernel(types, row_of(args.x, t), row_of(args.gate, t), args.weight.raw(), norm, row_of(args.out, t),
            args.x.dim(1));
   });
 }

@@ -44,9 +44,9 @@ void DecodeWeight(const quant::Weight& weight, int64_t row, int64_t first, int64
   }
   const f8e4m3* codes = weight.values.row<f8e4m3>(row);
   for (const int64_t end = first + count; first < end;) {
-    const int64_t block = first / weight.block_columns;
-    const int64_t run = std::min(end, (block + 1) * weight.block_columns) - first;
-    DecodeRun(codes + first, run, quant::scale_at(weight, row / weight.block_rows, block), out);
+    const int64_t block = weight.scale_column(first);
+    const int64_t run = std::min(end, (block + 1) * weight.block_columns - weight.column_offset) - first;
+    DecodeRun(codes + first, run, quant::scale_at(weight, weight.scale_row(row), block), out);
     first += run;
     out += run;
   }

@@ -27,13 +27,21 @@ void ReferenceBackend::run(const Rope& args, Workspace) {
 
 namespace {
 
-// RMSNorm over runs of `width` of the row, each value times (offset + weight) of its place.
-void norm_row(std::vector<double>& x, const Tensor& weight, double offset, double eps) {
+// The sum of squares over a wider norm than the row, and its width; 0: of each run of the row.
+struct GivenSquares {
+  double sum = 0;
+  int64_t width = 0;
+};
+
+// RMSNorm over runs of the weight's width of the row, each value times (offset + weight) of its place.
+void norm_row(std::vector<double>& x, const Tensor& weight, double offset, double eps, GivenSquares given) {
   const auto width = static_cast<size_t>(weight.dim(0));
   for (size_t first = 0; first < x.size(); first += width) {
     double squares = 0;
     for (size_t i = 0; i < width; ++i) squares += x[first + i] * x[first + i];
-    const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
+    const double mean =
+        given.width > 0 ? given.sum / static_cast<double>(given.width) : squares / static_cast<double>(width);
+    const double scale = 1 / std::sqrt(mean + eps);
     for (size_t i = 0; i < width; ++i) {
       x[first + i] *= scale * (offset + load(weight, static_cast<int64_t>(i)));
     }
@@ -80,15 +88,20 @@ void ReferenceBackend::run(const QkNormRopeKvWrite& args, Workspace) {
   for (int64_t t = 0; t < args.qkv.dim(0); ++t) {
     const int64_t slot = args.slot_mapping.data<int64_t>()[t];
     int64_t next = 0;
-    const auto normed = [&](int64_t count, int64_t head_dim, const Tensor& weight) {
+    const auto normed = [&](int64_t count, int64_t head_dim, const Tensor& weight, GivenSquares given = {}) {
       std::vector<double> row = load_row(args.qkv, t, next, count * head_dim);
       next += count * head_dim;
-      norm_row(row, weight, static_cast<double>(args.weight_offset), static_cast<double>(args.eps));
+      norm_row(row, weight, static_cast<double>(args.weight_offset), static_cast<double>(args.eps), given);
       rotate_row(row, head_dim, args.inv_freq, args.positions.data<int32_t>()[t]);
       return row;
     };
-    store_heads(args.q_out, t, normed(args.heads(), args.head_dim(), args.q_norm));
-    store_slot(args.k_cache, slot, normed(args.kv_heads(), args.head_dim(), args.k_norm));
+    const auto given = [&](int64_t column, int64_t width) {
+      return args.squares.defined() ? GivenSquares{load(args.squares, t, column), width} : GivenSquares{};
+    };
+    store_heads(args.q_out, t,
+                normed(args.heads(), args.head_dim(), args.q_norm, given(0, args.q_norm_width)));
+    store_slot(args.k_cache, slot,
+               normed(args.kv_heads(), args.head_dim(), args.k_norm, given(1, args.k_norm_width)));
     const int64_t kv_width = args.kv_heads() * args.head_dim();
     store_slot(args.v_cache, slot, load_row(args.qkv, t, next, kv_width));
     next += kv_width;

@@ -14,11 +14,16 @@ namespace {
 
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
-// row[j] = weight[j] * row[j] / sqrt(mean(row^2) + eps)
-void normalize(std::vector<double>& row, const Tensor& weight, float eps, float weight_offset) {
+double mean_of_squares(const std::vector<double>& row) {
   double sum = 0;
   for (const double x : row) sum += x * x;
-  const double scale = 1.0 / std::sqrt(sum / static_cast<double>(row.size()) + static_cast<double>(eps));
+  return sum / static_cast<double>(row.size());
+}
+
+// row[j] = weight[j] * row[j] / sqrt(mean_square + eps)
+void normalize(std::vector<double>& row, double mean_square, const Tensor& weight, float eps,
+               float weight_offset) {
+  const double scale = 1.0 / std::sqrt(mean_square + static_cast<double>(eps));
   for (size_t j = 0; j < row.size(); ++j) {
     row[j] *= scale * (static_cast<double>(weight_offset) + load(weight, static_cast<int64_t>(j)));
   }
@@ -28,7 +33,7 @@ void normalize(std::vector<double>& row, const Tensor& weight, float eps, float 
 
 void ReferenceBackend::run(const Embedding& args, Workspace) {
   for (int64_t t = 0; t < args.ids.dim(0); ++t) {
-    const int64_t id = args.ids.data<int32_t>()[t];
+    const int64_t id = args.ids.data<int32_t>()[t] - args.first_id;
     const bool known = id >= 0 && id < args.table.dim(0);
     for (int64_t j = 0; j < args.table.dim(1); ++j)
       store(args.out, t, j, known ? load(args.table, id, j) : 0.0);
@@ -39,7 +44,7 @@ void ReferenceBackend::run(const RmsNorm& args, Workspace) {
   std::vector<double> row(static_cast<size_t>(args.x.dim(1)));
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
     for (int64_t j = 0; j < args.x.dim(1); ++j) row[j] = load(args.x, t, j);
-    normalize(row, args.weight, args.eps, args.weight_offset);
+    normalize(row, mean_of_squares(row), args.weight, args.eps, args.weight_offset);
     for (int64_t j = 0; j < args.x.dim(1); ++j) store(args.out, t, j, row[j]);
   }
 }
@@ -53,8 +58,16 @@ void ReferenceBackend::run(const ResidualRmsNorm& args, Workspace) {
     if (args.sum.defined()) {
       for (int64_t j = 0; j < args.residual.dim(1); ++j) store(args.sum, t, j, row[j]);
     }
-    normalize(row, args.weight, args.eps, args.weight_offset);
+    normalize(row, mean_of_squares(row), args.weight, args.eps, args.weight_offset);
     for (int64_t j = 0; j < args.residual.dim(1); ++j) store(args.out, t, j, row[j]);
+  }
+}
+
+void ReferenceBackend::run(const SumOfSquares& args, Workspace) {
+  for (int64_t t = 0; t < args.x.dim(0); ++t) {
+    double sum = 0;
+    for (const double x : row_of(args.x, t)) sum += x * x;
+    store(args.out, t, 0, sum);
   }
 }
 
@@ -62,7 +75,10 @@ void ReferenceBackend::run(const GatedRmsNorm& args, Workspace) {
   std::vector<double> row(static_cast<size_t>(args.x.dim(1)));
   for (int64_t t = 0; t < args.x.dim(0); ++t) {
     for (int64_t j = 0; j < args.x.dim(1); ++j) row[j] = load(args.x, t, j);
-    normalize(row, args.weight, args.eps, 0);
+    const double mean_square = args.squares.defined()
+                                   ? load(args.squares, t, 0) / static_cast<double>(args.norm_width)
+                                   : mean_of_squares(row);
+    normalize(row, mean_square, args.weight, args.eps, 0);
     for (int64_t j = 0; j < args.x.dim(1); ++j)
       store(args.out, t, j, sigmoid(load(args.gate, t, j)) * row[j]);
   }

@@ -71,8 +71,8 @@ void ReferenceBackend::run(const Moe& args, Workspace) {
     const std::vector<double> x = row_of(args.x, t);
     std::vector<double> sum(x.size());
     for (int64_t j = 0; j < args.expert_ids.dim(1); ++j) {
-      const int32_t expert = args.expert_ids.row<int32_t>(t)[j];
-      if (expert < 0) continue;
+      const int64_t expert = args.expert_ids.row<int32_t>(t)[j] - args.first_expert;
+      if (expert < 0 || expert >= args.num_experts()) continue;
       const std::vector<double> y = ffn(args.experts[expert], args.swiglu, args.precision, x);
       for (size_t i = 0; i < y.size(); ++i) sum[i] += load(args.expert_weights, t, j) * y[i];
     }

@@ -58,6 +58,7 @@ class ReferenceBackend final : public Backend {
   void run(const Embedding& args, Workspace workspace) override;
   void run(const RmsNorm& args, Workspace workspace) override;
   void run(const ResidualRmsNorm& args, Workspace workspace) override;
+  void run(const SumOfSquares& args, Workspace workspace) override;
   void run(const GatedRmsNorm& args, Workspace workspace) override;
   void run(const Linear& args, Workspace workspace) override;
   void run(const RouteSoftmax& args, Workspace workspace) override;
