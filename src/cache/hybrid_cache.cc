@@ -29,73 +29,121 @@ HybridCache::HybridCache(const HybridCacheOptions& options)
     : options_(options),
       pages_(options.num_pages),
       slots_(options.num_slots),
-      tree_(options.page_size, pages_, slots_) {
-  MM_CHECK(options.snapshot_interval >= options.page_size, "snapshot interval {} below the page size {}",
-           options.snapshot_interval, options.page_size);
+      host_slots_(options.num_slots > 0 ? options.num_host_slots : 0),
+      tree_(options.page_size, pages_, slots_, host_slots_) {
+  MM_CHECK(grain() % options.page_size == 0, "prompt grid {} is no multiple of the page size {}",
+           options.prompt_grid, options.page_size);
+  MM_CHECK(options.snapshot_interval >= grain() && options.snapshot_interval % grain() == 0,
+           "snapshot interval {} is no multiple of {}", options.snapshot_interval, grain());
 }
 
-CachedSequence HybridCache::open(std::span<const int32_t> prompt) {
+CachedSequence HybridCache::open(const OpenRequest& request) {
   CachedSequence sequence;
-  ++stats_.queries;
-  stats_.query_tokens += static_cast<int64_t>(prompt.size());
-  if (!options_.share_prefixes) {
-    sequence.node = tree_.find({});
-    sequence.reason = MissReason::kDisabled;
-    tree_.pin(sequence.node);
-    return sequence;
+  sequence.prompt_length = request.prompt_length;
+  sequence.pages_stamp = ++next_stamp_;
+  sequence.node = tree_.find({});
+  sequence.reason = MissReason::kDisabled;
+  if (options_.share_prefixes && request.match) {
+    // The last token is computed in any case: its logits are wanted.
+    size_t usable = request.tokens.empty() ? 0 : request.tokens.size() - 1;
+    if (options_.prompt_grid > 0) usable = std::min(usable, static_cast<size_t>(request.prompt_length));
+    sequence.node = tree_.find(request.tokens.first(usable));
+    while (sequence.node->depth * options_.page_size % grain() != 0) sequence.node = sequence.node->parent;
+    take_start(sequence);
+    const bool all_pages = sequence.node->depth * options_.page_size + grain() > static_cast<int64_t>(usable);
+    sequence.reason = sequence.length < sequence.num_shared * options_.page_size ? MissReason::kNoSnapshot
+                      : all_pages                                                ? MissReason::kNone
+                                                                                 : MissReason::kNew;
   }
-  // The last token is computed in any case: its logits are wanted.
-  PrefixNode* node = tree_.find(prompt.first(prompt.empty() ? 0 : prompt.size() - 1));
-  sequence.node = node;
-  tree_.pin(node);
-  for (PrefixNode* n = node; n->parent != nullptr; n = n->parent) {
-    sequence.pages.push_back(n->page);
-    pages_.retain(n->page);
+  tree_.pin(sequence.node);
+  plan_snapshots(sequence, request);
+  return sequence;
+}
+
+void HybridCache::take_start(CachedSequence& sequence) {
+  for (PrefixNode* node = sequence.node; node->parent != nullptr; node = node->parent) {
+    sequence.pages.push_back(node->page);
+    pages_.retain(node->page);
   }
   std::reverse(sequence.pages.begin(), sequence.pages.end());
-  sequence.num_shared = node->depth;
+  sequence.num_shared = sequence.node->depth;
 
-  PrefixNode* start = node;
-  while (has_states() && start->parent != nullptr && start->slot < 0) start = start->parent;
-  sequence.length = start->depth * options_.page_size;
-  if (has_states() && start->slot >= 0) {
-    sequence.slot = start->slot;
-    slots_.retain(start->slot);
-    tree_.touch_snapshot(start);
+  PrefixNode* start = sequence.node;
+  while (has_states() && start->parent != nullptr && !start->has_snapshot()) start = start->parent;
+  if (start->parent == nullptr) return;
+  if (has_states() && !load_snapshot(sequence, start)) return;
+  sequence.start = start->depth * options_.page_size;
+  sequence.length = sequence.start;
+}
+
+bool HybridCache::load_snapshot(CachedSequence& sequence, PrefixNode* node) {
+  tree_.touch_snapshot(node);
+  if (node->slot >= 0) {
+    sequence.slot = node->slot;
+    slots_.retain(node->slot);
+    return true;
   }
-  const auto wanted = static_cast<int64_t>(prompt.size()) - 1;
-  const bool all_pages = (node->depth + 1) * options_.page_size > wanted;
-  sequence.reason = start != node ? MissReason::kNoSnapshot
-                    : all_pages   ? MissReason::kNone
-                                  : MissReason::kNew;
-  stats_.page_hit_tokens += node->depth * options_.page_size;
-  stats_.hit_tokens += sequence.length;
-  return sequence;
+  // Making room must not spill: the host slot given up could be the one to load from.
+  if (!take_slot(sequence.slot, false)) return false;
+  copies_.push_back({StateCopy::Direction::kToDevice, sequence.slot, node->host_slot});
+  sequence.is_from_host = true;
+  return true;
+}
+
+void HybridCache::plan_snapshots(CachedSequence& sequence, const OpenRequest& request) const {
+  if (!has_states() || !options_.share_prefixes) return;
+  auto& positions = sequence.snapshot_at;
+  for (const int64_t boundary : request.boundaries) positions.push_back(boundary / grain() * grain());
+  positions.push_back(prompt_end(request.prompt_length));
+  // Where known pages end without a state, texts part: the next one that does will start there.
+  positions.push_back(sequence.num_shared * options_.page_size);
+  std::sort(positions.begin(), positions.end());
+  positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
+}
+
+void HybridCache::count_query(const CachedSequence& sequence, int64_t num_tokens) {
+  ++stats_.queries;
+  stats_.query_tokens += num_tokens;
+  stats_.page_hit_tokens += sequence.num_shared * options_.page_size;
+  stats_.hit_tokens += sequence.start;
+  stats_.misses_new += sequence.reason == MissReason::kNew ? 1 : 0;
+  stats_.misses_no_snapshot += sequence.reason == MissReason::kNoSnapshot ? 1 : 0;
+  stats_.host_hits += sequence.is_from_host ? 1 : 0;
 }
 
 bool HybridCache::take_page(int32_t& page) {
   auto taken = pages_.take();
-  if (!taken) {
-    // Evicted pages that a sequence still holds free nothing, but only unpinned ones are evicted.
-    while (!taken && tree_.evict_page()) {
-      ++stats_.evicted_pages;
-      taken = pages_.take();
-    }
+  // An evicted page is free at once: only unpinned ones are evicted.
+  while (!taken && tree_.evict_page()) {
+    ++stats_.evicted_pages;
+    taken = pages_.take();
   }
   if (!taken) return false;
   page = *taken;
   return true;
 }
 
-bool HybridCache::take_slot(int32_t& slot) {
+bool HybridCache::take_slot(int32_t& slot, bool spills) {
   auto taken = slots_.take();
-  while (!taken && tree_.evict_snapshot()) {
+  if (!taken) {
+    PrefixNode* oldest = tree_.oldest_snapshot();
+    if (oldest == nullptr) return false;
+    if (spills) spill(oldest);
+    tree_.drop_snapshot(oldest);
     ++stats_.evicted_snapshots;
     taken = slots_.take();
   }
-  if (!taken) return false;
-  slot = *taken;
+  slot = taken.value();
   return true;
+}
+
+void HybridCache::spill(PrefixNode* node) {
+  if (host_slots_.size() == 0 || node->host_slot >= 0) return;
+  if (host_slots_.num_free() == 0) tree_.drop_host_snapshot(tree_.oldest_host_snapshot());
+  const int32_t host_slot = host_slots_.take().value();
+  copies_.push_back({StateCopy::Direction::kToHost, node->slot, host_slot});
+  tree_.set_host_snapshot(node, host_slot);
+  ++stats_.spilled_snapshots;
 }
 
 bool HybridCache::grow(CachedSequence& sequence, int64_t length) {
@@ -115,90 +163,112 @@ bool HybridCache::grow(CachedSequence& sequence, int64_t length) {
   return true;
 }
 
-bool HybridCache::prepare_slots(CachedSequence& sequence, StepSlots& slots) {
-  slots = {};
-  if (!has_states()) return true;
-  if (sequence.next_slot < 0 && !choose_slot(sequence)) return false;
-  slots = {sequence.slot, sequence.next_slot};
-  return true;
+bool HybridCache::is_own(const CachedSequence& sequence) const {
+  return sequence.slot >= 0 && slots_.holders(sequence.slot) == 1;
 }
 
-bool HybridCache::choose_slot(CachedSequence& sequence) {
-  const auto is_own = [&] { return sequence.slot >= 0 && slots_.holders(sequence.slot) == 1; };
-  if (!is_own() && take_slot(sequence.next_slot)) return true;
-  // Without a second slot the snapshot just left is given up: one slot is enough to go on.
-  if (!is_own() && sequence.slot >= 0 && sequence.node->slot == sequence.slot) {
+void HybridCache::give_up_snapshot(CachedSequence& sequence) {
+  auto& waiting = sequence.unpublished;
+  if (!waiting.empty() && waiting.back().slot == sequence.slot) {
+    slots_.release(sequence.slot);
+    waiting.pop_back();
+  } else if (sequence.slot >= 0 && sequence.node->slot == sequence.slot) {
     tree_.drop_snapshot(sequence.node);
   }
-  if (!is_own()) return false;
-  sequence.next_slot = sequence.slot;
+}
+
+bool HybridCache::choose_slot(CachedSequence& sequence, int32_t& slot) {
+  if (!is_own(sequence) && take_slot(slot)) return true;
+  // Without a second slot the snapshot just left is given up: one slot is enough to go on.
+  if (!is_own(sequence)) give_up_snapshot(sequence);
+  if (!is_own(sequence)) return false;
+  slot = sequence.slot;
   return true;
 }
 
-void HybridCache::take_over_slot(CachedSequence& sequence) {
-  if (sequence.next_slot < 0) return;
-  if (sequence.slot >= 0 && sequence.slot != sequence.next_slot) slots_.release(sequence.slot);
-  sequence.slot = sequence.next_slot;
-  sequence.next_slot = -1;
-}
-
-bool HybridCache::is_snapshot_position(int64_t length, int64_t prompt_length) const {
-  if (length % options_.page_size != 0) return false;
-  const int64_t prompt_end = (prompt_length - 1) / options_.page_size * options_.page_size;
-  return length == prompt_end || length % options_.snapshot_interval == 0;
-}
-
-int64_t HybridCache::chunk_end(const CachedSequence& sequence, int64_t prompt_length, int64_t end) const {
-  if (!has_states() || !options_.share_prefixes) return end;
-  const int64_t prompt_end = (prompt_length - 1) / options_.page_size * options_.page_size;
-  const int64_t next_multiple =
-      (sequence.length / options_.snapshot_interval + 1) * options_.snapshot_interval;
-  for (const int64_t position : {next_multiple, prompt_end}) {
-    if (position > sequence.length && position < end) end = position;
+bool HybridCache::begin_step(CachedSequence& sequence, int64_t end, StepSlots& slots) {
+  slots = {};
+  if (has_states()) {
+    if (!choose_slot(sequence, slots.write)) return false;
+    slots.read = sequence.slot;
+    if (sequence.read_slot >= 0) slots_.release(sequence.read_slot);
+    sequence.read_slot = slots.read == slots.write ? -1 : slots.read;
+    sequence.slot = slots.write;
   }
-  return end;
+  sequence.length = end;
+  if (leaves_snapshot(sequence, end)) {
+    slots_.retain(sequence.slot);
+    sequence.unpublished.push_back({end, sequence.slot});
+  }
+  return true;
 }
 
-void HybridCache::leave_snapshot(CachedSequence& sequence, int64_t prompt_length) {
-  const int64_t length = sequence.length;
-  if (!has_states() || length == 0 || length != sequence.node->depth * options_.page_size) return;
-  const bool is_generating = length >= prompt_length;
-  if (!is_generating && !is_snapshot_position(length, prompt_length)) return;
-  if (sequence.node->slot < 0) tree_.set_snapshot(sequence.node, sequence.slot);
-  if (!is_generating) return;
-  // While generating only the newest boundary is kept: the end of the turn.
-  if (sequence.turn != nullptr && sequence.turn != sequence.node) tree_.drop_snapshot(sequence.turn);
-  sequence.turn = sequence.node;
+bool HybridCache::leaves_snapshot(const CachedSequence& sequence, int64_t length) const {
+  if (!has_states() || !options_.share_prefixes || length % grain() != 0) return false;
+  if (length >= sequence.prompt_length) return options_.prompt_grid == 0 || length == sequence.prompt_length;
+  return length % options_.snapshot_interval == 0 ||
+         std::binary_search(sequence.snapshot_at.begin(), sequence.snapshot_at.end(), length);
 }
 
-void HybridCache::advance(CachedSequence& sequence, std::span<const int32_t> tokens, int64_t prompt_length) {
-  sequence.length = static_cast<int64_t>(tokens.size());
-  take_over_slot(sequence);
-  if (!options_.share_prefixes) return;
-  const int64_t full_pages = sequence.length / options_.page_size;
-  while (sequence.node->depth < full_pages) {
-    const int64_t page = sequence.node->depth;
-    const auto content = tokens.subspan(static_cast<size_t>(page * options_.page_size),
+int64_t HybridCache::chunk_end(const CachedSequence& sequence, int64_t end) const {
+  if (!has_states() || !options_.share_prefixes) return end;
+  const int64_t interval = options_.snapshot_interval;
+  end = std::min(end, (sequence.length / interval + 1) * interval);
+  const auto& positions = sequence.snapshot_at;
+  const auto next = std::upper_bound(positions.begin(), positions.end(), sequence.length);
+  return next == positions.end() ? end : std::min(end, *next);
+}
+
+void HybridCache::insert_pages(CachedSequence& sequence, std::span<const int32_t> tokens) {
+  auto length = static_cast<int64_t>(tokens.size());
+  if (options_.prompt_grid > 0) length = std::min(length, sequence.prompt_length) / grain() * grain();
+  while (sequence.node->depth < length / options_.page_size) {
+    const int64_t index = sequence.node->depth;
+    const auto content = tokens.subspan(static_cast<size_t>(index * options_.page_size),
                                         static_cast<size_t>(options_.page_size));
-    const auto [child, is_new] =
-        tree_.insert(sequence.node, content, sequence.pages[static_cast<size_t>(page)]);
-    if (!is_new && child->page != sequence.pages[static_cast<size_t>(page)]) {
+    int32_t& page = sequence.pages[static_cast<size_t>(index)];
+    const auto [child, is_new] = tree_.insert(sequence.node, content, page);
+    if (!is_new && child->page != page) {
       // Another sequence was first with the same tokens: go on with its page, ours is free again.
       pages_.retain(child->page);
-      pages_.release(sequence.pages[static_cast<size_t>(page)]);
-      sequence.pages[static_cast<size_t>(page)] = child->page;
+      pages_.release(page);
+      page = child->page;
+      sequence.pages_stamp = ++next_stamp_;
     }
     tree_.pin(child);
     tree_.unpin(sequence.node);
     sequence.node = child;
   }
-  leave_snapshot(sequence, prompt_length);
+}
+
+void HybridCache::publish_snapshot(CachedSequence& sequence, const CachedSequence::Snapshot& snapshot) {
+  PrefixNode* node = sequence.node;
+  if (node->depth * options_.page_size == snapshot.length && node->slot < 0) {
+    tree_.set_snapshot(node, snapshot.slot);
+    // While generating only the newest boundary is kept: the end of the turn.
+    if (snapshot.length >= sequence.prompt_length) {
+      if (sequence.turn != nullptr) tree_.drop_snapshot(sequence.turn);
+      sequence.turn = node;
+    }
+  }
+  slots_.release(snapshot.slot);
+}
+
+void HybridCache::publish(CachedSequence& sequence, std::span<const int32_t> tokens) {
+  if (!options_.share_prefixes) return;
+  insert_pages(sequence, tokens);
+  auto& waiting = sequence.unpublished;
+  while (!waiting.empty() && waiting.front().length <= static_cast<int64_t>(tokens.size())) {
+    publish_snapshot(sequence, waiting.front());
+    waiting.erase(waiting.begin());
+  }
 }
 
 void HybridCache::close(CachedSequence& sequence) {
   if (sequence.node != nullptr) tree_.unpin(sequence.node);
   for (const int32_t page : sequence.pages) pages_.release(page);
-  if (sequence.next_slot >= 0 && sequence.next_slot != sequence.slot) slots_.release(sequence.next_slot);
+  for (const auto& snapshot : sequence.unpublished) slots_.release(snapshot.slot);
+  if (sequence.read_slot >= 0) slots_.release(sequence.read_slot);
   if (sequence.slot >= 0) slots_.release(sequence.slot);
   sequence = {};
 }
@@ -206,13 +276,14 @@ void HybridCache::close(CachedSequence& sequence) {
 void HybridCache::check_integrity(std::span<const CachedSequence* const> open_sequences) const {
   pages_.check_integrity();
   slots_.check_integrity();
+  host_slots_.check_integrity();
   tree_.check_integrity();
   int64_t page_holds = tree_.num_pages();
   int64_t slot_holds = tree_.num_snapshots();
   for (const CachedSequence* sequence : open_sequences) {
     page_holds += static_cast<int64_t>(sequence->pages.size());
-    slot_holds += sequence->slot >= 0 ? 1 : 0;
-    slot_holds += sequence->next_slot >= 0 && sequence->next_slot != sequence->slot ? 1 : 0;
+    slot_holds += static_cast<int64_t>(sequence->unpublished.size());
+    slot_holds += (sequence->slot >= 0 ? 1 : 0) + (sequence->read_slot >= 0 ? 1 : 0);
   }
   MM_CHECK(pages_.num_holds() == page_holds, "pages are held {} times, known holders are {}",
            pages_.num_holds(), page_holds);

@@ -23,14 +23,16 @@ std::optional<int32_t> IndexPool::take() {
 
 void IndexPool::retain(int32_t index) {
   MM_CHECK(holders(index) > 0, "index {} is free", index);
-  ++holders_[static_cast<size_t>(index)];
+  if (++holders_[static_cast<size_t>(index)] == 2) ++num_shared_;
   ++num_holds_;
 }
 
 void IndexPool::release(int32_t index) {
   MM_CHECK(holders(index) > 0, "index {} is free", index);
   --num_holds_;
-  if (--holders_[static_cast<size_t>(index)] == 0) free_.push_back(index);
+  const int32_t left = --holders_[static_cast<size_t>(index)];
+  if (left == 1) --num_shared_;
+  if (left == 0) free_.push_back(index);
 }
 
 void IndexPool::check_integrity() const {
@@ -38,6 +40,8 @@ void IndexPool::check_integrity() const {
   MM_CHECK(unheld == num_free(), "{} indices are unheld, {} are in the free list", unheld, num_free());
   const int64_t holds = std::accumulate(holders_.begin(), holders_.end(), int64_t{0});
   MM_CHECK(holds == num_holds_, "{} holds, {} counted", holds, num_holds_);
+  const auto shared = std::count_if(holders_.begin(), holders_.end(), [](int32_t n) { return n > 1; });
+  MM_CHECK(shared == num_shared_, "{} indices are shared, {} counted", shared, num_shared_);
   std::vector<int32_t> sorted = free_;
   std::sort(sorted.begin(), sorted.end());
   MM_CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "an index is free twice");

@@ -14,6 +14,7 @@ class IndexPool {
   int64_t size() const { return static_cast<int64_t>(holders_.size()); }
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
   int64_t num_holds() const { return num_holds_; }
+  int64_t num_shared() const { return num_shared_; }  // indices held more than once
   int32_t holders(int32_t index) const { return holders_[static_cast<size_t>(index)]; }
 
   // A free index, then held once; nothing when all are held. The one freed last comes first: it is warm.
@@ -29,6 +30,7 @@ class IndexPool {
   std::vector<int32_t> holders_;
   std::vector<int32_t> free_;
   int64_t num_holds_ = 0;  // of all indices together
+  int64_t num_shared_ = 0;
 };
 
 }  // namespace minimax::cache

@@ -14,8 +14,8 @@ std::vector<int32_t> page_of(std::span<const int32_t> tokens, int64_t page, int6
 
 }  // namespace
 
-PrefixTree::PrefixTree(int64_t page_size, IndexPool& pages, IndexPool& slots)
-    : page_size_(page_size), pages_(pages), slots_(slots) {
+PrefixTree::PrefixTree(int64_t page_size, IndexPool& pages, IndexPool& slots, IndexPool& host_slots)
+    : page_size_(page_size), pages_(pages), slots_(slots), host_slots_(host_slots) {
   MM_CHECK(page_size > 0, "page size {}", page_size);
 }
 
@@ -99,11 +99,32 @@ void PrefixTree::drop_snapshot(PrefixNode* node) {
   node->slot = -1;
 }
 
+void PrefixTree::set_host_snapshot(PrefixNode* node, int32_t host_slot) {
+  MM_CHECK(node->parent != nullptr && node->host_slot < 0, "host slot {} for a node with {}", host_slot,
+           node->host_slot);
+  node->host_slot = host_slot;
+  node->host_use = ++clock_;
+  host_snapshots_.insert({node->host_use, node});
+}
+
+void PrefixTree::drop_host_snapshot(PrefixNode* node) {
+  if (node->host_slot < 0) return;
+  host_snapshots_.erase({node->host_use, node});
+  host_slots_.release(node->host_slot);
+  node->host_slot = -1;
+}
+
 void PrefixTree::touch_snapshot(PrefixNode* node) {
-  if (node->slot < 0) return;
-  snapshots_.erase({node->slot_use, node});
-  node->slot_use = ++clock_;
-  snapshots_.insert({node->slot_use, node});
+  if (node->slot >= 0) {
+    snapshots_.erase({node->slot_use, node});
+    node->slot_use = ++clock_;
+    snapshots_.insert({node->slot_use, node});
+  }
+  if (node->host_slot >= 0) {
+    host_snapshots_.erase({node->host_use, node});
+    node->host_use = ++clock_;
+    host_snapshots_.insert({node->host_use, node});
+  }
 }
 
 bool PrefixTree::evict_page() {
@@ -111,6 +132,7 @@ bool PrefixTree::evict_page() {
   PrefixNode* leaf = leaves_.begin()->second;
   leaves_.erase(leaves_.begin());
   drop_snapshot(leaf);
+  drop_host_snapshot(leaf);
   pages_.release(leaf->page);
   --num_pages_;
   PrefixNode* parent = leaf->parent;
@@ -121,14 +143,16 @@ bool PrefixTree::evict_page() {
   return true;
 }
 
-bool PrefixTree::evict_snapshot() {
+PrefixNode* PrefixTree::oldest_snapshot() const {
   for (const auto& [use, node] : snapshots_) {
     // A slot that a sequence still reads frees nothing.
-    if (slots_.holders(node->slot) > 1) continue;
-    drop_snapshot(node);
-    return true;
+    if (slots_.holders(node->slot) == 1) return node;
   }
-  return false;
+  return nullptr;
+}
+
+PrefixNode* PrefixTree::oldest_host_snapshot() const {
+  return host_snapshots_.empty() ? nullptr : host_snapshots_.begin()->second;
 }
 
 void PrefixTree::clear() {
@@ -139,6 +163,7 @@ void PrefixTree::clear() {
 void PrefixTree::check_integrity() const {
   int64_t pages = 0;
   int64_t slots = 0;
+  int64_t host_slots = 0;
   int64_t leaves = 0;
   std::vector<const PrefixNode*> pending = {&root_};
   while (!pending.empty()) {
@@ -154,6 +179,12 @@ void PrefixTree::check_integrity() const {
       MM_CHECK(slots_.holders(node.slot) > 0, "slot {} of the tree is free", node.slot);
       MM_CHECK(snapshots_.contains({node.slot_use, key}), "a snapshot has no order");
     }
+    if (node.host_slot >= 0) {
+      ++host_slots;
+      MM_CHECK(host_slots_.holders(node.host_slot) == 1, "host slot {} is held {} times", node.host_slot,
+               host_slots_.holders(node.host_slot));
+      MM_CHECK(host_snapshots_.contains({node.host_use, key}), "a host snapshot has no order");
+    }
     if (is_evictable(node)) {
       ++leaves;
       MM_CHECK(leaves_.contains({node.page_use, key}), "a leaf has no order");
@@ -166,6 +197,9 @@ void PrefixTree::check_integrity() const {
   }
   MM_CHECK(pages == num_pages_, "{} pages in the tree, {} counted", pages, num_pages_);
   MM_CHECK(slots == num_snapshots(), "{} snapshots in the tree, {} in order", slots, num_snapshots());
+  MM_CHECK(host_slots == num_host_snapshots() && host_slots == host_slots_.num_holds(),
+           "{} host snapshots in the tree, {} in order, {} held", host_slots, num_host_snapshots(),
+           host_slots_.num_holds());
   MM_CHECK(leaves == static_cast<int64_t>(leaves_.size()), "{} evictable leaves, {} in order", leaves,
            leaves_.size());
 }

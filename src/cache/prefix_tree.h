@@ -1,9 +1,10 @@
 // The tree of cached pages: a node is one full page of tokens after its parent's, with the page that holds
-// their keys and values and, for models with linear attention, possibly the state after its last token.
+// their keys and values and, for models with linear attention, possibly the state after its last token, in a
+// slot of the device, of the host's memory, or both.
 //
 // Nodes are found by their tokens, so a match can never be wrong. A running sequence pins the deepest node it
 // uses, which protects the path to it, since only leaves are evicted: unpinned ones, least recently used
-// first. Snapshots have an order of their own: one can go while its page stays. Host logic; one thread.
+// first. Snapshots have orders of their own: one can go while its page stays. Host logic; one thread.
 #pragma once
 
 #include <cstdint>
@@ -23,17 +24,21 @@ struct PrefixNode {
   std::vector<int32_t> tokens;  // [page_size]; empty at the root
   int64_t depth = 0;            // pages from the root, this one included
   int32_t page = -1;
-  int32_t slot = -1;  // state after the last token, -1 for none
-  int64_t pins = 0;   // sequences whose deepest node it is
+  int32_t slot = -1;       // state after the last token, -1 for none
+  int32_t host_slot = -1;  // the same in host memory
+  int64_t pins = 0;        // sequences whose deepest node it is
   uint64_t page_use = 0;
   uint64_t slot_use = 0;
+  uint64_t host_use = 0;
+
+  bool has_snapshot() const { return slot >= 0 || host_slot >= 0; }
   std::map<std::vector<int32_t>, std::unique_ptr<PrefixNode>> children;
 };
 
 class PrefixTree {
  public:
   // The tree holds each of its pages and slots once. REQUIRES: the pools outlive it.
-  PrefixTree(int64_t page_size, IndexPool& pages, IndexPool& slots);
+  PrefixTree(int64_t page_size, IndexPool& pages, IndexPool& slots, IndexPool& host_slots);
   ~PrefixTree();
   PrefixTree(const PrefixTree&) = delete;
   PrefixTree& operator=(const PrefixTree&) = delete;
@@ -41,6 +46,7 @@ class PrefixTree {
   int64_t page_size() const { return page_size_; }
   int64_t num_pages() const { return num_pages_; }
   int64_t num_snapshots() const { return static_cast<int64_t>(snapshots_.size()); }
+  int64_t num_host_snapshots() const { return static_cast<int64_t>(host_snapshots_.size()); }
 
   // The deepest node whose path spells leading pages of `tokens`; the root when there is none.
   PrefixNode* find(std::span<const int32_t> tokens);
@@ -55,12 +61,16 @@ class PrefixTree {
   // Keeps `slot` as the state after `node`, in place of an older one.
   void set_snapshot(PrefixNode* node, int32_t slot);
   void drop_snapshot(PrefixNode* node);
+  // The same for the copy in host memory. REQUIRES: none there yet; the tree takes the caller's hold.
+  void set_host_snapshot(PrefixNode* node, int32_t host_slot);
+  void drop_host_snapshot(PrefixNode* node);
   void touch_snapshot(PrefixNode* node);
 
-  // Frees the least recently used page, or snapshot, that no sequence uses. RETURNS: false when there is
-  // none.
+  // Frees the least recently used page that no sequence uses. RETURNS: false when there is none.
   bool evict_page();
-  bool evict_snapshot();
+  // The node of the least recently used snapshot that no sequence reads, null when there is none.
+  PrefixNode* oldest_snapshot() const;
+  PrefixNode* oldest_host_snapshot() const;
 
   // Forgets everything that no sequence uses.
   void clear();
@@ -81,9 +91,11 @@ class PrefixTree {
   int64_t page_size_;
   IndexPool& pages_;
   IndexPool& slots_;
+  IndexPool& host_slots_;
   PrefixNode root_;
-  Order leaves_;     // evictable, by page_use
-  Order snapshots_;  // nodes with a slot, by slot_use
+  Order leaves_;          // evictable, by page_use
+  Order snapshots_;       // nodes with a slot, by slot_use
+  Order host_snapshots_;  // nodes with a host slot, by host_use
   int64_t num_pages_ = 0;
   uint64_t clock_ = 0;
 };
