@@ -29,12 +29,13 @@ MAY_USE = {
     "jinja": {"core"},
     "tokenizer": {"core", "jinja"},
     "cache": {"core"},
+    "observe": {"core"},
     "parallel": {"core", "ops"},
     "models": {"core", "quant", "ops", "formats", "parallel"},
-    "engine": {"core", "ops", "models", "cache", "parallel"},
-    "engine/text": {"core", "ops", "models", "cache", "parallel", "engine", "tokenizer", "formats"},
+    "engine": {"core", "ops", "models", "cache", "observe", "parallel"},
+    "engine/text": {"core", "ops", "models", "cache", "observe", "parallel", "engine", "tokenizer", "formats"},
     "eval": {"core"},
-    "server": {"core", "engine"},
+    "server": {"core", "engine", "observe"},
 }
 ROOTS = ("apps", "tests", "bench", "fuzz")
 CUDA_ROOMS = ("backends/cuda/", "parallel/nccl")

@@ -14,18 +14,6 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
 
 }  // namespace
 
-std::string_view name(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-  }
-  return "?";
-}
-
 double GenerationResult::decode_tokens_per_second() const {
   const auto tokens = static_cast<double>(token_ids.size()) - 1;
   return tokens > 0 && decode_seconds > 0 ? tokens / decode_seconds : 0;

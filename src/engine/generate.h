@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/finish_reason.h"
 #include "engine/sampling.h"
 #include "engine/session.h"
 
@@ -18,14 +19,6 @@ struct GenerationRequest {
   std::vector<int32_t> stop_token_ids;  // not reported as tokens of the answer
   int64_t vocab_limit = 0;              // ids at or beyond are never drawn; 0: the whole head
 };
-
-enum class FinishReason : uint8_t {
-  kStop,       // a stop token
-  kLength,     // max_tokens or a full context
-  kCancelled,  // the callback returned false
-};
-
-std::string_view name(FinishReason reason);
 
 struct GenerationResult {
   std::vector<int32_t> token_ids;

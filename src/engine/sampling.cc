@@ -1,9 +1,14 @@
 #include "engine/sampling.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace minimax::engine {
 namespace {
+
+constexpr float kBanned = -std::numeric_limits<float>::infinity();
+const SamplingParams kNeutral;
 
 void check_range(const char* name, float value, float low, float high) {
   if (!(value >= low && value <= high))
@@ -11,8 +16,8 @@ void check_range(const char* name, float value, float low, float high) {
 }
 
 template <typename T>
-Tensor vector_view(const T* data, DType dtype, int64_t count) {
-  return Tensor(const_cast<T*>(data), dtype, {count});
+Tensor view(const std::vector<T>& data, DType dtype) {
+  return Tensor(const_cast<T*>(data.data()), dtype, {static_cast<int64_t>(data.size())});
 }
 
 }  // namespace
@@ -31,66 +36,151 @@ void SamplingParams::check() const {
   }
 }
 
-Sampler::Sampler(ops::Backend& backend, const SamplingParams& params, std::span<const int32_t> prompt,
-                 int64_t vocab_size, int64_t vocab_limit)
-    : backend_(backend),
-      params_(params),
-      vocab_limit_(vocab_limit),
-      history_(prompt.begin(), prompt.end()),
-      prompt_length_(static_cast<int64_t>(prompt.size())),
-      top_ids_(static_cast<size_t>(std::min<int64_t>(params.top_logprobs, vocab_limit))),
-      top_logprobs_(top_ids_.size()) {
-  params.check();
+SamplingBatch::SamplingBatch(ops::Backend& backend, int64_t max_rows, int64_t vocab_size, int64_t vocab_limit)
+    : backend_(backend), max_rows_(max_rows), vocab_limit_(vocab_limit) {
+  const auto rows = static_cast<size_t>(max_rows);
+  for (auto* values : {&temperature_, &top_p_, &min_p_, &repetition_, &presence_, &frequency_, &logprobs_}) {
+    values->reserve(rows);
+  }
+  for (auto* values : {&top_k_, &forced_, &num_top_, &tokens_}) values->reserve(rows);
+  for (auto* values : {&seed_, &counter_, &prompt_lengths_}) values->reserve(rows);
+  for (auto* starts : {&history_starts_, &bias_starts_}) starts->reserve(rows + 1);
+
+  clear();
+  SamplingRow neutral;
+  neutral.params = &kNeutral;
+  for (int64_t row = 0; row < max_rows; ++row) add(neutral);
+  Arena plan;
+  ops::OpContext context{backend_, plan, nullptr};
+  ops::sample(context, arguments(Tensor(nullptr, DType::kF32, {max_rows, vocab_size})));
+  arena_ = Arena(plan.peak_bytes());
+  clear();
+}
+
+void SamplingBatch::clear() {
+  for (auto* values :
+       {&temperature_, &top_p_, &min_p_, &repetition_, &presence_, &frequency_, &bias_values_}) {
+    values->clear();
+  }
+  for (auto* values : {&top_k_, &forced_, &history_, &bias_ids_, &num_top_}) values->clear();
+  for (auto* values : {&seed_, &counter_, &prompt_lengths_}) values->clear();
+  for (auto* starts : {&history_starts_, &bias_starts_}) starts->assign(1, 0);
+  most_top_ = 0;
+}
+
+void SamplingBatch::add(const SamplingRow& row) {
+  MM_CHECK(size() < max_rows_, "more than {} rows to sample", max_rows_);
+  const bool is_forced = row.forced >= 0;
+  const SamplingParams& params = is_forced ? kNeutral : *row.params;
+  temperature_.push_back(params.temperature);
+  top_p_.push_back(params.top_p);
+  min_p_.push_back(params.min_p);
+  repetition_.push_back(params.repetition_penalty);
+  presence_.push_back(params.presence_penalty);
+  frequency_.push_back(params.frequency_penalty);
+  top_k_.push_back(params.top_k);
+  forced_.push_back(row.forced);
+  const auto top = static_cast<int32_t>(std::min<int64_t>(row.num_top, vocab_limit_));
+  num_top_.push_back(top);
+  most_top_ = std::max<int64_t>(most_top_, top);
+  seed_.push_back(params.seed);
+  counter_.push_back(row.num_generated);
+  prompt_lengths_.push_back(row.prompt_length);
+  if (params.has_penalties()) {
+    history_.insert(history_.end(), row.tokens.begin(), row.tokens.end());
+    if (row.awaits_token) history_.push_back(-1);
+  }
+  history_starts_.push_back(static_cast<int64_t>(history_.size()));
   for (const auto& [id, value] : params.logit_bias) {
     bias_ids_.push_back(id);
     bias_values_.push_back(value);
   }
-  bias_starts_[1] = static_cast<int64_t>(bias_ids_.size());
-
-  Arena plan;
-  ops::OpContext context{backend_, plan, nullptr};
-  ops::sample(context, arguments(Tensor(nullptr, DType::kF32, {1, vocab_size})));
-  arena_ = Arena(plan.peak_bytes());
+  for (const int32_t id : row.banned) {
+    bias_ids_.push_back(id);
+    bias_values_.push_back(kBanned);
+  }
+  bias_starts_.push_back(static_cast<int64_t>(bias_ids_.size()));
 }
 
-ops::Sample Sampler::arguments(const Tensor& logits) {
-  starts_[1] = static_cast<int64_t>(history_.size());
-  const auto top = static_cast<int64_t>(top_ids_.size());
+void SamplingBatch::supply(int64_t row, int32_t token) {
+  const auto end = static_cast<size_t>(history_starts_[static_cast<size_t>(row) + 1]);
+  const auto start = static_cast<size_t>(history_starts_[static_cast<size_t>(row)]);
+  if (end > start) history_[end - 1] = token;
+}
+
+ops::Sample SamplingBatch::arguments(const Tensor& logits) {
+  const auto rows = static_cast<size_t>(size());
+  const size_t tops = rows * static_cast<size_t>(most_top_);
+  tokens_.resize(rows);
+  logprobs_.resize(rows);
+  if (top_ids_.size() < tops) {
+    top_ids_.resize(tops);
+    top_logprobs_.resize(tops);
+  }
   ops::Sample args;
   args.logits = logits;
   args.vocab_limit = vocab_limit_;
-  args.temperature = vector_view(&params_.temperature, DType::kF32, 1);
-  args.top_k = vector_view(&params_.top_k, DType::kI32, 1);
-  args.top_p = vector_view(&params_.top_p, DType::kF32, 1);
-  args.min_p = vector_view(&params_.min_p, DType::kF32, 1);
-  args.repetition_penalty = vector_view(&params_.repetition_penalty, DType::kF32, 1);
-  args.presence_penalty = vector_view(&params_.presence_penalty, DType::kF32, 1);
-  args.frequency_penalty = vector_view(&params_.frequency_penalty, DType::kF32, 1);
-  args.seed = vector_view(&params_.seed, DType::kI64, 1);
-  args.counter = vector_view(&counter_, DType::kI64, 1);
-  args.history_ids = vector_view(history_.data(), DType::kI32, starts_[1]);
-  args.history_starts = vector_view(starts_, DType::kI64, 2);
-  args.prompt_lens = vector_view(&prompt_length_, DType::kI64, 1);
-  args.bias_ids = vector_view(bias_ids_.data(), DType::kI32, bias_starts_[1]);
-  args.bias_values = vector_view(bias_values_.data(), DType::kF32, bias_starts_[1]);
-  args.bias_starts = vector_view(bias_starts_, DType::kI64, 2);
-  args.tokens = vector_view(&token_, DType::kI32, 1);
-  args.logprobs = vector_view(&logprob_, DType::kF32, 1);
-  args.top_ids = vector_view(top_ids_.data(), DType::kI32, top).reshape({1, top});
-  args.top_logprobs = vector_view(top_logprobs_.data(), DType::kF32, top).reshape({1, top});
+  args.temperature = view(temperature_, DType::kF32);
+  args.top_k = view(top_k_, DType::kI32);
+  args.top_p = view(top_p_, DType::kF32);
+  args.min_p = view(min_p_, DType::kF32);
+  args.repetition_penalty = view(repetition_, DType::kF32);
+  args.presence_penalty = view(presence_, DType::kF32);
+  args.frequency_penalty = view(frequency_, DType::kF32);
+  args.seed = view(seed_, DType::kI64);
+  args.counter = view(counter_, DType::kI64);
+  args.history_ids = view(history_, DType::kI32);
+  args.history_starts = view(history_starts_, DType::kI64);
+  args.prompt_lens = view(prompt_lengths_, DType::kI64);
+  args.forced_ids = view(forced_, DType::kI32);
+  args.bias_ids = view(bias_ids_, DType::kI32);
+  args.bias_values = view(bias_values_, DType::kF32);
+  args.bias_starts = view(bias_starts_, DType::kI64);
+  args.tokens = view(tokens_, DType::kI32);
+  args.logprobs = view(logprobs_, DType::kF32);
+  args.top_ids = Tensor(top_ids_.data(), DType::kI32, {size(), most_top_});
+  args.top_logprobs = Tensor(top_logprobs_.data(), DType::kF32, {size(), most_top_});
   return args;
 }
 
-SampledToken Sampler::sample(std::span<const float> logits) {
+void SamplingBatch::run(const Tensor& logits) {
   ops::OpContext context{backend_, arena_, nullptr};
+  ops::sample(context, arguments(logits));
+}
+
+SampledToken SamplingBatch::sampled(int64_t row) const {
+  const auto r = static_cast<size_t>(row);
+  SampledToken result{tokens_[r], logprobs_[r], {}};
+  for (int32_t i = 0; i < num_top_[r]; ++i) {
+    const size_t at = r * static_cast<size_t>(most_top_) + static_cast<size_t>(i);
+    result.top.emplace_back(top_ids_[at], top_logprobs_[at]);
+  }
+  return result;
+}
+
+Sampler::Sampler(ops::Backend& backend, const SamplingParams& params, std::span<const int32_t> prompt,
+                 int64_t vocab_size, int64_t vocab_limit)
+    : params_(params),
+      history_(prompt.begin(), prompt.end()),
+      prompt_length_(static_cast<int64_t>(prompt.size())),
+      batch_(backend, 1, vocab_size, vocab_limit) {
+  params.check();
+}
+
+SampledToken Sampler::sample(std::span<const float> logits) {
   const Tensor row(const_cast<float*>(logits.data()), DType::kF32, {1, static_cast<int64_t>(logits.size())},
                    "logits");
-  ops::sample(context, arguments(row));
-  ++counter_;
-  history_.push_back(token_);
-  SampledToken result{token_, logprob_, {}};
-  for (size_t i = 0; i < top_ids_.size(); ++i) result.top.emplace_back(top_ids_[i], top_logprobs_[i]);
-  return result;
+  batch_.clear();
+  SamplingRow next;
+  next.params = &params_;
+  next.tokens = history_;
+  next.prompt_length = prompt_length_;
+  next.num_generated = static_cast<int64_t>(history_.size()) - prompt_length_;
+  next.num_top = params_.top_logprobs;
+  batch_.add(next);
+  batch_.run(row);
+  history_.push_back(batch_.token(0));
+  return batch_.sampled(0);
 }
 
 }  // namespace minimax::engine

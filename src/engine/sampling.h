@@ -1,4 +1,4 @@
-// Sampling of one sequence: the user's parameters turned into the sampling op's buffers.
+// Sampling: the users' parameters turned into the sampling op's buffers, for one sequence or a whole step.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,10 @@ struct SamplingParams {
 
   // THROWS: Error naming the parameter, its value and its range.
   void check() const;
+  // Whether the choice depends on the tokens before.
+  bool has_penalties() const {
+    return repetition_penalty != 1.0F || presence_penalty != 0.0F || frequency_penalty != 0.0F;
+  }
 };
 
 struct SampledToken {
@@ -35,9 +39,58 @@ struct SampledToken {
   std::vector<std::pair<int32_t, float>> top;  // descending
 };
 
+// What one row of logits is for.
+struct SamplingRow {
+  const SamplingParams* params = nullptr;
+  std::span<const int32_t> tokens;  // prompt, then what was generated
+  int64_t prompt_length = 0;
+  int64_t num_generated = 0;          // counts the draws
+  std::span<const int32_t> banned{};  // never drawn
+  int64_t num_top = 0;                // likeliest tokens to report
+  bool awaits_token = false;          // one more generated token will be known when the step runs
+  int32_t forced = -1;                // only this token's logprob is wanted
+};
+
+// Rows of one sampling step, in buffers that grow to the largest step seen and are used again. Built while
+// an earlier step runs, completed by `supply` with the tokens that one gave.
+class SamplingBatch {
+ public:
+  // Ids at or beyond `vocab_limit` (padding rows of the head) are never chosen. REQUIRES: `backend` outlives
+  // this.
+  SamplingBatch(ops::Backend& backend, int64_t max_rows, int64_t vocab_size, int64_t vocab_limit);
+
+  void clear();
+  // REQUIRES: fewer than max_rows rows so far. `row` is not kept.
+  void add(const SamplingRow& row);
+  int64_t size() const { return static_cast<int64_t>(temperature_.size()); }
+  // The token that row `row` awaited.
+  void supply(int64_t row, int32_t token);
+
+  // Draws a token for each row. logits [size(), vocab] F32.
+  void run(const Tensor& logits);
+  // Of the last run.
+  int32_t token(int64_t row) const { return tokens_[static_cast<size_t>(row)]; }
+  SampledToken sampled(int64_t row) const;
+
+ private:
+  ops::Sample arguments(const Tensor& logits);
+
+  ops::Backend& backend_;
+  int64_t max_rows_;
+  int64_t vocab_limit_;
+  std::vector<float> temperature_, top_p_, min_p_, repetition_, presence_, frequency_, bias_values_;
+  std::vector<int32_t> top_k_, forced_, history_, bias_ids_, num_top_;
+  std::vector<int64_t> seed_, counter_, prompt_lengths_;
+  std::vector<int64_t> history_starts_, bias_starts_;
+  int64_t most_top_ = 0;
+  std::vector<int32_t> tokens_, top_ids_;
+  std::vector<float> logprobs_, top_logprobs_;
+  Arena arena_;
+};
+
+// Draws the tokens of one sequence.
 class Sampler {
  public:
-  // Ids at or beyond `vocab_limit` (padding rows of the head) are never chosen.
   Sampler(ops::Backend& backend, const SamplingParams& params, std::span<const int32_t> prompt,
           int64_t vocab_size, int64_t vocab_limit);
 
@@ -45,23 +98,10 @@ class Sampler {
   SampledToken sample(std::span<const float> logits);
 
  private:
-  ops::Sample arguments(const Tensor& logits);
-
-  ops::Backend& backend_;
   SamplingParams params_;
-  int64_t vocab_limit_;
   std::vector<int32_t> history_;
   int64_t prompt_length_;
-  int64_t counter_ = 0;
-  std::vector<int32_t> bias_ids_;
-  std::vector<float> bias_values_;
-  int64_t starts_[2] = {0, 0};
-  int64_t bias_starts_[2] = {0, 0};
-  int32_t token_ = 0;
-  float logprob_ = 0;
-  std::vector<int32_t> top_ids_;
-  std::vector<float> top_logprobs_;
-  Arena arena_;
+  SamplingBatch batch_;
 };
 
 }  // namespace minimax::engine

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/step_memory.h"
+
 namespace minimax::engine {
 namespace {
 
-using models::CacheLayout;
 using models::Model;
 using models::ModelCache;
 using models::StepBatch;
@@ -17,72 +18,12 @@ int64_t num_pages(const Model& model, const SessionOptions& options) {
   return ceil_div(options.max_context, model.cache_layout().page_size);
 }
 
-// Places tensors one behind the other; without memory it only measures.
-class Placer {
- public:
-  explicit Placer(std::byte* base) : base_(base) {}
-  Tensor operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
-    const Tensor tensor(base_ + used_, dtype, shape, name);
-    used_ += ceil_div(tensor.size_bytes(), Arena::kAlignment) * Arena::kAlignment;
-    return tensor;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  std::byte* base_;
-  int64_t used_ = 0;
-};
-
-ModelCache place_cache(const Model& model, const SessionOptions& options, Placer& place) {
-  const CacheLayout layout = model.cache_layout();
-  const int64_t pages = num_pages(model, options);
-  ModelCache cache;
-  for (int64_t i = 0; i < layout.num_state_layers; ++i) {
-    cache.states.push_back(
-        place("state", DType::kF32, {1, layout.num_state_heads, layout.head_dim, layout.head_dim}));
-  }
-  for (int64_t i = 0; i < layout.num_kv_layers; ++i) {
-    const Tensor k =
-        place("k_cache", layout.kv_dtype, {pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
-    const Tensor v =
-        place("v_cache", layout.kv_dtype, {pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
-    cache.kv.push_back({k, v});
-  }
-  for (int64_t i = 0; i < layout.num_index_layers; ++i) {
-    cache.index.push_back(
-        place("index_cache", layout.index_dtype, {pages, layout.page_size, layout.index_dim}));
-  }
-  return cache;
-}
-
-StepBatch place_inputs(const Model& model, const SessionOptions& options, Placer& place) {
-  const int64_t tokens = options.prefill_chunk;
-  StepBatch batch;
-  batch.token_ids = place("token_ids", DType::kI32, {tokens});
-  batch.positions = place("positions", DType::kI32, {tokens});
-  batch.query_starts = place("query_starts", DType::kI32, {2});
-  batch.seq_lens = place("seq_lens", DType::kI32, {1});
-  batch.block_table = place("block_table", DType::kI32, {1, num_pages(model, options)});
-  batch.slot_mapping = place("slot_mapping", DType::kI64, {tokens});
-  batch.state_read_slots = place("state_read_slots", DType::kI32, {1});
-  batch.state_write_slots = place("state_write_slots", DType::kI32, {1});
-  batch.logits_rows = place("logits_rows", DType::kI32, {options.max_logits_rows});
-  return batch;
+StepShape largest_step(const Model& model, const SessionOptions& options) {
+  return {options.prefill_chunk, 1, num_pages(model, options), options.max_logits_rows};
 }
 
 Tensor place_logits(const Model& model, const SessionOptions& options, Placer& place) {
   return place("logits", DType::kF32, {options.max_logits_rows, model.vocab_size()});
-}
-
-// The front of the buffers, for a step of `tokens` tokens.
-StepBatch front(const StepBatch& inputs, int64_t tokens, int64_t logits_rows, bool is_decode) {
-  StepBatch batch = inputs;
-  batch.token_ids = inputs.token_ids.slice(0, 0, tokens);
-  batch.positions = inputs.positions.slice(0, 0, tokens);
-  batch.slot_mapping = inputs.slot_mapping.slice(0, 0, tokens);
-  batch.logits_rows = inputs.logits_rows.slice(0, 0, logits_rows);
-  batch.is_decode = is_decode;
-  return batch;
 }
 
 SessionOptions checked(const Model& model, SessionOptions options) {
@@ -101,20 +42,21 @@ MemoryPlan Session::plan(const Model& model, ops::Backend& backend, const Sessio
   const SessionOptions options = checked(model, requested);
   Placer place(nullptr);
   MemoryPlan plan;
-  const ModelCache cache = place_cache(model, options, place);
+  const ModelCache cache = place_cache(model.cache_layout(), num_pages(model, options), 1, place);
   plan.linear_state_bytes = model.cache_layout().state_bytes(1);
   plan.index_cache_bytes = model.cache_layout().index_bytes(num_pages(model, options));
   plan.kv_cache_bytes = place.used() - plan.linear_state_bytes - plan.index_cache_bytes;
 
   Placer place_buffers(nullptr);
-  const StepBatch inputs = place_inputs(model, options, place_buffers);
+  const StepBatch inputs = place_inputs(largest_step(model, options), place_buffers);
   const Tensor logits = place_logits(model, options, place_buffers);
   plan.buffer_bytes = place_buffers.used();
 
   Arena arena;
   ops::OpContext context{backend, arena, nullptr};
-  model.forward(context, front(inputs, options.prefill_chunk, options.max_logits_rows, false), cache, logits);
-  model.forward(context, front(inputs, 1, 1, true), cache, logits.slice(0, 0, 1));
+  model.forward(context, front(inputs, options.prefill_chunk, 1, options.max_logits_rows, false), cache,
+                logits);
+  model.forward(context, front(inputs, 1, 1, 1, true), cache, logits.slice(0, 0, 1));
   plan.activation_bytes = arena.peak_bytes();
   return plan;
 }
@@ -128,9 +70,9 @@ Session::Session(const Model& model, ops::Backend& backend, const SessionOptions
       cache_memory_(plan_.kv_cache_bytes + plan_.index_cache_bytes + plan_.linear_state_bytes),
       buffer_memory_(plan_.buffer_bytes) {
   Placer place(cache_memory_.data());
-  cache_ = place_cache(model, options_, place);
+  cache_ = place_cache(model.cache_layout(), num_pages(model, options_), 1, place);
   Placer place_buffers(buffer_memory_.data());
-  inputs_ = place_inputs(model, options_, place_buffers);
+  inputs_ = place_inputs(largest_step(model, options_), place_buffers);
   logits_ = place_logits(model, options_, place_buffers);
   auto* pages = inputs_.block_table.data<int32_t>();
   std::iota(pages, pages + inputs_.block_table.numel(), 0);
@@ -156,7 +98,7 @@ void Session::check_room(std::span<const int32_t> tokens) const {
 StepBatch Session::fill_batch(std::span<const int32_t> tokens, int64_t logits_rows) {
   const auto count = static_cast<int64_t>(tokens.size());
   // A first token has no state to read, which only prefill knows to start from zero.
-  const StepBatch batch = front(inputs_, count, logits_rows, count == 1 && length_ > 0);
+  const StepBatch batch = front(inputs_, count, 1, logits_rows, count == 1 && length_ > 0);
   std::copy(tokens.begin(), tokens.end(), batch.token_ids.data<int32_t>());
   for (int64_t t = 0; t < count; ++t) {
     batch.positions.data<int32_t>()[t] = static_cast<int32_t>(length_ + t);

@@ -109,6 +109,7 @@ void Sample::check() const {
     expect_shape(kName, role, *t, {count});
     expect_dtype(kName, role, *t, DType::kI64);
   }
+  if (forced_ids.defined()) expect_index(kName, "forced_ids", forced_ids, rows);
   expect_index(kName, "history_ids", history_ids, history_ids.dim(0));
   expect_index(kName, "bias_ids", bias_ids, bias_ids.dim(0));
   expect_shape(kName, "bias_values", bias_values, {bias_ids.dim(0)});

@@ -17,14 +17,16 @@ namespace minimax::ops {
 //     sum reaches p, never empty), and a draw from what is left.
 // The draw walks the survivors in descending order (ties: lowest id) until their cumulated probability
 // exceeds u, a uniform number that depends on (seed, counter) alone, so a row's token does not depend on its
-// neighbours. Logprobs are log-softmax of the logits after step 4, before temperature and truncation.
+// neighbours. A row whose forced id is not -1 takes that token instead: what is wanted of it is its logprob.
+// Logprobs are log-softmax of the logits after step 4, before temperature and truncation.
 //
 // logits [B, V] F32 (not modified); vocab_limit <= V.
 // temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty [B] F32; top_k [B] I32;
 // seed, counter [B] I64.
 // history_ids [n] I32, row b's at history_starts[b] .. history_starts[b+1]-1, of which the first
 // prompt_lens[b] are prompt; history_starts [B + 1] I64, prompt_lens [B] I64.
-// bias_ids [m] I32, bias_values [m] F32, row b's at bias_starts[b] .. bias_starts[b+1]-1, bias_starts [B + 1]
+// forced_ids [B] I32, -1 or an id below vocab_limit, may be undefined: no row is forced.
+// bias_ids [m] I32, bias_values [m] F32, -inf bans a token, row b's at bias_starts[b] .. bias_starts[b+1]-1, bias_starts [B + 1]
 // I64. Out: tokens [B] I32, logprobs [B] F32, top_ids [B, n] I32 and top_logprobs [B, n] F32 (descending).
 struct Sample {
   static constexpr std::string_view kName = "sample";
@@ -42,6 +44,7 @@ struct Sample {
   Tensor history_ids;
   Tensor history_starts;
   Tensor prompt_lens;
+  Tensor forced_ids;
   Tensor bias_ids;
   Tensor bias_values;
   Tensor bias_starts;
@@ -67,6 +70,7 @@ struct Sample {
     v("history_ids", history_ids);
     v("history_starts", history_starts);
     v("prompt_lens", prompt_lens);
+    v("forced_ids", forced_ids);
     v("bias_ids", bias_ids);
     v("bias_values", bias_values);
     v("bias_starts", bias_starts);

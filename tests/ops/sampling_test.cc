@@ -75,6 +75,12 @@ TEST(Sample, MatchesTheOracle) {
       c.args.seed.data<int64_t>()[b] = static_cast<int64_t>(seed * 77) + b;
       c.args.counter.data<int64_t>()[b] = b;
     }
+    if (seed % 2 == 0) {
+      std::vector<int32_t> forced(5, -1);
+      forced[1] = static_cast<int32_t>(c.make.pick(0, vocab - 4));
+      forced[4] = static_cast<int32_t>(c.make.pick(0, vocab - 4));
+      c.args.forced_ids = c.make.ids(forced);
+    }
     c.args.history_ids = c.make.ids(history);
     c.args.history_starts = c.make.longs(starts);
     c.args.bias_ids = c.make.ids(bias_ids);

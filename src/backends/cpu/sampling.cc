@@ -135,7 +135,8 @@ void sample_row(const ops::Sample& args, int64_t b, float* logits, int32_t* ids)
     return static_cast<float>(static_cast<double>(logits[id]) - normalizer);
   };
 
-  const int32_t token = order[draw(args, b, logits, order)];
+  const int32_t forced = args.forced_ids.defined() ? args.forced_ids.data<int32_t>()[b] : -1;
+  const int32_t token = forced >= 0 ? forced : order[draw(args, b, logits, order)];
   args.tokens.data<int32_t>()[b] = token;
   args.logprobs.data<float>()[b] = logprob(token);
   for (int64_t i = 0; i < args.top_ids.dim(1); ++i) {

@@ -89,7 +89,8 @@ void ReferenceBackend::run(const Sample& args, Workspace) {
     for (const double x : logits) sum += std::exp(x - logits[order[0]]);
     const double normalizer = logits[order[0]] + std::log(sum);
 
-    const int32_t token = order[draw(args, b, logits, order)];
+    const int32_t forced = args.forced_ids.defined() ? args.forced_ids.data<int32_t>()[b] : -1;
+    const int32_t token = forced >= 0 ? forced : order[draw(args, b, logits, order)];
     args.tokens.data<int32_t>()[b] = token;
     args.logprobs.data<float>()[b] = static_cast<float>(logits[token] - normalizer);
     for (int64_t i = 0; i < args.top_ids.dim(1); ++i) {

@@ -1,0 +1,248 @@
+#include "engine/model_runner.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace minimax::engine {
+namespace {
+
+using models::Model;
+using models::StepBatch;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+StepShape largest_step(const models::CacheLayout& layout, const RunnerOptions& options) {
+  return {options.max_batched_tokens, options.max_sequences,
+          ceil_div(options.max_model_len, layout.page_size), options.max_logits_rows};
+}
+
+Tensor place_part_starts(const StepShape& shape, Placer& place) {
+  return place("part_starts", DType::kI32, {shape.sequences, 2});
+}
+
+int64_t input_bytes(const StepShape& shape) {
+  Placer place(nullptr);
+  place_inputs(shape, place);
+  place_part_starts(shape, place);
+  return place.used();
+}
+
+int64_t state_layer_bytes(const models::CacheLayout& layout) {
+  return layout.num_state_layers == 0 ? 0 : layout.state_bytes(1) / layout.num_state_layers;
+}
+
+}  // namespace
+
+StepBuffers::StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t vocab_size,
+                         int64_t vocab_limit)
+    : sampling(backend, shape.logits_rows, vocab_size, vocab_limit),
+      memory(input_bytes(shape)),
+      held_pages(static_cast<size_t>(shape.sequences)) {
+  Placer place(memory.data());
+  inputs = place_inputs(shape, place);
+  part_starts = place_part_starts(shape, place);
+  rows.reserve(static_cast<size_t>(shape.logits_rows));
+  parts.reserve(static_cast<size_t>(shape.sequences));
+  patches.reserve(static_cast<size_t>(shape.sequences));
+}
+
+RunnerMemory ModelRunner::plan(const Model& model, ops::Backend& backend, const RunnerOptions& options) {
+  const models::CacheLayout layout = model.cache_layout();
+  const StepShape shape = largest_step(layout, options);
+  RunnerMemory plan;
+  plan.kv_cache_bytes = layout.kv_bytes(options.num_pages);
+  plan.index_cache_bytes = layout.index_bytes(options.num_pages);
+  plan.state_bytes = layout.state_bytes(options.num_slots);
+  plan.host_state_bytes = layout.state_bytes(options.num_host_slots);
+  plan.buffer_bytes = 2 * input_bytes(shape) + options.max_logits_rows * model.vocab_size() * 4;
+
+  Placer place(nullptr);
+  const models::ModelCache cache = place_cache(layout, options.num_pages, options.num_slots, place);
+  const StepBatch inputs = place_inputs(shape, place);
+  const Tensor logits(nullptr, DType::kF32, {options.max_logits_rows, model.vocab_size()});
+  Arena arena;
+  ops::OpContext context{backend, arena, nullptr};
+  const auto dry_run = [&](int64_t tokens, int64_t sequences, int64_t rows, bool is_decode) {
+    model.forward(context, front(inputs, tokens, sequences, rows, is_decode), cache,
+                  logits.slice(0, 0, rows));
+  };
+  const int64_t sequences = std::min(options.max_sequences, options.max_batched_tokens);
+  dry_run(options.max_batched_tokens, sequences, options.max_logits_rows, false);
+  dry_run(options.max_batched_tokens, 1, options.max_logits_rows, false);
+  dry_run(sequences, sequences, sequences, true);
+  dry_run(1, 1, 1, true);
+  plan.activation_bytes = arena.peak_bytes();
+  return plan;
+}
+
+ModelRunner::ModelRunner(const Model& model, ops::Backend& backend, const RunnerOptions& options)
+    : model_(model),
+      backend_(backend),
+      options_(options),
+      layout_(model.cache_layout()),
+      memory_plan_(plan(model, backend, options)),
+      arena_(memory_plan_.activation_bytes),
+      host_states_(memory_plan_.host_state_bytes),
+      logits_memory_(options.max_logits_rows * model.vocab_size() * 4),
+      logits_(logits_memory_.data(), DType::kF32, {options.max_logits_rows, model.vocab_size()}, "logits") {
+  Placer measure(nullptr);
+  place_cache(layout_, options.num_pages, options.num_slots, measure);
+  cache_memory_ = HostMemory(measure.used());
+  Placer place(cache_memory_.data());
+  cache_ = place_cache(layout_, options.num_pages, options.num_slots, place);
+  last_tokens_.reserve(static_cast<size_t>(options.max_logits_rows));
+}
+
+std::unique_ptr<StepBuffers> ModelRunner::make_buffers() const {
+  return std::make_unique<StepBuffers>(largest_step(layout_, options_), backend_, model_.vocab_size(),
+                                       options_.vocab_limit);
+}
+
+void ModelRunner::prepare(const StepPlan& plan, std::span<const SequenceView> views,
+                          const StepBuffers* previous, StepBuffers& step) const {
+  step.rows.clear();
+  step.parts.clear();
+  step.patches.clear();
+  step.sampling.clear();
+  step.copies = plan.copies;
+  step.inputs.query_starts.data<int32_t>()[0] = 0;
+  step.is_decode = true;
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    prepare_sequence(plan.sequences[i], views[i], previous, step);
+    step.is_decode = step.is_decode && step.parts.back().is_decode;
+  }
+}
+
+void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceView& view,
+                                   const StepBuffers* previous, StepBuffers& step) const {
+  const auto b = static_cast<int64_t>(step.parts.size());
+  StepBuffers::Part part;
+  part.first_token = b == 0 ? 0 : step.parts.back().first_token + step.parts.back().num_tokens;
+  part.num_tokens = s.count;
+  part.first_row = static_cast<int64_t>(step.rows.size());
+  // A first token has no state to read, which only prefill knows to start from zero.
+  part.is_decode = s.count == 1 && s.first > 0;
+
+  const StepBatch& inputs = step.inputs;
+  inputs.query_starts.data<int32_t>()[b + 1] = static_cast<int32_t>(part.first_token + s.count);
+  step.part_starts.row<int32_t>(b)[0] = 0;
+  step.part_starts.row<int32_t>(b)[1] = static_cast<int32_t>(s.count);
+  inputs.seq_lens.data<int32_t>()[b] = static_cast<int32_t>(s.first + s.count);
+  inputs.state_read_slots.data<int32_t>()[b] = s.slots.read;
+  inputs.state_write_slots.data<int32_t>()[b] = s.slots.write;
+  prepare_pages(b, *view.cached, step);
+  const int64_t page_size = layout_.page_size;
+  for (int64_t i = 0; i < s.count; ++i) {
+    const int64_t t = part.first_token + i;
+    const int64_t position = s.first + i;
+    const int64_t page = view.cached->pages[static_cast<size_t>(position / page_size)];
+    inputs.token_ids.data<int32_t>()[t] = s.continues_step ? -1 : view.tokens[static_cast<size_t>(position)];
+    inputs.positions.data<int32_t>()[t] = static_cast<int32_t>(position);
+    inputs.slot_mapping.data<int64_t>()[t] =
+        position < s.write_from ? -1 : page * page_size + position % page_size;
+  }
+  step.parts.push_back(part);
+  prepare_rows(s, view, step);
+  step.parts.back().num_rows = static_cast<int64_t>(step.rows.size()) - part.first_row;
+
+  if (!s.continues_step) return;
+  MM_CHECK(previous != nullptr, "request {} continues a step that is not there", s.id);
+  // Mostly the sequence has the same row as in the step before.
+  const auto& rows = previous->rows;
+  const auto is_its = [&](const StepRow& row) { return row.id == s.id && !row.is_prompt; };
+  auto row = rows.begin() + std::min(part.first_row, std::ssize(rows));
+  if (row == rows.end() || !is_its(*row)) row = std::find_if(rows.begin(), rows.end(), is_its);
+  MM_CHECK(row != rows.end(), "the step before gives no token to request {}", s.id);
+  step.patches.push_back({part.first_token, s.gives_token ? part.first_row : -1, row - rows.begin()});
+}
+
+void ModelRunner::prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const {
+  auto& held = step.held_pages[static_cast<size_t>(row)];
+  const auto count = static_cast<int64_t>(cached.pages.size());
+  const int64_t kept = held.stamp == cached.pages_stamp ? std::min(held.count, count) : 0;
+  std::copy(cached.pages.begin() + kept, cached.pages.end(),
+            step.inputs.block_table.row<int32_t>(row) + kept);
+  held = {cached.pages_stamp, count};
+}
+
+void ModelRunner::prepare_rows(const ScheduledSequence& s, const SequenceView& view,
+                               StepBuffers& step) const {
+  const int64_t first_token = options_.is_deterministic ? 0 : step.parts.back().first_token;
+  const auto add = [&](int64_t i, const SamplingRow& row, bool is_prompt) {
+    step.inputs.logits_rows.data<int32_t>()[step.rows.size()] = static_cast<int32_t>(first_token + i);
+    step.rows.push_back({s.id, s.first + i + 1, is_prompt});
+    step.sampling.add(row);
+  };
+  SamplingRow row{view.sampling, view.tokens, view.prompt_length, s.num_generated, view.banned};
+  row.num_top = view.sampling->top_logprobs;
+  row.awaits_token = s.continues_step;
+  if (s.wants_all_logits) {
+    const int64_t end = std::min(s.count, view.prompt_length - 1 - s.first);
+    for (int64_t i = 0; i < end; ++i) {
+      SamplingRow forced = row;
+      forced.num_top = view.prompt_top_logprobs;
+      forced.forced = view.tokens[static_cast<size_t>(s.first + i + 1)];
+      add(i, forced, true);
+    }
+  }
+  if (s.gives_token) add(s.count - 1, row, false);
+}
+
+void ModelRunner::copy_states(const std::vector<cache::StateCopy>& copies) {
+  const int64_t bytes = state_layer_bytes(layout_);
+  for (const cache::StateCopy& copy : copies) {
+    for (int64_t l = 0; l < layout_.num_state_layers; ++l) {
+      auto* device =
+          static_cast<std::byte*>(cache_.states[static_cast<size_t>(l)].raw()) + copy.device_slot * bytes;
+      std::byte* host = host_states_.data() + (copy.host_slot * layout_.num_state_layers + l) * bytes;
+      const bool saves = copy.direction == cache::StateCopy::Direction::kToHost;
+      std::memcpy(saves ? host : device, saves ? device : host, static_cast<size_t>(bytes));
+    }
+  }
+}
+
+void ModelRunner::forward(const StepBuffers& step) {
+  ops::OpContext context{backend_, arena_, tracer_};
+  const auto num_sequences = static_cast<int64_t>(step.parts.size());
+  const auto num_rows = static_cast<int64_t>(step.rows.size());
+  if (!options_.is_deterministic) {
+    const StepBuffers::Part& last = step.parts.back();
+    model_.forward(
+        context,
+        front(step.inputs, last.first_token + last.num_tokens, num_sequences, num_rows, step.is_decode),
+        cache_, logits_.slice(0, 0, num_rows));
+    return;
+  }
+  for (int64_t b = 0; b < num_sequences; ++b) {
+    const StepBuffers::Part& part = step.parts[static_cast<size_t>(b)];
+    const int64_t end = part.first_token + part.num_tokens;
+    StepBatch batch;
+    batch.token_ids = step.inputs.token_ids.slice(0, part.first_token, end);
+    batch.positions = step.inputs.positions.slice(0, part.first_token, end);
+    batch.query_starts = step.part_starts.slice(0, b, b + 1).reshape({2});
+    batch.seq_lens = step.inputs.seq_lens.slice(0, b, b + 1);
+    batch.block_table = step.inputs.block_table.slice(0, b, b + 1);
+    batch.slot_mapping = step.inputs.slot_mapping.slice(0, part.first_token, end);
+    batch.state_read_slots = step.inputs.state_read_slots.slice(0, b, b + 1);
+    batch.state_write_slots = step.inputs.state_write_slots.slice(0, b, b + 1);
+    batch.logits_rows = step.inputs.logits_rows.slice(0, part.first_row, part.first_row + part.num_rows);
+    batch.is_decode = part.is_decode;
+    model_.forward(context, batch, cache_, logits_.slice(0, part.first_row, part.first_row + part.num_rows));
+  }
+}
+
+void ModelRunner::execute(StepBuffers& step) {
+  copy_states(step.copies);
+  for (const StepBuffers::Patch& patch : step.patches) {
+    const int32_t token = last_tokens_.at(static_cast<size_t>(patch.previous_row));
+    step.inputs.token_ids.data<int32_t>()[patch.token] = token;
+    if (patch.row >= 0) step.sampling.supply(patch.row, token);
+  }
+  forward(step);
+  const auto num_rows = static_cast<int64_t>(step.rows.size());
+  if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
+  last_tokens_.clear();
+  for (int64_t row = 0; row < num_rows; ++row) last_tokens_.push_back(step.sampling.token(row));
+}
+
+}  // namespace minimax::engine

@@ -1,0 +1,142 @@
+// ModelRunner: runs planned steps on a model, with memory planned and taken once.
+//
+// A step is prepared from its plan (lengths, pages, slots, sampling parameters) while an earlier one still
+// runs, then executed: the tokens that only the earlier step could give are filled in, the model runs, and
+// one token is drawn for each row of logits. prepare and execute may run on different threads, on different
+// StepBuffers. Neither takes memory from the heap once the largest step has been seen.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/host_memory.h"
+#include "engine/sampling.h"
+#include "engine/scheduler.h"
+#include "engine/step_memory.h"
+
+namespace minimax::engine {
+
+struct RunnerOptions {
+  int64_t max_model_len = 0;  // tokens of a sequence
+  int64_t max_batched_tokens = 2048;
+  int64_t max_sequences = 256;
+  int64_t max_logits_rows = 256;
+  int64_t num_pages = 0;
+  int64_t num_slots = 0;
+  int64_t num_host_slots = 0;
+  int64_t vocab_limit = 0;  // ids at or beyond are never drawn
+  // Every sequence runs by itself, so that its numbers do not depend on what else is in the step.
+  bool is_deterministic = false;
+};
+
+// Bytes that a runner takes besides the weights.
+struct RunnerMemory {
+  int64_t kv_cache_bytes = 0;
+  int64_t index_cache_bytes = 0;
+  int64_t state_bytes = 0;
+  int64_t host_state_bytes = 0;
+  int64_t activation_bytes = 0;  // at most, in any step
+  int64_t buffer_bytes = 0;      // inputs of two steps, and logits
+
+  int64_t total_bytes() const {
+    return kv_cache_bytes + index_cache_bytes + state_bytes + host_state_bytes + activation_bytes +
+           buffer_bytes;
+  }
+};
+
+// What a step needs to know of a sequence besides its plan.
+struct SequenceView {
+  std::span<const int32_t> tokens;  // prompt, and what is known to be generated
+  const cache::CachedSequence* cached = nullptr;
+  const SamplingParams* sampling = nullptr;
+  int64_t prompt_length = 0;
+  int64_t prompt_top_logprobs = 0;    // likeliest tokens to report for each token of the prompt
+  std::span<const int32_t> banned{};  // tokens that must not be drawn in this step
+};
+
+// A row of logits: what was drawn for it.
+struct StepRow {
+  RequestId id = 0;
+  int64_t position = 0;  // of the token that the row gives or, of a prompt, whose logprob it gives
+  bool is_prompt = false;
+};
+
+// One of the two sets of inputs that a runner has.
+struct StepBuffers {
+  StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t vocab_size, int64_t vocab_limit);
+
+  std::vector<StepRow> rows;
+  SamplingBatch sampling;
+
+ private:
+  friend class ModelRunner;
+  struct Part {  // rows of one sequence
+    int64_t first_token = 0, num_tokens = 0;
+    int64_t first_row = 0, num_rows = 0;
+    bool is_decode = false;
+  };
+  struct Patch {  // a token that the step before gives
+    int64_t token = 0;
+    int64_t row = -1;  // of this step's sampling, -1 for none
+    int64_t previous_row = 0;
+  };
+  struct HeldPages {
+    int64_t stamp = -1;
+    int64_t count = 0;
+  };
+
+  HostMemory memory;
+  models::StepBatch inputs;  // at full size
+  Tensor part_starts;        // [sequences, 2] I32: query_starts of each sequence by itself
+  std::vector<Part> parts;
+  std::vector<Patch> patches;
+  std::vector<HeldPages> held_pages;  // what each row of the block table holds
+  std::vector<cache::StateCopy> copies;
+  bool is_decode = false;
+};
+
+class ModelRunner {
+ public:
+  // REQUIRES: `model` and `backend` outlive the runner. THROWS: Error when the memory cannot be had.
+  ModelRunner(const models::Model& model, ops::Backend& backend, const RunnerOptions& options);
+
+  // What a runner would take, without taking it.
+  static RunnerMemory plan(const models::Model& model, ops::Backend& backend, const RunnerOptions& options);
+  const RunnerMemory& memory() const { return memory_plan_; }
+
+  std::unique_ptr<StepBuffers> make_buffers() const;
+
+  // `views` in the order of the plan's sequences; `previous`: the step planned before, if it is not finished.
+  void prepare(const StepPlan& plan, std::span<const SequenceView> views, const StepBuffers* previous,
+               StepBuffers& step) const;
+  // Runs the step; results are in `step.sampling`, by `step.rows`. Steps run in the order of their plans.
+  void execute(StepBuffers& step);
+
+  void set_tracer(ops::Tracer* tracer) { tracer_ = tracer; }
+
+ private:
+  void prepare_sequence(const ScheduledSequence& s, const SequenceView& view, const StepBuffers* previous,
+                        StepBuffers& step) const;
+  void prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const;
+  void prepare_rows(const ScheduledSequence& s, const SequenceView& view, StepBuffers& step) const;
+  void copy_states(const std::vector<cache::StateCopy>& copies);
+  void forward(const StepBuffers& step);
+
+  const models::Model& model_;
+  ops::Backend& backend_;
+  RunnerOptions options_;
+  models::CacheLayout layout_;
+  RunnerMemory memory_plan_;
+  Arena arena_;
+  HostMemory cache_memory_;
+  models::ModelCache cache_;
+  HostMemory host_states_;  // [host slots, layers, bytes of a state]
+  HostMemory logits_memory_;
+  Tensor logits_;                     // [max_logits_rows, vocab]
+  std::vector<int32_t> last_tokens_;  // that the newest step gave, by row
+  ops::Tracer* tracer_ = nullptr;
+};
+
+}  // namespace minimax::engine

@@ -1,0 +1,62 @@
+#include "engine/step_memory.h"
+
+namespace minimax::engine {
+
+Tensor Placer::operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
+  const Tensor tensor(base_ + used_, dtype, shape, name);
+  used_ += (tensor.size_bytes() + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+  return tensor;
+}
+
+models::ModelCache place_cache(const models::CacheLayout& layout, int64_t num_pages, int64_t num_slots,
+                               Placer& place) {
+  models::ModelCache cache;
+  for (int64_t i = 0; i < layout.num_state_layers; ++i) {
+    cache.states.push_back(
+        place("state", DType::kF32, {num_slots, layout.num_state_heads, layout.head_dim, layout.head_dim}));
+  }
+  for (int64_t i = 0; i < layout.num_kv_layers; ++i) {
+    const Tensor k = place("k_cache", layout.kv_dtype,
+                           {num_pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
+    const Tensor v = place("v_cache", layout.kv_dtype,
+                           {num_pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
+    cache.kv.push_back({k, v});
+  }
+  for (int64_t i = 0; i < layout.num_index_layers; ++i) {
+    cache.index.push_back(
+        place("index_cache", layout.index_dtype, {num_pages, layout.page_size, layout.index_dim}));
+  }
+  return cache;
+}
+
+models::StepBatch place_inputs(const StepShape& shape, Placer& place) {
+  models::StepBatch batch;
+  batch.token_ids = place("token_ids", DType::kI32, {shape.tokens});
+  batch.positions = place("positions", DType::kI32, {shape.tokens});
+  batch.query_starts = place("query_starts", DType::kI32, {shape.sequences + 1});
+  batch.seq_lens = place("seq_lens", DType::kI32, {shape.sequences});
+  batch.block_table = place("block_table", DType::kI32, {shape.sequences, shape.pages});
+  batch.slot_mapping = place("slot_mapping", DType::kI64, {shape.tokens});
+  batch.state_read_slots = place("state_read_slots", DType::kI32, {shape.sequences});
+  batch.state_write_slots = place("state_write_slots", DType::kI32, {shape.sequences});
+  batch.logits_rows = place("logits_rows", DType::kI32, {shape.logits_rows});
+  return batch;
+}
+
+models::StepBatch front(const models::StepBatch& inputs, int64_t tokens, int64_t sequences,
+                        int64_t logits_rows, bool is_decode) {
+  models::StepBatch batch = inputs;
+  batch.token_ids = inputs.token_ids.slice(0, 0, tokens);
+  batch.positions = inputs.positions.slice(0, 0, tokens);
+  batch.query_starts = inputs.query_starts.slice(0, 0, sequences + 1);
+  batch.seq_lens = inputs.seq_lens.slice(0, 0, sequences);
+  batch.block_table = inputs.block_table.slice(0, 0, sequences);
+  batch.slot_mapping = inputs.slot_mapping.slice(0, 0, tokens);
+  batch.state_read_slots = inputs.state_read_slots.slice(0, 0, sequences);
+  batch.state_write_slots = inputs.state_write_slots.slice(0, 0, sequences);
+  batch.logits_rows = inputs.logits_rows.slice(0, 0, logits_rows);
+  batch.is_decode = is_decode;
+  return batch;
+}
+
+}  // namespace minimax::engine
