@@ -49,25 +49,27 @@ EngineOptions options(int64_t cache_tokens) {
   return result;
 }
 
-// Requests of mixed lengths; half of them share the beginning of a text.
+// Requests of mixed lengths; half of them share the beginning of a text. The first few grow long enough that
+// no two of them fit the cache to their ends.
 std::vector<Request> make_requests(std::mt19937_64& rng, int64_t vocab) {
   const auto pick = [&rng](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(rng);
   };
+  const auto add_text = [&](std::vector<int32_t>& text, int64_t count) {
+    for (; count > 0; --count) text.push_back(static_cast<int32_t>(pick(0, vocab - 1)));
+  };
   std::vector<int32_t> common;
-  for (int i = 0; i < 300; ++i) common.push_back(static_cast<int32_t>(pick(0, vocab - 1)));
-  std::vector<Request> requests;
+  add_text(common, 300);
+  std::vector<Request> requests(kRequests);
   for (int32_t i = 0; i < kRequests; ++i) {
-    Request request;
-    const int64_t shared = pick(0, 1) * pick(1, 300);
-    request.prompt.assign(common.begin(), common.begin() + shared);
-    for (int64_t k = pick(1, 60); k > 0; --k)
-      request.prompt.push_back(static_cast<int32_t>(pick(0, vocab - 1)));
-    request.max_tokens = pick(1, 120);
+    Request& request = requests[static_cast<size_t>(i)];
+    const bool is_long = i < 5;
+    if (!is_long) request.prompt.assign(common.begin(), common.begin() + pick(0, 1) * pick(1, 300));
+    add_text(request.prompt, is_long ? 125 : pick(1, 60));
+    request.max_tokens = is_long ? 140 : pick(1, 30);
     request.sampling.temperature = pick(0, 1) == 0 ? 0.0F : 1.0F;
     request.sampling.seed = pick(0, 1000);
-    request.priority = pick(0, 2);
-    requests.push_back(std::move(request));
+    request.priority = is_long ? 3 : pick(0, 2);
   }
   return requests;
 }
@@ -98,7 +100,7 @@ TEST_P(IsolationTest, RequestsNeverTouchEachOther) {
     std::map<int32_t, FinishReason> reasons;
     std::uniform_int_distribution<int> chance(0, 99);
     {
-      Engine engine(*loaded.model, *loaded.backend, options(640));
+      Engine engine(*loaded.model, *loaded.backend, options(512));
       std::vector<EngineRequestId> ids;
       for (int32_t i = 0; i < kRequests; ++i) {
         Callbacks callbacks;
