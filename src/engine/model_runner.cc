@@ -16,14 +16,14 @@ StepShape largest_step(const models::CacheLayout& layout, const RunnerOptions& o
           ceil_div(options.max_model_len, layout.page_size), options.max_logits_rows};
 }
 
-Tensor place_part_starts(const StepShape& shape, Placer& place) {
-  return place("part_starts", DType::kI32, {shape.sequences, 2});
+Tensor place_starts(const StepShape& shape, Placer& place) {
+  return place("query_starts", DType::kI32, {2 * shape.sequences});
 }
 
 int64_t input_bytes(const StepShape& shape) {
   Placer place(nullptr);
   place_inputs(shape, place);
-  place_part_starts(shape, place);
+  place_starts(shape, place);
   return place.used();
 }
 
@@ -40,9 +40,9 @@ StepBuffers::StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t 
       held_pages(static_cast<size_t>(shape.sequences)) {
   Placer place(memory.data());
   inputs = place_inputs(shape, place);
-  part_starts = place_part_starts(shape, place);
+  starts = place_starts(shape, place);
   rows.reserve(static_cast<size_t>(shape.logits_rows));
-  parts.reserve(static_cast<size_t>(shape.sequences));
+  groups.reserve(static_cast<size_t>(shape.sequences));
   patches.reserve(static_cast<size_t>(shape.sequences));
 }
 
@@ -101,39 +101,51 @@ std::unique_ptr<StepBuffers> ModelRunner::make_buffers() const {
 void ModelRunner::prepare(const StepPlan& plan, std::span<const SequenceView> views,
                           const StepBuffers* previous, StepBuffers& step) const {
   step.rows.clear();
-  step.parts.clear();
+  step.groups.clear();
   step.patches.clear();
   step.sampling.clear();
   step.copies = plan.copies;
-  step.inputs.query_starts.data<int32_t>()[0] = 0;
-  step.is_decode = true;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     prepare_sequence(plan.sequences[i], views[i], previous, step);
-    step.is_decode = step.is_decode && step.parts.back().is_decode;
   }
+}
+
+StepBuffers::Group& ModelRunner::group_for(const ScheduledSequence& s, StepBuffers& step) const {
+  // A first token has no state to read, which only prefill knows to start from zero.
+  const bool is_decode = s.count == 1 && s.first > 0;
+  const int64_t most = options_.is_deterministic ? backend_.invariant_decode_rows() : options_.max_sequences;
+  const StepBuffers::Group* last = step.groups.empty() ? nullptr : &step.groups.back();
+  const bool joins = last != nullptr && last->num_sequences < most &&
+                     (!options_.is_deterministic || (last->is_decode && is_decode));
+  if (!joins) {
+    StepBuffers::Group group;
+    if (last != nullptr) {
+      group.first_sequence = last->first_sequence + last->num_sequences;
+      group.first_token = last->first_token + last->num_tokens;
+      group.first_row = last->first_row + last->num_rows;
+    }
+    group.is_decode = true;
+    step.starts.data<int32_t>()[group.first_sequence + std::ssize(step.groups)] = 0;
+    step.groups.push_back(group);
+  }
+  step.groups.back().is_decode = step.groups.back().is_decode && is_decode;
+  return step.groups.back();
 }
 
 void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceView& view,
                                    const StepBuffers* previous, StepBuffers& step) const {
-  const auto b = static_cast<int64_t>(step.parts.size());
-  StepBuffers::Part part;
-  part.first_token = b == 0 ? 0 : step.parts.back().first_token + step.parts.back().num_tokens;
-  part.num_tokens = s.count;
-  part.first_row = static_cast<int64_t>(step.rows.size());
-  // A first token has no state to read, which only prefill knows to start from zero.
-  part.is_decode = s.count == 1 && s.first > 0;
-
+  StepBuffers::Group& group = group_for(s, step);
+  const int64_t b = group.first_sequence + group.num_sequences;
+  const int64_t first_token = group.first_token + group.num_tokens;
+  const auto first_row = static_cast<int64_t>(step.rows.size());
   const StepBatch& inputs = step.inputs;
-  inputs.query_starts.data<int32_t>()[b + 1] = static_cast<int32_t>(part.first_token + s.count);
-  step.part_starts.row<int32_t>(b)[0] = 0;
-  step.part_starts.row<int32_t>(b)[1] = static_cast<int32_t>(s.count);
   inputs.seq_lens.data<int32_t>()[b] = static_cast<int32_t>(s.first + s.count);
   inputs.state_read_slots.data<int32_t>()[b] = s.slots.read;
   inputs.state_write_slots.data<int32_t>()[b] = s.slots.write;
   prepare_pages(b, *view.cached, step);
   const int64_t page_size = layout_.page_size;
   for (int64_t i = 0; i < s.count; ++i) {
-    const int64_t t = part.first_token + i;
+    const int64_t t = first_token + i;
     const int64_t position = s.first + i;
     const int64_t page = view.cached->pages[static_cast<size_t>(position / page_size)];
     inputs.token_ids.data<int32_t>()[t] = s.continues_step ? -1 : view.tokens[static_cast<size_t>(position)];
@@ -141,19 +153,20 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
     inputs.slot_mapping.data<int64_t>()[t] =
         position < s.write_from ? -1 : page * page_size + position % page_size;
   }
-  step.parts.push_back(part);
-  prepare_rows(s, view, step);
-  step.parts.back().num_rows = static_cast<int64_t>(step.rows.size()) - part.first_row;
+  prepare_rows(s, view, group, step);
+  ++group.num_sequences;
+  group.num_tokens += s.count;
+  step.starts.data<int32_t>()[b + std::ssize(step.groups)] = static_cast<int32_t>(group.num_tokens);
 
   if (!s.continues_step) return;
   MM_CHECK(previous != nullptr, "request {} continues a step that is not there", s.id);
   // Mostly the sequence has the same row as in the step before.
   const auto& rows = previous->rows;
   const auto is_its = [&](const StepRow& row) { return row.id == s.id && !row.is_prompt; };
-  auto row = rows.begin() + std::min(part.first_row, std::ssize(rows));
+  auto row = rows.begin() + std::min(first_row, std::ssize(rows));
   if (row == rows.end() || !is_its(*row)) row = std::find_if(rows.begin(), rows.end(), is_its);
   MM_CHECK(row != rows.end(), "the step before gives no token to request {}", s.id);
-  step.patches.push_back({part.first_token, s.gives_token ? part.first_row : -1, row - rows.begin()});
+  step.patches.push_back({first_token, s.gives_token ? first_row : -1, row - rows.begin()});
 }
 
 void ModelRunner::prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const {
@@ -166,12 +179,13 @@ void ModelRunner::prepare_pages(int64_t row, const cache::CachedSequence& cached
 }
 
 void ModelRunner::prepare_rows(const ScheduledSequence& s, const SequenceView& view,
-                               StepBuffers& step) const {
-  const int64_t first_token = options_.is_deterministic ? 0 : step.parts.back().first_token;
+                               StepBuffers::Group& group, StepBuffers& step) const {
+  const int64_t first_token = group.num_tokens;  // rows count within their group
   const auto add = [&](int64_t i, const SamplingRow& row, bool is_prompt) {
     step.inputs.logits_rows.data<int32_t>()[step.rows.size()] = static_cast<int32_t>(first_token + i);
     step.rows.push_back({s.id, s.first + i + 1, is_prompt});
     step.sampling.add(row);
+    ++group.num_rows;
   };
   SamplingRow row{view.sampling, view.tokens, view.prompt_length, s.num_generated, view.banned};
   row.num_top = view.sampling->top_logprobs;
@@ -201,34 +215,24 @@ void ModelRunner::copy_states(const std::vector<cache::StateCopy>& copies) {
   }
 }
 
-void ModelRunner::forward(const StepBuffers& step) {
-  ops::OpContext context{backend_, arena_, tracer_};
-  const auto num_sequences = static_cast<int64_t>(step.parts.size());
-  const auto num_rows = static_cast<int64_t>(step.rows.size());
-  if (!options_.is_deterministic) {
-    const StepBuffers::Part& last = step.parts.back();
-    model_.forward(
-        context,
-        front(step.inputs, last.first_token + last.num_tokens, num_sequences, num_rows, step.is_decode),
-        cache_, logits_.slice(0, 0, num_rows));
-    return;
-  }
-  for (int64_t b = 0; b < num_sequences; ++b) {
-    const StepBuffers::Part& part = step.parts[static_cast<size_t>(b)];
-    const int64_t end = part.first_token + part.num_tokens;
-    StepBatch batch;
-    batch.token_ids = step.inputs.token_ids.slice(0, part.first_token, end);
-    batch.positions = step.inputs.positions.slice(0, part.first_token, end);
-    batch.query_starts = step.part_starts.slice(0, b, b + 1).reshape({2});
-    batch.seq_lens = step.inputs.seq_lens.slice(0, b, b + 1);
-    batch.block_table = step.inputs.block_table.slice(0, b, b + 1);
-    batch.slot_mapping = step.inputs.slot_mapping.slice(0, part.first_token, end);
-    batch.state_read_slots = step.inputs.state_read_slots.slice(0, b, b + 1);
-    batch.state_write_slots = step.inputs.state_write_slots.slice(0, b, b + 1);
-    batch.logits_rows = step.inputs.logits_rows.slice(0, part.first_row, part.first_row + part.num_rows);
-    batch.is_decode = part.is_decode;
-    model_.forward(context, batch, cache_, logits_.slice(0, part.first_row, part.first_row + part.num_rows));
-  }
+StepBatch ModelRunner::batch_of(const StepBuffers& step, size_t index) const {
+  const StepBuffers::Group& group = step.groups[index];
+  const int64_t first = group.first_sequence;
+  const int64_t end = first + group.num_sequences;
+  const int64_t first_start = first + static_cast<int64_t>(index);
+  const int64_t last_token = group.first_token + group.num_tokens;
+  StepBatch batch;
+  batch.token_ids = step.inputs.token_ids.slice(0, group.first_token, last_token);
+  batch.positions = step.inputs.positions.slice(0, group.first_token, last_token);
+  batch.query_starts = step.starts.slice(0, first_start, first_start + group.num_sequences + 1);
+  batch.seq_lens = step.inputs.seq_lens.slice(0, first, end);
+  batch.block_table = step.inputs.block_table.slice(0, first, end);
+  batch.slot_mapping = step.inputs.slot_mapping.slice(0, group.first_token, last_token);
+  batch.state_read_slots = step.inputs.state_read_slots.slice(0, first, end);
+  batch.state_write_slots = step.inputs.state_write_slots.slice(0, first, end);
+  batch.logits_rows = step.inputs.logits_rows.slice(0, group.first_row, group.first_row + group.num_rows);
+  batch.is_decode = group.is_decode;
+  return batch;
 }
 
 void ModelRunner::execute(StepBuffers& step) {
@@ -238,7 +242,12 @@ void ModelRunner::execute(StepBuffers& step) {
     step.inputs.token_ids.data<int32_t>()[patch.token] = token;
     if (patch.row >= 0) step.sampling.supply(patch.row, token);
   }
-  forward(step);
+  ops::OpContext context{backend_, arena_, tracer_};
+  for (size_t i = 0; i < step.groups.size(); ++i) {
+    const StepBuffers::Group& group = step.groups[i];
+    model_.forward(context, batch_of(step, i), cache_,
+                   logits_.slice(0, group.first_row, group.first_row + group.num_rows));
+  }
   const auto num_rows = static_cast<int64_t>(step.rows.size());
   if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
   last_tokens_.clear();

@@ -27,7 +27,8 @@ struct RunnerOptions {
   int64_t num_slots = 0;
   int64_t num_host_slots = 0;
   int64_t vocab_limit = 0;  // ids at or beyond are never drawn
-  // Every sequence runs by itself, so that its numbers do not depend on what else is in the step.
+  // A sequence's numbers do not depend on what else is in the step: parts of prompts run by themselves, and
+  // generated tokens in groups in which the backend computes each as if it were alone.
   bool is_deterministic = false;
 };
 
@@ -72,7 +73,8 @@ struct StepBuffers {
 
  private:
   friend class ModelRunner;
-  struct Part {  // rows of one sequence
+  struct Group {  // sequences that run in one forward
+    int64_t first_sequence = 0, num_sequences = 0;
     int64_t first_token = 0, num_tokens = 0;
     int64_t first_row = 0, num_rows = 0;
     bool is_decode = false;
@@ -88,13 +90,12 @@ struct StepBuffers {
   };
 
   HostMemory memory;
-  models::StepBatch inputs;  // at full size
-  Tensor part_starts;        // [sequences, 2] I32: query_starts of each sequence by itself
-  std::vector<Part> parts;
+  models::StepBatch inputs;  // at full size; query_starts is in `starts`
+  Tensor starts;             // [2 sequences] I32: query_starts of one group behind the other
+  std::vector<Group> groups;
   std::vector<Patch> patches;
   std::vector<HeldPages> held_pages;  // what each row of the block table holds
   std::vector<cache::StateCopy> copies;
-  bool is_decode = false;
 };
 
 class ModelRunner {
@@ -117,12 +118,14 @@ class ModelRunner {
   void set_tracer(ops::Tracer* tracer) { tracer_ = tracer; }
 
  private:
+  StepBuffers::Group& group_for(const ScheduledSequence& s, StepBuffers& step) const;
   void prepare_sequence(const ScheduledSequence& s, const SequenceView& view, const StepBuffers* previous,
                         StepBuffers& step) const;
   void prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const;
-  void prepare_rows(const ScheduledSequence& s, const SequenceView& view, StepBuffers& step) const;
+  void prepare_rows(const ScheduledSequence& s, const SequenceView& view, StepBuffers::Group& group,
+                    StepBuffers& step) const;
   void copy_states(const std::vector<cache::StateCopy>& copies);
-  void forward(const StepBuffers& step);
+  models::StepBatch batch_of(const StepBuffers& step, size_t group) const;
 
   const models::Model& model_;
   ops::Backend& backend_;

@@ -23,6 +23,9 @@ class Backend {
   virtual std::string_view name() const = 0;
   virtual Device device() const = 0;
 
+  // Most sequences of a decode step in which every row comes out, bit for bit, as it does alone.
+  virtual int64_t invariant_decode_rows() const { return 1; }
+
   virtual void run(const Embedding& args, Workspace workspace) = 0;
   virtual void run(const RmsNorm& args, Workspace workspace) = 0;
   virtual void run(const ResidualRmsNorm& args, Workspace workspace) = 0;

@@ -63,7 +63,7 @@ std::vector<Request> make_requests(std::mt19937_64& rng, int64_t vocab) {
   std::vector<Request> requests(kRequests);
   for (int32_t i = 0; i < kRequests; ++i) {
     Request& request = requests[static_cast<size_t>(i)];
-    const bool is_long = i < 5;
+    const bool is_long = i < 8;
     if (!is_long) request.prompt.assign(common.begin(), common.begin() + pick(0, 1) * pick(1, 300));
     add_text(request.prompt, is_long ? 125 : pick(1, 60));
     request.max_tokens = is_long ? 140 : pick(1, 30);
@@ -84,10 +84,11 @@ std::vector<std::vector<int32_t>> answers_alone(const LoadedModel& loaded,
   return answers;
 }
 
-class IsolationTest : public ::testing::TestWithParam<Family> {};
+class IsolationTest : public ::testing::TestWithParam<std::tuple<Family, DType>> {};
 
 TEST_P(IsolationTest, RequestsNeverTouchEachOther) {
-  LoadedModel loaded(minimax::testing::path_of(GetParam()), {DType::kF32});
+  const auto& [family, dtype] = GetParam();
+  LoadedModel loaded(minimax::testing::path_of(family), {dtype});
   int64_t preemptions = 0;
   int64_t cancelled = 0;
   for (int64_t seed = 0; seed < num_seeds(); ++seed) {
@@ -134,15 +135,18 @@ TEST_P(IsolationTest, RequestsNeverTouchEachOther) {
   }
   EXPECT_GT(preemptions, 0);
   EXPECT_GT(cancelled, 0);
-  std::printf("%s: %ld seeds, %ld preemptions, %ld requests cancelled\n", GetParam().name.c_str(),
+  std::printf("%s: %ld seeds, %ld preemptions, %ld requests cancelled\n", family.name.c_str(),
               static_cast<long>(num_seeds()), static_cast<long>(preemptions), static_cast<long>(cancelled));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, IsolationTest, ::testing::ValuesIn(families()), [](const auto& family) {
-  std::string name = family.param.name;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Models, IsolationTest,
+                         ::testing::Combine(::testing::ValuesIn(families()),
+                                            ::testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& param) {
+                           std::string name = std::get<0>(param.param).name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + (std::get<1>(param.param) == DType::kF32 ? "_f32" : "_bf16");
+                         });
 
 }  // namespace
 }  // namespace minimax::engine
