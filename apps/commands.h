@@ -6,6 +6,7 @@
 
 namespace minimax::apps {
 
+void add_batch_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
 void add_eval_command(CLI::App& app);

@@ -7,14 +7,15 @@ namespace {
 
 constexpr int64_t kBarWidth = 30;
 
-// "1.50 GB", or "1.50 MB" for small models.
-std::string amount(int64_t bytes) {
-  constexpr int64_t kGigabyte = 1'000'000'000;
-  const auto value = static_cast<double>(bytes);
-  return bytes >= kGigabyte ? fmt::format("{:.2f} GB", value / 1e9) : fmt::format("{:.2f} MB", value / 1e6);
-}
-
 }  // namespace
+
+// "1.50 GB", or "1.50 MB" for small models; "12 requests".
+std::string TextProgress::amount(int64_t count) const {
+  constexpr int64_t kGigabyte = 1'000'000'000;
+  if (!unit_.empty()) return fmt::format("{} {}", count, unit_);
+  const auto value = static_cast<double>(count);
+  return count >= kGigabyte ? fmt::format("{:.2f} GB", value / 1e9) : fmt::format("{:.2f} MB", value / 1e6);
+}
 
 TextProgress::~TextProgress() {
   if (is_running_ && is_terminal_) out_ << '\n' << std::flush;

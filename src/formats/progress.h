@@ -25,8 +25,9 @@ class TextProgress : public Progress {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // REQUIRES: `out` outlives the object.
-  TextProgress(std::ostream& out, bool is_terminal) : out_(out), is_terminal_(is_terminal) {}
+  // Amounts are bytes, or counts of `unit`. REQUIRES: `out` outlives the object.
+  TextProgress(std::ostream& out, bool is_terminal, std::string_view unit = {})
+      : out_(out), is_terminal_(is_terminal), unit_(unit) {}
   TextProgress(const TextProgress&) = delete;
   TextProgress& operator=(const TextProgress&) = delete;
   // Ends the line of a bar that an error cut short.
@@ -38,12 +39,14 @@ class TextProgress : public Progress {
   void note(std::string_view line) override;
 
  private:
+  std::string amount(int64_t count) const;
   int64_t percent() const;
   void draw_bar();
   void print_line();
 
   std::ostream& out_;
   bool is_terminal_;
+  std::string unit_;
   bool is_running_ = false;
   std::string what_;
   int64_t total_bytes_ = 0;

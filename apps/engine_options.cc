@@ -1,0 +1,72 @@
+#include "apps/engine_options.h"
+
+#include <filesystem>
+
+namespace minimax::apps {
+
+void EngineFlags::add_to(CLI::App& command) {
+  command.add_option("--max-num-seqs", max_num_seqs, "Most requests running at a time")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--max-num-batched-tokens", max_num_batched_tokens, "Most tokens of one step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--kv-cache-tokens", cache_tokens, "Tokens that the KV cache holds, e.g. 128k")
+      ->capture_default_str();
+  command
+      .add_option("--state-snapshots", state_snapshots,
+                  "Linear states kept for shared prefixes, besides two a request")
+      ->capture_default_str();
+  command.add_option("--host-state-snapshots", host_state_snapshots, "More of them in host memory")
+      ->capture_default_str();
+  command.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", enable_prefix_caching,
+                   "Compute shared beginnings of prompts once (on by default)");
+  command.add_flag("--deterministic", deterministic,
+                   "A request's tokens do not depend on what else runs or is cached");
+  command.add_option("--trace", trace, "Write a trace of steps, for chrome://tracing, to this file");
+}
+
+engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const ModelOptions& model) const {
+  engine::EngineOptions options;
+  options.max_model_len = runtime.context_length(model, runtime.model->max_position_embeddings());
+  options.max_sequences = max_num_seqs;
+  options.max_batched_tokens = max_num_batched_tokens;
+  options.cache_tokens = parse_token_count(cache_tokens, "--kv-cache-tokens").value_or(0);
+  options.state_snapshots = state_snapshots;
+  options.host_snapshots = host_state_snapshots;
+  options.share_prefixes = enable_prefix_caching;
+  options.is_deterministic = deterministic;
+  return options;
+}
+
+openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len) {
+  openai::ServedModel served;
+  served.name =
+      name.empty() ? std::filesystem::weakly_canonical(text.runtime.source).filename().string() : name;
+  served.tokenizer = &text.required_tokenizer();
+  served.chat_template = text.chat_template ? &*text.chat_template : nullptr;
+  served.sampling = text.sampling({});
+  served.stop_token_ids = text.stop_token_ids();
+  served.max_model_len = max_model_len;
+  return served;
+}
+
+std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& runtime) {
+  std::string text = fmt::format(
+      "memory plan: {} pages of {} tokens = {} tokens of KV cache, {} state slots, context up to {}\n",
+      plan.num_pages, plan.page_size, plan.num_pages * plan.page_size, plan.num_slots, plan.max_model_len);
+  const auto line = [&text](std::string_view what, int64_t bytes) {
+    if (bytes > 0) text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);
+  };
+  line("weights", runtime.summary.weight_bytes);
+  line("KV cache", plan.kv_cache_bytes);
+  line("index cache", plan.index_cache_bytes);
+  line("linear states", plan.state_bytes);
+  line("states on host", plan.host_state_bytes);
+  line("activations", plan.activation_bytes);
+  line("step buffers", plan.buffer_bytes);
+  line("total", runtime.summary.weight_bytes + plan.total_bytes());
+  return text;
+}
+
+}  // namespace minimax::apps

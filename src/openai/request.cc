@@ -1,0 +1,255 @@
+#include "openai/request.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace minimax::openai {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  constexpr size_t kLongest = 80;
+  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
+  return text;
+}
+
+[[noreturn]] void refuse(const std::string& field, const Json& value, const std::string& expected) {
+  throw ApiError(field, fmt::format("{} is {}; expected {}", field, shown(value), expected));
+}
+
+// The field, unless it is absent or null.
+const Json* find(const Json& body, const std::string& field) {
+  const auto found = body.find(field);
+  return found == body.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::optional<double> number(const Json& body, const std::string& field, double low, double high) {
+  const Json* value = find(body, field);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_number() || !(value->get<double>() >= low && value->get<double>() <= high)) {
+    refuse(field, *value, fmt::format("a number from {} to {}", low, high));
+  }
+  return value->get<double>();
+}
+
+std::optional<int64_t> integer(const Json& body, const std::string& field, int64_t low, int64_t high) {
+  const Json* value = find(body, field);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_number_integer() || value->get<int64_t>() < low || value->get<int64_t>() > high) {
+    refuse(field, *value, fmt::format("an integer from {} to {}", low, high));
+  }
+  return value->get<int64_t>();
+}
+
+bool boolean(const Json& body, const std::string& field, bool fallback) {
+  const Json* value = find(body, field);
+  if (value == nullptr) return fallback;
+  if (!value->is_boolean()) refuse(field, *value, "true or false");
+  return value->get<bool>();
+}
+
+constexpr int64_t kMostTopLogprobs = 20;
+constexpr int64_t kMostSamples = 128;
+constexpr int64_t kAnyCount = int64_t{1} << 40;
+
+void read_float(const Json& body, const std::string& field, double low, double high, float& target) {
+  if (const auto value = number(body, field, low, high)) target = static_cast<float>(*value);
+}
+
+std::map<int32_t, float> read_bias(const Json& body) {
+  std::map<int32_t, float> bias;
+  const Json* value = find(body, "logit_bias");
+  if (value == nullptr) return bias;
+  if (!value->is_object()) refuse("logit_bias", *value, "an object of token ids and numbers");
+  for (const auto& [key, entry] : value->items()) {
+    int32_t id = -1;
+    const auto [rest, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || rest != key.data() + key.size() || id < 0 || !entry.is_number() ||
+        std::abs(entry.get<double>()) > 100) {
+      refuse("logit_bias", Json{{key, entry}}, "token ids with numbers from -100 to 100");
+    }
+    bias[id] = entry.get<float>();
+  }
+  return bias;
+}
+
+engine::SamplingParams read_sampling(const Json& body, const ServedModel& model) {
+  engine::SamplingParams params = model.sampling;
+  read_float(body, "temperature", 0, 2, params.temperature);
+  read_float(body, "top_p", 0, 1, params.top_p);
+  read_float(body, "min_p", 0, 1, params.min_p);
+  read_float(body, "presence_penalty", -2, 2, params.presence_penalty);
+  read_float(body, "frequency_penalty", -2, 2, params.frequency_penalty);
+  read_float(body, "repetition_penalty", 0.01, 100, params.repetition_penalty);
+  if (const auto k = integer(body, "top_k", -1, kAnyCount)) {
+    params.top_k = static_cast<int32_t>(std::min<int64_t>(*k, INT32_MAX));
+  }
+  if (const auto seed = integer(body, "seed", INT64_MIN, INT64_MAX)) params.seed = *seed;
+  params.logit_bias = read_bias(body);
+  return params;
+}
+
+std::vector<std::string> read_stop(const Json& body) {
+  std::vector<std::string> stop;
+  const Json* value = find(body, "stop");
+  if (value == nullptr) return stop;
+  for (const Json& entry : value->is_array() ? *value : Json::array({*value})) {
+    if (!entry.is_string()) refuse("stop", *value, "a string or a list of strings");
+    stop.push_back(entry.get<std::string>());
+  }
+  return stop;
+}
+
+std::vector<int32_t> read_ids(const Json& value, const std::string& field) {
+  std::vector<int32_t> ids;
+  for (const Json& entry : value) {
+    if (!entry.is_number_integer()) refuse(field, value, "a list of token ids");
+    ids.push_back(entry.get<int32_t>());
+  }
+  return ids;
+}
+
+void refuse_unsupported(const Json& body) {
+  for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar"}) {
+    const Json* value = find(body, field);
+    const bool is_text = value != nullptr && value->is_object() && value->value("type", "") == "text";
+    if (value != nullptr && !is_text) {
+      throw ApiError(field, fmt::format("{} is not supported by this version; leave it out", field));
+    }
+  }
+}
+
+// What both kinds of request have.
+CompletionRequest read_common(const Json& body, const ServedModel& model, std::vector<int32_t> prompt,
+                              std::optional<int64_t> max_tokens) {
+  refuse_unsupported(body);
+  CompletionRequest result;
+  engine::Request& request = result.request;
+  request.sampling = read_sampling(body, model);
+  const auto length = static_cast<int64_t>(prompt.size());
+  if (length == 0) throw ApiError("prompt", "the prompt is empty; give at least one token");
+  if (length >= model.max_model_len) {
+    throw ApiError("messages", fmt::format("the prompt has {} tokens; this model takes {} with the answer",
+                                           length, model.max_model_len));
+  }
+  request.prompt = std::move(prompt);
+  const int64_t room = model.max_model_len - length;
+  if (max_tokens && *max_tokens > room) {
+    throw ApiError(
+        "max_tokens",
+        fmt::format("max_tokens is {}; with a prompt of {} tokens at most {} fit the context of {}",
+                    *max_tokens, length, room, model.max_model_len));
+  }
+  request.max_tokens = max_tokens.value_or(room);
+  request.min_tokens = integer(body, "min_tokens", 0, request.max_tokens).value_or(0);
+  request.n = static_cast<int32_t>(integer(body, "n", 1, kMostSamples).value_or(1));
+  request.priority = integer(body, "priority", -1000, 1000).value_or(0);
+  if (!boolean(body, "ignore_eos", false)) request.stop_token_ids = model.stop_token_ids;
+  if (const Json* ids = find(body, "stop_token_ids")) {
+    if (!ids->is_array()) refuse("stop_token_ids", *ids, "a list of token ids");
+    for (const int32_t id : read_ids(*ids, "stop_token_ids")) request.stop_token_ids.push_back(id);
+  }
+  result.stop = read_stop(body);
+  result.skip_special_tokens = boolean(body, "skip_special_tokens", true);
+  return result;
+}
+
+std::vector<int32_t> render(const Json& messages, const Json& tools, const Json& variables,
+                            const ServedModel& model) {
+  try {
+    return model.tokenizer->encode(model.chat_template->render(messages, tools, true, variables).text);
+  } catch (const Error& error) {
+    throw ApiError("messages", fmt::format("the chat template refuses the messages: {}", error.what()));
+  }
+}
+
+// Where the text that comes before the first user's message ends: the system's message and the tools, which
+// other conversations share.
+std::vector<int64_t> static_prefix(const Json& messages, const Json& tools, const Json& variables,
+                                   const std::vector<int32_t>& prompt, const ServedModel& model) {
+  Json probe = Json::array();
+  for (const Json& message : messages) {
+    if (message.value("role", "") == "user") break;
+    probe.push_back(message);
+  }
+  if (probe.empty() && tools.is_null()) return {};
+  probe.push_back({{"role", "user"}, {"content", "\x7f"}});
+  const std::vector<int32_t> other = render(probe, tools, variables, model);
+  const auto [end, _] = std::mismatch(prompt.begin(), prompt.end(), other.begin(), other.end());
+  return {end - prompt.begin()};
+}
+
+}  // namespace
+
+Json ApiError::body() const {
+  return {{"error",
+           {{"message", what()},
+            {"type", "invalid_request_error"},
+            {"param", field_.empty() ? Json(nullptr) : Json(field_)},
+            {"code", nullptr}}}};
+}
+
+CompletionRequest parse_chat_completion(const Json& body, const ServedModel& model) {
+  if (!body.is_object()) refuse("body", body, "an object");
+  if (model.chat_template == nullptr)
+    throw ApiError("", "this model has no chat template; use /v1/completions");
+  const Json* messages = find(body, "messages");
+  if (messages == nullptr || !messages->is_array() || messages->empty()) {
+    refuse("messages", messages == nullptr ? Json(nullptr) : *messages, "a list of messages");
+  }
+  for (const Json& message : *messages) {
+    if (!message.is_object() || !message.contains("role") || !message.at("role").is_string()) {
+      refuse("messages", message, "objects with a role");
+    }
+  }
+  const Json* tools = find(body, "tools");
+  if (tools != nullptr && !tools->is_array()) refuse("tools", *tools, "a list of tools");
+  const Json* variables = find(body, "chat_template_kwargs");
+  if (variables != nullptr && !variables->is_object())
+    refuse("chat_template_kwargs", *variables, "an object");
+
+  const Json no_value = nullptr;
+  const Json& tool_list = tools == nullptr || tools->empty() ? no_value : *tools;
+  const Json& variable_object = variables == nullptr ? no_value : *variables;
+  std::vector<int32_t> prompt = render(*messages, tool_list, variable_object, model);
+  std::vector<int64_t> boundaries = static_prefix(*messages, tool_list, variable_object, prompt, model);
+  auto max_tokens = integer(body, "max_completion_tokens", 1, kAnyCount);
+  if (!max_tokens) max_tokens = integer(body, "max_tokens", 1, kAnyCount);
+  CompletionRequest result = read_common(body, model, std::move(prompt), max_tokens);
+  result.request.boundaries = std::move(boundaries);
+  result.is_chat = true;
+  result.wants_logprobs = boolean(body, "logprobs", false);
+  const auto top = integer(body, "top_logprobs", 0, kMostTopLogprobs);
+  if (top && !result.wants_logprobs) throw ApiError("top_logprobs", "top_logprobs needs logprobs to be true");
+  result.request.sampling.top_logprobs = static_cast<int32_t>(top.value_or(0));
+  return result;
+}
+
+CompletionRequest parse_completion(const Json& body, const ServedModel& model) {
+  if (!body.is_object()) refuse("body", body, "an object");
+  const Json* prompt = find(body, "prompt");
+  std::vector<int32_t> ids;
+  if (prompt != nullptr && prompt->is_string()) {
+    ids = model.tokenizer->encode(prompt->get<std::string>());
+  } else if (prompt != nullptr && prompt->is_array() && !prompt->empty() &&
+             prompt->front().is_number_integer()) {
+    ids = read_ids(*prompt, "prompt");
+  } else {
+    refuse("prompt", prompt == nullptr ? Json(nullptr) : *prompt, "a string or a list of token ids");
+  }
+  constexpr int64_t kDefaultTokens = 16;  // OpenAI's
+  const int64_t max_tokens = integer(body, "max_tokens", 1, kAnyCount).value_or(kDefaultTokens);
+  CompletionRequest result = read_common(body, model, std::move(ids), max_tokens);
+  result.echo = boolean(body, "echo", false);
+  const auto top = integer(body, "logprobs", 0, kMostTopLogprobs);
+  result.wants_logprobs = top.has_value();
+  result.request.sampling.top_logprobs = static_cast<int32_t>(top.value_or(0));
+  if (const auto of_prompt = integer(body, "prompt_logprobs", 0, kMostTopLogprobs)) {
+    result.request.prompt_logprobs = static_cast<int32_t>(*of_prompt);
+  }
+  return result;
+}
+
+}  // namespace minimax::openai
