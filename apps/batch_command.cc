@@ -35,8 +35,7 @@ void run_batch(const BatchFlags& flags) {
                                text.runtime);
     return;
   }
-  std::optional<observe::Trace> trace;
-  if (!flags.engine.trace.empty()) options.trace = &trace.emplace(flags.engine.trace);
+  const EngineObservers observers(flags.engine, options);
   engine::Engine engine(*text.runtime.model, *text.runtime.backend, options);
   std::cerr << describe_plan(engine.plan(), text.runtime);
   const openai::ServedModel served = served_model(text, flags.served_model_name, engine.plan().max_model_len);
@@ -67,6 +66,8 @@ void run_batch(const BatchFlags& flags) {
 
 void add_batch_command(CLI::App& app) {
   auto flags = std::make_shared<BatchFlags>();
+  // A job that is stopped and goes on must end in the same file, whatever runs beside a request.
+  flags->engine.deterministic = true;
   CLI::App* command = app.add_subcommand("batch", "Answer a file of requests in OpenAI's batch format");
   flags->model.add_to(*command);
   flags->engine.add_to(*command);

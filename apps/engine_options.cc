@@ -21,9 +21,19 @@ void EngineFlags::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", enable_prefix_caching,
                    "Compute shared beginnings of prompts once (on by default)");
-  command.add_flag("--deterministic", deterministic,
+  command.add_flag("--deterministic,!--no-deterministic", deterministic,
                    "A request's tokens do not depend on what else runs or is cached");
   command.add_option("--trace", trace, "Write a trace of steps, for chrome://tracing, to this file");
+  command.add_option("--log-format", log_format, "Log each request that ends, on standard error")
+      ->check(CLI::IsMember({"none", "text", "json"}))
+      ->capture_default_str();
+}
+
+EngineObservers::EngineObservers(const EngineFlags& flags, engine::EngineOptions& options) {
+  if (!flags.trace.empty()) options.trace = &trace.emplace(flags.trace);
+  if (flags.log_format == "none") return;
+  const bool is_json = flags.log_format == "json";
+  options.log = &log.emplace(is_json ? observe::LogFormat::kJson : observe::LogFormat::kText);
 }
 
 engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const ModelOptions& model) const {

@@ -19,9 +19,18 @@ struct EngineFlags {
   bool enable_prefix_caching = true;
   bool deterministic = false;
   std::string trace;
+  std::string log_format = "none";  // none, text, json
 
   void add_to(CLI::App& command);
   engine::EngineOptions options(const ModelRuntime& runtime, const ModelOptions& model) const;
+};
+
+// What watches an engine, as the flags ask; must outlive it.
+struct EngineObservers {
+  std::optional<observe::Trace> trace;
+  std::optional<observe::Log> log;
+
+  EngineObservers(const EngineFlags& flags, engine::EngineOptions& options);
 };
 
 // The model as an API sees it, with its checkpoint's defaults. REQUIRES: `text` outlives it.

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
@@ -179,6 +180,7 @@ class Engine::Impl {
   void report(const StepBuffers& step, std::vector<StepToken>& tokens);
   void report_token(RequestId id, const std::shared_ptr<Sample>& sample, SampledToken token, bool is_stop);
   void end(RequestId id, FinishReason reason, const std::string& error = "");
+  void log_end(EngineRequestId id, const Sample& sample, const FinishedSample& finish) const;
   void end_all(FinishReason reason, const std::string& error);
   void update_stats(double step_seconds);
   void run_callbacks();
@@ -486,7 +488,32 @@ void Engine::Impl::end(RequestId id, FinishReason reason, const std::string& err
          sample->num_tokens > 0 ? finish.timings.total - finish.timings.first_token : 0,
          finish.timings.total});
   }
+  if (options_.log != nullptr) log_end(submission.id, *sample, finish);
   new_events_.push_back({Event::Kind::kFinish, sample, id, {}, finish});
+}
+
+void Engine::Impl::log_end(EngineRequestId id, const Sample& sample, const FinishedSample& finish) const {
+  nlohmann::ordered_json fields = {{"request", id},
+                                   {"sample", finish.sample},
+                                   {"reason", name(finish.reason)},
+                                   {"prompt_tokens", finish.prompt_tokens},
+                                   {"cached_tokens", finish.cached_tokens},
+                                   {"tokens", sample.num_tokens},
+                                   {"preemptions", finish.num_preemptions},
+                                   {"queue_s", finish.timings.queue},
+                                   {"prefill_s", finish.timings.prefill},
+                                   {"first_token_s", finish.timings.first_token},
+                                   {"total_s", finish.timings.total}};
+  if (sample.num_tokens > 1) {
+    const double decode = finish.timings.total - finish.timings.first_token;
+    fields["per_token_s"] = decode / static_cast<double>(sample.num_tokens - 1);
+  }
+  if (finish.error.empty()) {
+    options_.log->info("request finished", fields);
+  } else {
+    fields["error"] = finish.error;
+    options_.log->warning("request failed", fields);
+  }
 }
 
 void Engine::Impl::end_all(FinishReason reason, const std::string& error) {

@@ -21,6 +21,7 @@
 #include "engine/finish_reason.h"
 #include "engine/sampling.h"
 #include "models/model.h"
+#include "observe/log.h"
 #include "observe/metrics.h"
 #include "observe/trace.h"
 
@@ -43,8 +44,10 @@ struct EngineOptions {
   bool is_deterministic = false;
   int64_t prompt_grid = 256;  // cut of prompts when deterministic, in tokens
   bool overlaps_planning = true;
-  observe::Metrics* metrics = nullptr;  // both may be null and must outlive the engine
+  // Each may be null and must outlive the engine.
+  observe::Metrics* metrics = nullptr;
   observe::Trace* trace = nullptr;
+  observe::Log* log = nullptr;
 };
 
 // The pages, slots and memory that options come to on a model.

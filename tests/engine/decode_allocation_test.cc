@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "backends/cpu/cpu_backend.h"
+#include "engine/model_runner.h"
 #include "engine/session.h"
 #include "formats/checkpoint.h"
 
@@ -42,6 +43,58 @@ TEST(DecodeStep, AllocatesNothing) {
   ASSERT_GT(before, 0);
   for (int i = 0; i < 10; ++i) session.append({&token, 1});
   EXPECT_EQ(allocations, before);
+}
+
+// The engine's own part of a step: prepared and executed as the planning and step threads do.
+TEST(RunnerStep, AllocatesNothingOnceTheLargestStepWasSeen) {
+  const std::filesystem::path folder = std::filesystem::path(MINIMAX_SOURCE_DIR) / "models/demo-m1";
+  formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
+  formats::Progress silent;
+  const auto model = models::load_model(formats::read_config(folder), {DType::kBF16}, checkpoint, silent);
+  ThreadPool pool(2);
+  const auto backend = cpu::make_cpu_backend(pool);
+  cache::HybridCacheOptions caching;
+  caching.page_size = model->cache_layout().page_size;
+  caching.num_pages = 64;
+  caching.num_slots = 12;
+  cache::HybridCache cache(caching);
+  engine::SchedulerOptions scheduling;
+  scheduling.max_sequences = 4;
+  engine::Scheduler scheduler(scheduling, cache);
+  engine::RunnerOptions options;
+  options.max_model_len = 200;
+  options.max_sequences = 4;
+  options.num_pages = caching.num_pages;
+  options.num_slots = caching.num_slots;
+  options.vocab_limit = model->vocab_size();
+  engine::ModelRunner runner(*model, *backend, options);
+  const auto step = runner.make_buffers();
+  engine::SamplingParams params;
+  params.temperature = 0.7F;
+  params.top_p = 0.9F;
+  for (int i = 0; i < 4; ++i) scheduler.submit({{1, 2, 3, 4 + i}, 100, 0});
+
+  int64_t most = 0;
+  std::vector<engine::SequenceView> views;
+  for (int n = 0; n < 60; ++n) {
+    const engine::StepPlan plan = scheduler.plan_step();
+    views.clear();
+    for (const auto& s : plan.sequences) {
+      engine::SequenceView view{scheduler.tokens(s.id), &scheduler.cached(s.id), &params};
+      view.prompt_length = 4;
+      views.push_back(view);
+    }
+    const int64_t before = allocations;
+    runner.prepare(plan, views, nullptr, *step);
+    runner.execute(*step);
+    if (n >= 2) most = std::max(most, allocations - before);
+    std::vector<engine::StepToken> tokens;
+    for (size_t row = 0; row < step->rows.size(); ++row) {
+      tokens.push_back({step->rows[row].id, step->sampling.token(static_cast<int64_t>(row)), false});
+    }
+    scheduler.finish_step(tokens);
+  }
+  EXPECT_EQ(most, 0);
 }
 
 }  // namespace

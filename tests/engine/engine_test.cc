@@ -338,6 +338,31 @@ TEST_F(EngineTest, MetricsCountWhatHappened) {
   expect("vllm:inter_token_latency_seconds_count{model_name=\"small\"} 22");
 }
 
+TEST_F(EngineTest, TheLogHasALineOfJsonForEveryRequestThatEnds) {
+  const auto path = std::filesystem::temp_directory_path() / "minimax_engine_log.json";
+  std::filesystem::remove(path);
+  {
+    observe::Log log(observe::LogFormat::kJson, path);
+    EngineOptions options = small_options();
+    options.log = &log;
+    Engine engine(*model_.model, *model_.backend, options);
+    complete(engine, request_of(prompt_, 12));
+    complete(engine, request_of(prompt_, 12));
+  }
+  std::ifstream file(path);
+  int64_t lines = 0;
+  for (std::string line; std::getline(file, line); ++lines) {
+    const auto entry = nlohmann::json::parse(line);
+    EXPECT_EQ(entry.at("event"), "request finished");
+    EXPECT_EQ(entry.at("level"), "info");
+    EXPECT_EQ(entry.at("tokens"), 12);
+    EXPECT_EQ(entry.at("cached_tokens"), lines == 0 ? 0 : 96);
+    EXPECT_GE(entry.at("total_s").get<double>(), entry.at("first_token_s").get<double>());
+  }
+  EXPECT_EQ(lines, 2);
+  std::filesystem::remove(path);
+}
+
 TEST_F(EngineTest, TheTraceIsJsonThatChromeReads) {
   const auto path = std::filesystem::temp_directory_path() / "minimax_engine_trace.json";
   {
