@@ -34,7 +34,7 @@ MAY_USE = {
     "models": {"core", "quant", "ops", "formats", "parallel"},
     "engine": {"core", "ops", "models", "cache", "observe", "parallel"},
     "engine/text": {"core", "ops", "models", "cache", "observe", "parallel", "engine", "tokenizer", "formats"},
-    "openai": {"core", "engine", "tokenizer"},
+    "openai": {"core", "engine", "engine/text", "tokenizer"},
     "eval": {"core"},
     "server": {"core", "engine", "observe"},
 }
