@@ -230,7 +230,7 @@ void PreparedRows::prepare(const RowView& x, int64_t unit) const {
 int64_t block_columns(const PreparedRows& x, int64_t n, int num_threads) {
   if (x.is_packed()) return x.path.kernel->nr;
   // Reading starts slowly, so runs are long: two a thread, or one where that would be short.
-  constexpr int64_t kShortRun = int64_t{1} << 18U;
+  constexpr int64_t kShortRun = int64_t{1} << 19U;
   const int64_t runs = n * x.k < 2 * num_threads * kShortRun ? num_threads : 2 * num_threads;
   return std::max(kDotColumns, ceil_div(ceil_div(n, runs), kDotColumns) * kDotColumns);
 }

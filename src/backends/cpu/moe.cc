@@ -13,9 +13,6 @@ namespace {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
-// Stretches of row products a thread: long ones read fast, several even out how fast threads are.
-constexpr int64_t kRunsPerThread = 2;
-
 // The rows of one expert.
 struct ExpertGroup {
   const ops::MlpWeights* weights = nullptr;
@@ -85,14 +82,21 @@ struct Buffers {
   }
 };
 
-// Whether a phase of these groups has few enough rows to be bound by reading weights.
-bool are_row_products(std::span<const ExpertGroup> groups) {
-  return std::none_of(groups.begin(), groups.end(), [](const ExpertGroup& g) { return g.x.is_packed(); });
+// Stretches that a phase of `units` units is cut into. Row products go in long ones, since a read that jumps
+// starts slowly: one a thread where every group has one row and takes as long as the next, several where rows
+// differ. Packed products go unit by unit.
+int64_t stretches(std::span<const ExpertGroup> groups, int64_t units, int num_threads) {
+  constexpr int64_t kUnevenStretches = 2;
+  int64_t most_rows = 0;
+  for (const ExpertGroup& group : groups) {
+    if (group.x.is_packed() || group.hidden.is_packed()) return units;
+    most_rows = std::max(most_rows, group.rows);
+  }
+  return std::min(units, (most_rows == 1 ? 1 : kUnevenStretches) * num_threads);
 }
 
 // Runs one phase of `work` operations over all groups, whose units follow one another: body(group, first
-// unit, units, thread) for stretches of a group. Row products go in `pieces` long stretches, since a read
-// that jumps starts slowly; packed ones unit by unit.
+// unit, units, the group that comes next on this thread or null, thread) for stretches of a group.
 template <typename Units, typename Body>
 void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertGroup::*first, int64_t work,
                 const Units& units, const Body& body) {
@@ -101,8 +105,7 @@ void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertG
     group.*first = total;
     total += units(group);
   }
-  const int64_t pieces =
-      are_row_products(groups) ? std::min<int64_t>(total, kRunsPerThread * pool.num_threads()) : total;
+  const int64_t pieces = stretches(groups, total, pool.num_threads());
   const auto run = [&](int64_t task, int thread) {
     int64_t unit = total * task / pieces;
     const int64_t end = total * (task + 1) / pieces;
