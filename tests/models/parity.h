@@ -20,6 +20,7 @@
 #include "formats/checkpoint.h"
 #include "models/model.h"
 #include "ops/backend.h"
+#include "tests/formats/temp_dir.h"
 
 namespace minimax::testing {
 
@@ -40,18 +41,19 @@ class Parity {
          const models::ComputeOptions& options)
       : name(folder.filename().string()),
         checkpoint(formats::Checkpoint::open(weights)),
-        expected(open_expected(folder)) {
+        expected(open_expected(folder, expected_folder)) {
     load(folder, options);
   }
   Parity(const std::filesystem::path& folder, const models::ComputeOptions& options)
       : name(folder.filename().string()),
         checkpoint(formats::Checkpoint::open(folder)),
-        expected(open_expected(folder)) {
+        expected(open_expected(folder, expected_folder)) {
     load(folder, options);
   }
 
   std::string name;
   formats::Checkpoint checkpoint;
+  TempDir expected_folder;  // of this object alone: tests of one fixture may run side by side
   formats::Checkpoint expected;
   std::unique_ptr<models::Model> model;
   std::vector<int32_t> ids;
@@ -118,14 +120,10 @@ class Parity {
   }
 
   // The expected tensors are read by the same reader, from a folder of their own.
-  static formats::Checkpoint open_expected(const std::filesystem::path& folder) {
-    const auto copy = std::filesystem::temp_directory_path() /
-                      ("minimax_" + folder.parent_path().filename().string() + folder.filename().string());
-    std::filesystem::create_directories(copy);
-    constexpr auto kOverwrite = std::filesystem::copy_options::overwrite_existing;
-    std::filesystem::copy_file(folder / "config.json", copy / "config.json", kOverwrite);
-    std::filesystem::copy_file(folder / "expected.safetensors", copy / "model.safetensors", kOverwrite);
-    return formats::Checkpoint::open(copy);
+  static formats::Checkpoint open_expected(const std::filesystem::path& folder, const TempDir& copy) {
+    std::filesystem::copy_file(folder / "config.json", copy.path() / "config.json");
+    std::filesystem::copy_file(folder / "expected.safetensors", copy.path() / "model.safetensors");
+    return formats::Checkpoint::open(copy.path());
   }
 
   size_t token_of_row(int64_t row) {

@@ -21,7 +21,6 @@ struct CpuOptions;
 // Most rows that row products take at once; more are done in turns.
 constexpr int64_t kMaxDotRows = 8;
 // Rows of x whose products run in lanes: groups of kMaxLanes, the last one of as many as there are.
-constexpr int64_t kMinLaneRows = 7;
 constexpr int64_t kMaxLanes = 16;
 constexpr int64_t lanes_of(int64_t rows) { return rows <= kMaxLanes / 2 ? kMaxLanes / 2 : kMaxLanes; }
 // Columns of a row product whose results are kept before they are stored.
@@ -86,6 +85,9 @@ struct ProductPath {
 
   // Most rows that row products are faster for (measured: docs/performance.md).
   static constexpr int64_t max_row_products() { return 32; }
+  // Fewest rows that lanes are faster for (measured: docs/performance.md). Unpacking 8-bit weights again for
+  // further rows costs less than lanes that stay empty.
+  int64_t min_lane_rows() const { return layout == RowLayout::kBytes ? 13 : 7; }
   // Whether rows may lie in lanes (matmul_lanes.cc).
   bool takes_lanes(int64_t k) const;
   bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }
@@ -119,7 +121,7 @@ struct PreparedRows {
   std::byte* memory = nullptr;  // at a multiple of 64 bytes
 
   bool is_packed() const { return rows > path.max_row_products(); }
-  bool is_in_lanes() const { return !is_packed() && rows >= kMinLaneRows && path.takes_lanes(k); }
+  bool is_in_lanes() const { return !is_packed() && rows >= path.min_lane_rows() && path.takes_lanes(k); }
   int64_t bytes() const;
   // Units of preparation, each independent: tiles, groups of lanes, or rows.
   int64_t units() const;

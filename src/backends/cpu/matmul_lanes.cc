@@ -1,4 +1,4 @@
-// Products of 7 to 32 rows of x by the AVX-512 BF16 dot product, with a row of x in each lane.
+// Products of some rows of x, up to 32, by the AVX-512 BF16 dot product, with a row of x in each lane.
 //
 // A pair of weights is broadcast and meets the same pair of inputs of 8 or 16 rows at once: no sum over lanes
 // is left to do, and weights are used as they lie in memory. 8-bit weights are unpacked to BF16 a stretch at

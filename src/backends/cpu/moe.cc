@@ -83,16 +83,19 @@ struct Buffers {
 };
 
 // Stretches that a phase of `units` units is cut into. Row products go in long ones, since a read that jumps
-// starts slowly: one a thread where every group has one row and takes as long as the next, several where rows
-// differ. Packed products go unit by unit.
+// starts slowly: one a thread where every group has one row and takes as long as the next, more where rows
+// differ, and where there are so many that arithmetic takes longer than reading. Packed products go unit by
+// unit.
 int64_t stretches(std::span<const ExpertGroup> groups, int64_t units, int num_threads) {
-  constexpr int64_t kUnevenStretches = 2;
-  int64_t most_rows = 0;
+  constexpr int64_t kManyRows = 4;
+  int64_t rows = 0;
   for (const ExpertGroup& group : groups) {
     if (group.x.is_packed() || group.hidden.is_packed()) return units;
-    most_rows = std::max(most_rows, group.rows);
+    rows += group.rows;
   }
-  return std::min(units, (most_rows == 1 ? 1 : kUnevenStretches) * num_threads);
+  const auto count = static_cast<int64_t>(groups.size());
+  const int64_t each = rows == count ? 1 : rows < kManyRows * count ? 2 : 8;
+  return std::min(units, each * num_threads);
 }
 
 // Runs one phase of `work` operations over all groups, whose units follow one another: body(group, first
