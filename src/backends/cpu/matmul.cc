@@ -67,7 +67,6 @@ void fetch_bytes(const WeightRun& run, int64_t begin, int64_t end) {
 template <typename Store>
 void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const WeightRun& next,
                   const Store& store) {
-  constexpr int64_t kLastColumns = 4;
   std::array<float, kMaxLanes * kDotColumns> results;
   // Rows beyond the first turn find the weights of these columns in a near cache.
   const int64_t most = turn_rows(x);
@@ -78,7 +77,7 @@ void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const W
   while (run.first < end) {
     int64_t count = std::min(step, end - run.first);
     if (run.first + count > last) {
-      count = std::min(count, kLastColumns);
+      count = std::min<int64_t>(count, x.is_in_lanes() ? 8 : 4);  // what kernels take at once
       const int64_t from = kFetchedAhead - (end - run.first) * column_bytes;
       fetch_bytes(next, std::max<int64_t>(0, from), std::max<int64_t>(0, from + count * column_bytes));
     }
