@@ -54,7 +54,7 @@ class M2:
         """Reported: loss, share of right tokens, load of the fullest expert over the mean, index divergence."""
         c = self.config
         p = cast(parameters, c, dtype, self.mix)
-        hidden, shares, divergence = forward(p, c, ids, self.bias, parts, self.sparse, self.mix, counts=counts)
+        hidden, shares, divergence = forward(p, c, ids, self.bias, parts, self.sparse, counts=counts)
         self.share.copy_(shares.detach())
         loss, right = parts.loss_part(hidden, p["head"], target, counts)
         fullest = shares.detach().amax() * (c.experts / c.top_k)
@@ -66,13 +66,11 @@ class M2:
     def export(self, folder, parameters, _=None):
         export(folder, {n: p.detach().cpu() for n, p in parameters.items()}, self.bias.cpu(), self)
 
-    def decoder(self, parameters, device, dtype, fp8_caches=False):
-        return Decoder(parameters, self.bias, self.config, device, dtype, fp8_caches)
+    def decoder(self, parameters, device, dtype):
+        return Decoder(parameters, self.bias, self.config, device, dtype)
 
     def evaluate(self, parameters, tokenizer, device, dtype, count, show):
-        for fp8_caches in (False, True):
-            print("FP8 caches" if fp8_caches else "caches as wide as the activations", flush=True)
-            evaluate(self.decoder(parameters, device, dtype, fp8_caches), self.chat, tokenizer, count, show=show, suites=self.suites)
+        return evaluate(self.decoder(parameters, device, dtype), self.chat, tokenizer, count, show=show, suites=self.suites)
 
     def prefix(self):
         return ""
@@ -108,10 +106,8 @@ class M3(M2):
             weights = [50, 45, 5, 0, 0]
         elif progress < 0.2:
             weights = [30, 40, 22, 5, 3]
-        elif progress < QUANTIZE_FROM:
-            weights = [18, 44, 18, 8, 12]
         else:
-            weights = [14, 36, 16, 10, 24]
+            weights = [18, 44, 18, 8, 12]
         return weights[: len(self.lengths)]
 
     def prefix(self):

@@ -163,13 +163,6 @@ def layer_weights(p, c):
 # --- token-wise parts -------------------------------------------------------------------------------------
 
 
-def to_cache(x, mix):
-    """Keys or values; `mix` (0 or 1, on the device) rounds them as an FP8 cache does, gradients passing through."""
-    x32 = x.float()
-    rounded = x32.detach().clamp(-448, 448).to(torch.float8_e4m3fn).float()
-    return (x32 + mix * (rounded - x32.detach())).to(x.dtype)
-
-
 def rms_norm(x, weight, eps: float, gemma: bool):
     x32 = x.float()
     y = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
@@ -230,7 +223,7 @@ class Parts:
     """The token-wise functions and the attention by blocks, plain or compiled."""
 
     def __init__(self, compiled=False):
-        for fn in (pre_attention, to_cache, index_vectors, dense, moe, loss_part, rms_norm, index_divergence):
+        for fn in (pre_attention, index_vectors, dense, moe, loss_part, rms_norm, index_divergence):
             setattr(self, fn.__name__, torch.compile(fn, dynamic=False) if compiled else fn)
         self.attend = partial(fused_attention, torch.compile(flex_attention, dynamic=False)) if compiled else masked_attention
 
@@ -331,10 +324,10 @@ def embed(p, c, tokens):
     return (tokens[:, None] == torch.arange(c.vocab_size, device=tokens.device)).to(p["embed"].dtype) @ p["embed"]
 
 
-def forward(p, c, tokens, bias, parts, sparse, mix, cache=None, counts=None):
-    """tokens [rows, num_tokens]; bias [moe layers, experts]; `mix` as in to_cache. With `sparse` (0 or 1, on the
-    device) rows longer than topk blocks take the block-sparse path, which is where the index learns, if `counts`
-    (which tokens count for the loss) is given.
+def forward(p, c, tokens, bias, parts, sparse=None, cache=None, counts=None):
+    """tokens [rows, num_tokens]; bias [moe layers, experts]. With `sparse` (0 or 1, on the device) rows longer
+    than topk blocks take the block-sparse path, which is where the index learns, if `counts` (which tokens count
+    for the loss) is given.
 
     RETURNS: normed last hidden [rows * num_tokens, hidden], shares of the experts [moe layers, experts], mean
     divergence of the index over the sparse layers."""
@@ -345,11 +338,9 @@ def forward(p, c, tokens, bias, parts, sparse, mix, cache=None, counts=None):
     watched = watch(counts, num_tokens) if long and counts is not None else None
     for l, w in enumerate(layer_weights(p, c)):
         x1, q, k, v = parts.pre_attention(h, w["ln1"], w["q"], w["k"], w["v"], w["q_norm"], w["k_norm"], cos, sin, c.head_dim, c.eps, c.is_m3)
-        k, v = parts.to_cache(k, mix), parts.to_cache(v, mix)
         chosen = "iq" in w and long
         if "iq" in w and (chosen or cache):
             iq, ik = parts.index_vectors(x1.detach(), w["iq"], w["ik"], w["iq_norm"], w["ik_norm"], cos, sin, c.eps)
-            ik = parts.to_cache(ik, mix)
         if cache:
             cache.store(l, num_tokens, k=k, v=v, **({"ik": ik} if "iq" in w else {}))
         if chosen:
@@ -365,13 +356,12 @@ def forward(p, c, tokens, bias, parts, sparse, mix, cache=None, counts=None):
 class Decoder:
     """Greedy generation for a batch of prompts with the quantised weights and key/value/index caches."""
 
-    def __init__(self, parameters, bias, config, device, dtype, fp8_caches=False):
+    def __init__(self, parameters, bias, config, device, dtype):
         self.config, self.device, self.parts = config, device, Parts()
         rounded = {n: quantize(config, p)[2] if n in QUANTIZED else p for n, p in ((n, p.detach().to(device)) for n, p in parameters.items())}
         # W8A16: engines round dequantised weights to BF16.
         self.p = {n: p if n == "router" else p.to(torch.bfloat16).to(dtype) for n, p in rounded.items()}
         self.bias, self.weights, self.on = bias.to(device), layer_weights(self.p, config), torch.ones((), device=device)
-        self.mix = torch.full((), float(fp8_caches), device=device)
 
     def store(self, l, num_tokens, **tensors):
         for name, x in tensors.items():
@@ -391,7 +381,7 @@ class Decoder:
         tokens = torch.zeros(len(prompts), padded, dtype=torch.long)
         for i, x in enumerate(prompts):
             tokens[i, : len(x)] = torch.tensor(x)
-        hidden, _, _ = forward(self.p, self.config, tokens.to(self.device), self.bias, self.parts, self.on, self.mix, self)
+        hidden, _, _ = forward(self.p, self.config, tokens.to(self.device), self.bias, self.parts, self.on, self)
         hidden = hidden.unflatten(0, tokens.shape)
         return hidden[torch.arange(len(prompts)), self.lengths - 1] @ self.p["head"].T
 
@@ -405,11 +395,11 @@ class Decoder:
         for l, w in enumerate(self.weights):
             x1, q, k, v = pre_attention(h, w["ln1"], w["q"], w["k"], w["v"], w["q_norm"], w["k_norm"], cos, sin, c.head_dim, c.eps, c.is_m3)
             keys, values = self.cache[l, "k"], self.cache[l, "v"]
-            keys[rows, :, self.lengths], values[rows, :, self.lengths] = to_cache(k, self.mix), to_cache(v, self.mix)
+            keys[rows, :, self.lengths], values[rows, :, self.lengths] = k, v
             mask = visible[:, None, None].expand(-1, c.heads, 1, -1)
             if "iq" in w:
                 iq, ik = index_vectors(x1, w["iq"], w["ik"], w["iq_norm"], w["ik_norm"], cos, sin, c.eps)
-                self.cache[l, "ik"][rows, :, self.lengths] = to_cache(ik, self.mix)
+                self.cache[l, "ik"][rows, :, self.lengths] = ik
                 current = (self.lengths // c.block)[:, None, None, None]
                 allowed = choose(block_scores(iq[:, :, None], self.cache[l, "ik"], current, c.block), c.topk_blocks)
                 mask = mask & allowed.repeat_interleave(c.block, -1).repeat_interleave(c.heads // c.kv_heads, 1)
