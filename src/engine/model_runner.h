@@ -64,15 +64,9 @@ struct StepRow {
   bool is_prompt = false;
 };
 
-// One of the two sets of inputs that a runner has.
+// One of the two sets of inputs that a runner has. `rows` and `sampling` are the results; the rest is the
+// runner's.
 struct StepBuffers {
-  StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t vocab_size, int64_t vocab_limit);
-
-  std::vector<StepRow> rows;
-  SamplingBatch sampling;
-
- private:
-  friend class ModelRunner;
   struct Group {  // sequences that run in one forward
     int64_t first_sequence = 0, num_sequences = 0;
     int64_t first_token = 0, num_tokens = 0;
@@ -88,6 +82,11 @@ struct StepBuffers {
     int64_t stamp = -1;
     int64_t count = 0;
   };
+
+  StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t vocab_size, int64_t vocab_limit);
+
+  std::vector<StepRow> rows;
+  SamplingBatch sampling;
 
   HostMemory memory;
   models::StepBatch inputs;  // at full size; query_starts is in `starts`

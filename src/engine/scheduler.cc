@@ -110,8 +110,8 @@ Scheduler::Planned Scheduler::plan_sequence(Request& request, StepPlan& plan) {
 
 void Scheduler::plan_running(bool generating, StepPlan& plan) {
   // The set shrinks from its back when this preempts.
-  for (auto key = running_.begin(); key != running_.end(); ++key) {
-    Request& request = requests_.at(key->second);
+  for (const Key& key : running_) {
+    Request& request = requests_.at(key.second);
     const bool has_all = request.num_known() - request.prompt_length >= request.max_tokens;
     if (request.planned_in == num_plans_ || has_all || is_generating(request) != generating) continue;
     Planned planned = plan_sequence(request, plan);

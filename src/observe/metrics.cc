@@ -12,13 +12,20 @@ namespace {
 using Buckets = prometheus::Histogram::BucketBoundaries;
 using Labels = std::map<std::string, std::string>;
 
-const Buckets kRequestSeconds = {0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480};
-const Buckets kFirstTokenSeconds = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
-                                    0.75,  1,     2.5,  5,    7.5,  10,   20,   40,  80,   160};
-const Buckets kTokenSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
-                               0.2,   0.3,    0.4,   0.5,  0.75,  1,    2.5,   5,   10};
-const Buckets kTokens = {1,   2,   5,   10,  20,  50,  100, 200, 500, 1e3,
-                         2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6};
+// As vLLM's, so that dashboards line up.
+Buckets request_seconds() {
+  return {0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480};
+}
+Buckets first_token_seconds() {
+  return {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
+          0.75,  1,     2.5,  5,    7.5,  10,   20,   40,  80,   160};
+}
+Buckets token_seconds() {
+  return {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10};
+}
+Buckets token_counts() {
+  return {1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6};
+}
 
 }  // namespace
 
@@ -63,25 +70,25 @@ struct Metrics::Families {
               {{"reason", "no_snapshot"}});
 
   prometheus::Histogram& step =
-      histogram("minimax:step_seconds", "Duration of a step of the model", kTokenSeconds);
+      histogram("minimax:step_seconds", "Duration of a step of the model", token_seconds());
   prometheus::Histogram& first_token =
-      histogram("vllm:time_to_first_token_seconds", "From arrival to the first token", kFirstTokenSeconds);
+      histogram("vllm:time_to_first_token_seconds", "From arrival to the first token", first_token_seconds());
   prometheus::Histogram& inter_token =
-      histogram("vllm:inter_token_latency_seconds", "Between two tokens of a request", kTokenSeconds);
+      histogram("vllm:inter_token_latency_seconds", "Between two tokens of a request", token_seconds());
   prometheus::Histogram& time_per_token =
-      histogram("vllm:time_per_output_token_seconds", "Between two tokens of a request", kTokenSeconds);
+      histogram("vllm:time_per_output_token_seconds", "Between two tokens of a request", token_seconds());
   prometheus::Histogram& queue =
-      histogram("vllm:request_queue_time_seconds", "From arrival to the first step", kRequestSeconds);
+      histogram("vllm:request_queue_time_seconds", "From arrival to the first step", request_seconds());
   prometheus::Histogram& prefill = histogram("vllm:request_prefill_time_seconds",
-                                             "From the first step to the first token", kRequestSeconds);
+                                             "From the first step to the first token", request_seconds());
   prometheus::Histogram& decode =
-      histogram("vllm:request_decode_time_seconds", "From the first token to the last", kRequestSeconds);
+      histogram("vllm:request_decode_time_seconds", "From the first token to the last", request_seconds());
   prometheus::Histogram& total =
-      histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token", kRequestSeconds);
+      histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token", request_seconds());
   prometheus::Histogram& request_prompt =
-      histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", kTokens);
+      histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", token_counts());
   prometheus::Histogram& request_generated =
-      histogram("vllm:request_generation_tokens", "Tokens generated for a request", kTokens);
+      histogram("vllm:request_generation_tokens", "Tokens generated for a request", token_counts());
 };
 
 Metrics::Metrics(const std::string& model_name) : families_(std::make_unique<Families>(model_name)) {}

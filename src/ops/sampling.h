@@ -26,8 +26,9 @@ namespace minimax::ops {
 // history_ids [n] I32, row b's at history_starts[b] .. history_starts[b+1]-1, of which the first
 // prompt_lens[b] are prompt; history_starts [B + 1] I64, prompt_lens [B] I64.
 // forced_ids [B] I32, -1 or an id below vocab_limit, may be undefined: no row is forced.
-// bias_ids [m] I32, bias_values [m] F32, -inf bans a token, row b's at bias_starts[b] .. bias_starts[b+1]-1, bias_starts [B + 1]
-// I64. Out: tokens [B] I32, logprobs [B] F32, top_ids [B, n] I32 and top_logprobs [B, n] F32 (descending).
+// bias_ids [m] I32, bias_values [m] F32, -inf bans a token, row b's at bias_starts[b] .. bias_starts[b+1]-1,
+// bias_starts [B + 1] I64. Out: tokens [B] I32, logprobs [B] F32, top_ids [B, n] I32 and top_logprobs [B, n]
+// F32 (descending).
 struct Sample {
   static constexpr std::string_view kName = "sample";
   Tensor logits;
