@@ -1,8 +1,9 @@
 // Isolation: requests of mixed lengths, cancelled at random and preempted for want of memory, get exactly the
 // tokens that each gets alone.
 //
-// MINIMAX_ISOLATION_SEEDS sets how many seeds are run (1), MINIMAX_ISOLATION_MODELS the models, as names of
-// folders below models/ joined by commas (else small ones with random weights).
+// MINIMAX_ISOLATION_SEEDS sets how many seeds are run (1), MINIMAX_ISOLATION_FIRST the first (0),
+// MINIMAX_ISOLATION_MODELS the models, as names of folders below models/ joined by commas (else small ones
+// with random weights).
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -22,10 +23,12 @@ using minimax::testing::LoadedModel;
 
 constexpr int32_t kRequests = 64;
 
-int64_t num_seeds() {
-  const char* text = std::getenv("MINIMAX_ISOLATION_SEEDS");
-  return text == nullptr ? 1 : std::atoll(text);
+int64_t setting(const char* name, int64_t fallback) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? fallback : std::atoll(text);
 }
+
+int64_t num_seeds() { return setting("MINIMAX_ISOLATION_SEEDS", 1); }
 
 std::vector<Family> families() {
   const char* text = std::getenv("MINIMAX_ISOLATION_MODELS");
@@ -91,7 +94,8 @@ TEST_P(IsolationTest, RequestsNeverTouchEachOther) {
   LoadedModel loaded(minimax::testing::path_of(family), {DType::kF32});
   int64_t preemptions = 0;
   int64_t cancelled = 0;
-  for (int64_t seed = 0; seed < num_seeds(); ++seed) {
+  const int64_t first_seed = setting("MINIMAX_ISOLATION_FIRST", 0);
+  for (int64_t seed = first_seed; seed < first_seed + num_seeds(); ++seed) {
     std::mt19937_64 rng(static_cast<uint64_t>(seed));
     const std::vector<Request> requests = make_requests(rng, loaded.model->vocab_size());
     const auto expected = answers_alone(loaded, requests);
