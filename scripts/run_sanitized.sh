@@ -8,7 +8,8 @@ shift
 JOBS="$(nproc)"
 RUN=()
 case "$PRESET" in
-  # Tests labelled no_sanitizer measure the process itself (its peak memory), which a sanitizer changes.
+  # Tests labelled no_sanitizer measure the process itself (its peak memory), which a sanitizer changes, or run
+  # trained models for many minutes through code that the parity and engine tests have had sanitized.
   asan) SELECT=(-LE no_sanitizer) ;;
   # Texts and templates use no thread and take minutes here; "slow" tests repeat the same code with more data.
   tsan)
