@@ -39,8 +39,8 @@ struct EngineOptions {
   bool share_prefixes = true;
   int64_t aging_steps = 512;  // steps of waiting that are worth one point of priority
   int64_t vocab_limit = 0;    // ids at or beyond are never drawn; 0: the whole head
-  // A request's tokens do not depend on what else runs, on how its prompt is cut, or on cache hits. Costs
-  // the gain of batching: every sequence is run by itself (docs/architecture.md).
+  // A request's tokens do not depend on what else runs, on how its prompt is cut, or on cache hits.
+  // docs/architecture.md says how and what it costs.
   bool is_deterministic = false;
   int64_t prompt_grid = 256;  // cut of prompts when deterministic, in tokens
   bool overlaps_planning = true;

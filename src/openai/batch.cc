@@ -25,6 +25,13 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+// The custom_id of a line of results; empty when the line is none.
+std::string custom_id_of(std::string_view line) {
+  const Json result = Json::parse(line, nullptr, false);
+  const auto id = result.is_object() ? result.find("custom_id") : result.end();
+  return id != result.end() && id->is_string() ? id->get<std::string>() : "";
+}
+
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) fail("{}: cannot be read; check the path", path.string());
@@ -64,8 +71,9 @@ std::vector<BatchLine> parse_input(const fs::path& path, std::string_view text) 
     if (!object.is_object()) fail("{}: expected one JSON object a line", where);
     BatchLine parsed{text_field(object, "custom_id", where), text_field(object, "url", where),
                      object.value("body", Json())};
-    const std::string method = object.value("method", "POST");
-    if (method != "POST") fail("{}: method is {}; expected POST", where, method);
+    if (const auto method = object.find("method"); method != object.end() && *method != "POST") {
+      fail("{}: method is {}; expected \"POST\"", where, dump(*method));
+    }
     if (parsed.url != "/v1/chat/completions" && parsed.url != "/v1/completions") {
       fail("{}: url is {}; expected /v1/chat/completions or /v1/completions", where, parsed.url);
     }
@@ -95,8 +103,8 @@ class Journal {
       bool is_first = true;
       const auto keep = [&](std::string_view line, int64_t) {
         if (std::exchange(is_first, false)) return check_job(line, job);
-        const Json result = Json::parse(line, nullptr, false);
-        if (result.is_object()) results_[result.value("custom_id", "")] = std::string(line);
+        const std::string custom_id = custom_id_of(line);
+        if (!custom_id.empty()) results_[custom_id] = std::string(line);
       };
       // A last line without its end was torn when the run was killed.
       const size_t whole = for_each_line(text, [](std::string_view, int64_t) {});
@@ -199,9 +207,7 @@ class BatchRun {
     size_t at = 0;
     bool matches = true;
     for_each_line(read_file(options_.output), [&](std::string_view line, int64_t) {
-      const Json result = Json::parse(line, nullptr, false);
-      matches = matches && at < lines_.size() && result.is_object() &&
-                result.value("custom_id", "") == lines_[at].custom_id;
+      matches = matches && at < lines_.size() && custom_id_of(line) == lines_[at].custom_id;
       ++at;
     });
     if (!matches || at != lines_.size()) {

@@ -34,10 +34,16 @@ std::optional<double> number(const Json& body, const std::string& field, double 
   return value->get<double>();
 }
 
+// Numbers beyond 64 bits would wrap around when they are read.
+bool is_integer_within(const Json& value, int64_t low, int64_t high) {
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return false;
+  return value.is_number_integer() && value.get<int64_t>() >= low && value.get<int64_t>() <= high;
+}
+
 std::optional<int64_t> integer(const Json& body, const std::string& field, int64_t low, int64_t high) {
   const Json* value = find(body, field);
   if (value == nullptr) return std::nullopt;
-  if (!value->is_number_integer() || value->get<int64_t>() < low || value->get<int64_t>() > high) {
+  if (!is_integer_within(*value, low, high)) {
     refuse(field, *value, fmt::format("an integer from {} to {}", low, high));
   }
   return value->get<int64_t>();
@@ -105,7 +111,7 @@ std::vector<std::string> read_stop(const Json& body) {
 std::vector<int32_t> read_ids(const Json& value, const std::string& field) {
   std::vector<int32_t> ids;
   for (const Json& entry : value) {
-    if (!entry.is_number_integer()) refuse(field, value, "a list of token ids");
+    if (!is_integer_within(entry, 0, INT32_MAX)) refuse(field, value, "a list of token ids");
     ids.push_back(entry.get<int32_t>());
   }
   return ids;
@@ -114,7 +120,7 @@ std::vector<int32_t> read_ids(const Json& value, const std::string& field) {
 void refuse_unsupported(const Json& body) {
   for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar"}) {
     const Json* value = find(body, field);
-    const bool is_text = value != nullptr && value->is_object() && value->value("type", "") == "text";
+    const bool is_text = value != nullptr && *value == Json{{"type", "text"}};
     if (value != nullptr && !is_text) {
       throw ApiError(field, fmt::format("{} is not supported by this version; leave it out", field));
     }
@@ -158,11 +164,7 @@ CompletionRequest read_common(const Json& body, const ServedModel& model, std::v
 
 std::vector<int32_t> render(const Json& messages, const Json& tools, const Json& variables,
                             const ServedModel& model) {
-  try {
-    return model.tokenizer->encode(model.chat_template->render(messages, tools, true, variables).text);
-  } catch (const Error& error) {
-    throw ApiError("messages", fmt::format("the chat template refuses the messages: {}", error.what()));
-  }
+  return model.tokenizer->encode(model.chat_template->render(messages, tools, true, variables).text);
 }
 
 // Where the text that comes before the first user's message ends: the system's message and the tools, which
@@ -176,9 +178,13 @@ std::vector<int64_t> static_prefix(const Json& messages, const Json& tools, cons
   }
   if (probe.empty() && tools.is_null()) return {};
   probe.push_back({{"role", "user"}, {"content", "\x7f"}});
-  const std::vector<int32_t> other = render(probe, tools, variables, model);
-  const auto [end, _] = std::mismatch(prompt.begin(), prompt.end(), other.begin(), other.end());
-  return {end - prompt.begin()};
+  try {
+    const std::vector<int32_t> other = render(probe, tools, variables, model);
+    const auto [end, _] = std::mismatch(prompt.begin(), prompt.end(), other.begin(), other.end());
+    return {end - prompt.begin()};
+  } catch (const Error&) {
+    return {};  // a template may refuse the probe and take the messages: the hint is lost, not the request
+  }
 }
 
 }  // namespace
@@ -213,7 +219,12 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   const Json no_value = nullptr;
   const Json& tool_list = tools == nullptr || tools->empty() ? no_value : *tools;
   const Json& variable_object = variables == nullptr ? no_value : *variables;
-  std::vector<int32_t> prompt = render(*messages, tool_list, variable_object, model);
+  std::vector<int32_t> prompt;
+  try {
+    prompt = render(*messages, tool_list, variable_object, model);
+  } catch (const Error& error) {
+    throw ApiError("messages", fmt::format("the chat template refuses the messages: {}", error.what()));
+  }
   std::vector<int64_t> boundaries = static_prefix(*messages, tool_list, variable_object, prompt, model);
   auto max_tokens = integer(body, "max_completion_tokens", 1, kAnyCount);
   if (!max_tokens) max_tokens = integer(body, "max_tokens", 1, kAnyCount);

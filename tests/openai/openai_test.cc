@@ -128,6 +128,9 @@ TEST_F(OpenAiTest, WhatIsWrongIsNamed) {
   expect("messages: messages is {\"content\":\"x\"}", {{"messages", {{{"content", "x"}}}}});
   expect("logit_bias", chat("hi", {{"logit_bias", {{"x", 1}}}}));
   expect("top_logprobs needs logprobs", chat("hi", {{"top_logprobs", 2}}));
+  expect("seed: seed is 18446744073709551615", chat("hi", {{"seed", UINT64_MAX}}));
+  expect("stop_token_ids", chat("hi", {{"stop_token_ids", {4294967297}}}));
+  expect("response_format is not supported", chat("hi", {{"response_format", {{"type", 5}}}}));
   expect("response_format is not supported", chat("hi", {{"response_format", {{"type", "json_object"}}}}));
 }
 
@@ -239,6 +242,7 @@ TEST_F(BatchTest, RefusesWhatIsNoBatchFile) {
   expect("in.jsonl:2: expected one JSON object", good + "\n{\n");
   expect("in.jsonl:2: custom_id a is that of line 1", good + "\n" + good + "\n");
   expect("in.jsonl:1: \"custom_id\" is missing", "{}\n");
+  expect("method is 5", R"({"custom_id":"a","method":5,"url":"/v1/completions"})");
   expect("url is /v1/files", R"({"custom_id":"a","url":"/v1/files"})");
 }
 
