@@ -62,21 +62,11 @@ openai::ServedModel served_model(const TextModel& text, const std::string& name,
 }
 
 std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& runtime) {
-  std::string text = fmt::format(
-      "memory plan: {} pages of {} tokens = {} tokens of KV cache, {} state slots, context up to {}\n",
-      plan.num_pages, plan.page_size, plan.num_pages * plan.page_size, plan.num_slots, plan.max_model_len);
-  const auto line = [&text](std::string_view what, int64_t bytes) {
-    if (bytes > 0) text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);
-  };
-  line("weights", runtime.summary.weight_bytes);
-  line("KV cache", plan.kv_cache_bytes);
-  line("index cache", plan.index_cache_bytes);
-  line("linear states", plan.state_bytes);
-  line("states on host", plan.host_state_bytes);
-  line("activations", plan.activation_bytes);
-  line("step buffers", plan.buffer_bytes);
-  line("total", runtime.summary.weight_bytes + plan.total_bytes());
-  return text;
+  return fmt::format(
+             "memory plan: {} pages of {} tokens = {} tokens of KV cache, {} state slots, context up to {}\n",
+             plan.num_pages, plan.page_size, plan.num_pages * plan.page_size, plan.num_slots,
+             plan.max_model_len) +
+         describe_memory(runtime, plan.memory);
 }
 
 }  // namespace minimax::apps

@@ -159,13 +159,10 @@ engine::SessionOptions ModelRuntime::longest_session(const ModelOptions& options
   return {context_length(options, model->max_position_embeddings())};
 }
 
-std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOptions& session) {
-  const engine::MemoryPlan plan = engine::Session::plan(*runtime.model, *runtime.backend, session);
+std::string describe_memory(const ModelRuntime& runtime, const engine::MemoryPlan& plan) {
   const int64_t total = runtime.summary.weight_bytes + plan.total_bytes();
   const int64_t available = available_memory_bytes();
-  std::string text =
-      fmt::format("memory plan for a context of {} tokens, {} activations\n", session.max_context,
-                  runtime.compute.activation_dtype == DType::kBF16 ? "bfloat16" : "float32");
+  std::string text;
   const auto line = [&text](std::string_view what, int64_t bytes) {
     text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);
   };
@@ -173,6 +170,7 @@ std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOpti
   line("KV cache", plan.kv_cache_bytes);
   if (plan.index_cache_bytes > 0) line("index cache", plan.index_cache_bytes);
   line("linear states", plan.linear_state_bytes);
+  if (plan.host_state_bytes > 0) line("states on host", plan.host_state_bytes);
   line("activations", plan.activation_bytes);
   line("step buffers", plan.buffer_bytes);
   line("total", total);
@@ -180,6 +178,12 @@ std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOpti
   text += total <= available ? "  it fits\n"
                              : fmt::format("  it does not fit: {} bytes are missing\n", total - available);
   return text;
+}
+
+std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOptions& session) {
+  return fmt::format("memory plan for a context of {} tokens, {} activations\n", session.max_context,
+                     runtime.compute.activation_dtype == DType::kBF16 ? "bfloat16" : "float32") +
+         describe_memory(runtime, engine::Session::plan(*runtime.model, *runtime.backend, session));
 }
 
 }  // namespace minimax::apps

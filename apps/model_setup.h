@@ -65,7 +65,10 @@ nlohmann::json read_model_config(const ModelOptions& options);
 // Loads the model (or with --dry-run only its shapes), with progress on stderr. THROWS: Error.
 ModelRuntime set_up_model(const ModelOptions& options);
 
-// The byte-exact plan of a session, as text for people.
+// The bytes of weights and of a plan, and whether they fit this machine, as text for people.
+std::string describe_memory(const ModelRuntime& runtime, const engine::MemoryPlan& plan);
+
+// The byte-exact plan of a session, likewise.
 std::string describe_plan(const ModelRuntime& runtime, const engine::SessionOptions& session);
 
 }  // namespace minimax::apps

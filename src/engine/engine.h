@@ -20,6 +20,7 @@
 #include "cache/hybrid_cache.h"
 #include "engine/finish_reason.h"
 #include "engine/sampling.h"
+#include "engine/step_memory.h"
 #include "models/model.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
@@ -56,17 +57,7 @@ struct EnginePlan {
   int64_t page_size = 0;
   int64_t num_pages = 0;
   int64_t num_slots = 0;
-  int64_t kv_cache_bytes = 0;
-  int64_t index_cache_bytes = 0;
-  int64_t state_bytes = 0;
-  int64_t host_state_bytes = 0;
-  int64_t activation_bytes = 0;
-  int64_t buffer_bytes = 0;
-
-  int64_t total_bytes() const {
-    return kv_cache_bytes + index_cache_bytes + state_bytes + host_state_bytes + activation_bytes +
-           buffer_bytes;
-  }
+  MemoryPlan memory;
 };
 
 struct Request {

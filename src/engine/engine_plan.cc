@@ -97,19 +97,8 @@ EngineSetup set_up(const models::Model& model, const EngineOptions& options) {
   return setup;
 }
 
-EnginePlan describe(const EngineSetup& setup, const RunnerMemory& memory) {
-  EnginePlan plan;
-  plan.max_model_len = setup.max_model_len;
-  plan.page_size = setup.cache.page_size;
-  plan.num_pages = setup.cache.num_pages;
-  plan.num_slots = setup.cache.num_slots;
-  plan.kv_cache_bytes = memory.kv_cache_bytes;
-  plan.index_cache_bytes = memory.index_cache_bytes;
-  plan.state_bytes = memory.state_bytes;
-  plan.host_state_bytes = memory.host_state_bytes;
-  plan.activation_bytes = memory.activation_bytes;
-  plan.buffer_bytes = memory.buffer_bytes;
-  return plan;
+EnginePlan describe(const EngineSetup& setup, const MemoryPlan& memory) {
+  return {setup.max_model_len, setup.cache.page_size, setup.cache.num_pages, setup.cache.num_slots, memory};
 }
 
 }  // namespace minimax::engine

@@ -16,6 +16,6 @@ struct EngineSetup {
 // THROWS: Error naming the option that does not fit the model or the memory.
 EngineSetup set_up(const models::Model& model, const EngineOptions& options);
 
-EnginePlan describe(const EngineSetup& setup, const RunnerMemory& memory);
+EnginePlan describe(const EngineSetup& setup, const MemoryPlan& memory);
 
 }  // namespace minimax::engine

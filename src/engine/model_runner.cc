@@ -46,13 +46,13 @@ StepBuffers::StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t 
   patches.reserve(static_cast<size_t>(shape.sequences));
 }
 
-RunnerMemory ModelRunner::plan(const Model& model, ops::Backend& backend, const RunnerOptions& options) {
+MemoryPlan ModelRunner::plan(const Model& model, ops::Backend& backend, const RunnerOptions& options) {
   const models::CacheLayout layout = model.cache_layout();
   const StepShape shape = largest_step(layout, options);
-  RunnerMemory plan;
+  MemoryPlan plan;
   plan.kv_cache_bytes = layout.kv_bytes(options.num_pages);
   plan.index_cache_bytes = layout.index_bytes(options.num_pages);
-  plan.state_bytes = layout.state_bytes(options.num_slots);
+  plan.linear_state_bytes = layout.state_bytes(options.num_slots);
   plan.host_state_bytes = layout.state_bytes(options.num_host_slots);
   plan.buffer_bytes = 2 * input_bytes(shape) + options.max_logits_rows * model.vocab_size() * 4;
 

@@ -32,21 +32,6 @@ struct RunnerOptions {
   bool is_deterministic = false;
 };
 
-// Bytes that a runner takes besides the weights.
-struct RunnerMemory {
-  int64_t kv_cache_bytes = 0;
-  int64_t index_cache_bytes = 0;
-  int64_t state_bytes = 0;
-  int64_t host_state_bytes = 0;
-  int64_t activation_bytes = 0;  // at most, in any step
-  int64_t buffer_bytes = 0;      // inputs of two steps, and logits
-
-  int64_t total_bytes() const {
-    return kv_cache_bytes + index_cache_bytes + state_bytes + host_state_bytes + activation_bytes +
-           buffer_bytes;
-  }
-};
-
 // What a step needs to know of a sequence besides its plan.
 struct SequenceView {
   std::span<const int32_t> tokens;  // prompt, and what is known to be generated
@@ -103,8 +88,8 @@ class ModelRunner {
   ModelRunner(const models::Model& model, ops::Backend& backend, const RunnerOptions& options);
 
   // What a runner would take, without taking it.
-  static RunnerMemory plan(const models::Model& model, ops::Backend& backend, const RunnerOptions& options);
-  const RunnerMemory& memory() const { return memory_plan_; }
+  static MemoryPlan plan(const models::Model& model, ops::Backend& backend, const RunnerOptions& options);
+  const MemoryPlan& memory() const { return memory_plan_; }
 
   std::unique_ptr<StepBuffers> make_buffers() const;
 
@@ -130,7 +115,7 @@ class ModelRunner {
   ops::Backend& backend_;
   RunnerOptions options_;
   models::CacheLayout layout_;
-  RunnerMemory memory_plan_;
+  MemoryPlan memory_plan_;
   Arena arena_;
   HostMemory cache_memory_;
   models::ModelCache cache_;

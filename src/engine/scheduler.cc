@@ -118,9 +118,8 @@ void Scheduler::plan_running(bool generating, StepPlan& plan) {
     while (planned == Planned::kNoMemory && preempt_after(request, plan)) {
       planned = plan_sequence(request, plan);
     }
-    if (planned == Planned::kNoMemory && running_.size() == 1) {
-      fail("one request alone does not fit the cache");
-    }
+    MM_CHECK(planned != Planned::kNoMemory || running_.size() > 1, "request {} alone does not fit the cache",
+             key.second);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/host_memory.h"
+#include "engine/step_memory.h"
 #include "models/model.h"
 #include "ops/backend.h"
 
@@ -19,19 +20,6 @@ struct SessionOptions {
   int64_t max_context = 0;       // tokens, prompt and answer
   int64_t prefill_chunk = 2048;  // most tokens of a prefill step
   int64_t max_logits_rows = 1;   // rows of logits one step may return
-};
-
-// Bytes a session needs besides the weights.
-struct MemoryPlan {
-  int64_t kv_cache_bytes = 0;
-  int64_t index_cache_bytes = 0;
-  int64_t linear_state_bytes = 0;
-  int64_t activation_bytes = 0;
-  int64_t buffer_bytes = 0;  // step inputs and logits
-
-  int64_t total_bytes() const {
-    return kv_cache_bytes + index_cache_bytes + linear_state_bytes + activation_bytes + buffer_bytes;
-  }
 };
 
 class Session {

@@ -11,6 +11,21 @@
 
 namespace minimax::engine {
 
+// Bytes that running a model takes besides its weights.
+struct MemoryPlan {
+  int64_t kv_cache_bytes = 0;
+  int64_t index_cache_bytes = 0;
+  int64_t linear_state_bytes = 0;
+  int64_t host_state_bytes = 0;  // snapshots of linear states in host memory
+  int64_t activation_bytes = 0;  // at most, in any step
+  int64_t buffer_bytes = 0;      // step inputs and logits
+
+  int64_t total_bytes() const {
+    return kv_cache_bytes + index_cache_bytes + linear_state_bytes + host_state_bytes + activation_bytes +
+           buffer_bytes;
+  }
+};
+
 // Places tensors one behind the other; without memory it only measures.
 class Placer {
  public:

@@ -4,12 +4,10 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
-#include <nlohmann/json.hpp>
 
-#include "backends/cpu/cpu_backend.h"
 #include "engine/model_runner.h"
 #include "engine/session.h"
-#include "formats/checkpoint.h"
+#include "tests/engine/family_models.h"
 
 namespace {
 std::atomic<int64_t> allocations{0};
@@ -28,13 +26,9 @@ namespace minimax {
 namespace {
 
 TEST(DecodeStep, AllocatesNothing) {
-  const std::filesystem::path folder = std::filesystem::path(MINIMAX_SOURCE_DIR) / "models/demo-m1";
-  formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
-  formats::Progress silent;
-  const auto model = models::load_model(formats::read_config(folder), {DType::kBF16}, checkpoint, silent);
-  ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  engine::Session session(*model, *backend, {64, 32, 1});
+  const testing::LoadedModel loaded(std::filesystem::path(MINIMAX_SOURCE_DIR) / "models/demo-m1",
+                                    {DType::kBF16});
+  engine::Session session(*loaded.model, *loaded.backend, {64, 32, 1});
   const int32_t prompt[] = {1, 2, 3, 4, 5};
   session.append(prompt);
   const int32_t token = 7;
@@ -47,14 +41,10 @@ TEST(DecodeStep, AllocatesNothing) {
 
 // The engine's own part of a step: prepared and executed as the planning and step threads do.
 TEST(RunnerStep, AllocatesNothingOnceTheLargestStepWasSeen) {
-  const std::filesystem::path folder = std::filesystem::path(MINIMAX_SOURCE_DIR) / "models/demo-m1";
-  formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
-  formats::Progress silent;
-  const auto model = models::load_model(formats::read_config(folder), {DType::kBF16}, checkpoint, silent);
-  ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
+  const testing::LoadedModel loaded(std::filesystem::path(MINIMAX_SOURCE_DIR) / "models/demo-m1",
+                                    {DType::kBF16});
   cache::HybridCacheOptions caching;
-  caching.page_size = model->cache_layout().page_size;
+  caching.page_size = loaded.model->cache_layout().page_size;
   caching.num_pages = 64;
   caching.num_slots = 12;
   cache::HybridCache cache(caching);
@@ -66,8 +56,8 @@ TEST(RunnerStep, AllocatesNothingOnceTheLargestStepWasSeen) {
   options.max_sequences = 4;
   options.num_pages = caching.num_pages;
   options.num_slots = caching.num_slots;
-  options.vocab_limit = model->vocab_size();
-  engine::ModelRunner runner(*model, *backend, options);
+  options.vocab_limit = loaded.model->vocab_size();
+  engine::ModelRunner runner(*loaded.model, *loaded.backend, options);
   const auto step = runner.make_buffers();
   engine::SamplingParams params;
   params.temperature = 0.7F;
