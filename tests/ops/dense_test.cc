@@ -134,29 +134,37 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
   }
 }
 
-// Every e4m3 code but NaN, picked out by rows of x that are zero but for one element: exact in every
-// precision.
+// Every e4m3 code but NaN, with scales near both ends of what F32 holds, picked out by rows of x that are
+// zero but for one element: exact in every precision.
 TEST(Linear, EveryCodeIsUnpackedExactly) {
   constexpr int64_t kInputs = 128;
+  constexpr std::array<uint8_t, 9> kScales = {127, 1, 2, 3, 100, 200, 239, 240, 245};
   TensorMaker make(19);
-  const quant::Weight weight = make.weight(quant::WeightFormat::kFp8, 256, kInputs, {256, kInputs});
-  weight.scales.data<float>()[0] = 0.25F;
-  for (int64_t n = 0; n < 256; ++n) {
-    for (int64_t k = 0; k < kInputs; ++k) {
-      const auto code = static_cast<uint8_t>(n + 37 * k);
-      weight.values.row<f8e4m3>(n)[k].bits = (code & 0x7f) == 0x7f ? uint8_t{0x38} : code;
+  for (const quant::WeightFormat format : {quant::WeightFormat::kFp8, quant::WeightFormat::kMxfp8}) {
+    const quant::Weight weight = make.weight(format, 256, kInputs, {256, kInputs});
+    for (int64_t n = 0; n < 256; ++n) {
+      for (int64_t k = 0; k < kInputs; ++k) {
+        const auto code = static_cast<uint8_t>(n + 37 * k);
+        weight.values.row<f8e4m3>(n)[k].bits = (code & 0x7f) == 0x7f ? uint8_t{0x38} : code;
+      }
+      for (int64_t i = 0; i < 4 && format == quant::WeightFormat::kMxfp8; ++i)
+        weight.scales.row<uint8_t>(n)[i] = kScales[static_cast<size_t>(n + i) % kScales.size()];
     }
-  }
-  for (const int64_t rows : {1, 3, 8, 20}) {
-    const Tensor x = make.uniform(DType::kF32, {rows, kInputs}, 0, 0);
-    for (int64_t t = 0; t < rows; ++t) x.row<float>(t)[(t * 19 + rows) % kInputs] = 1;
-    const Tensor expected = make.poisoned(DType::kF32, {rows, 256});
-    run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, expected}); });
-    for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
-      for (const BackendCase& backend : backend_cases()) {
-        const Tensor out = make.poisoned(DType::kF32, {rows, 256});
-        run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
-        expect_close(out, expected, 0, fmt::format("{}: {} rows", backend.label, rows));
+    if (format == quant::WeightFormat::kFp8) weight.scales.data<float>()[0] = 0.25F;
+    for (const int64_t rows : {1, 3, 8, 20}) {
+      const Tensor x = make.uniform(DType::kF32, {rows, kInputs}, 0, 0);
+      for (int64_t t = 0; t < rows; ++t) x.row<float>(t)[(t * 19 + rows) % kInputs] = 1;
+      const Tensor expected = make.poisoned(DType::kF32, {rows, 256});
+      run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, expected}); });
+      for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
+        for (const BackendCase& backend : backend_cases()) {
+          const Tensor out = make.poisoned(DType::kF32, {rows, 256});
+          run_on_cpu(backend, [&](OpContext& c) {
+            linear(c, {x, weight, Activation::kNone, out, precision});
+          });
+          expect_close(out, expected, 0,
+                       fmt::format("{}: {}, {} rows", backend.label, quant::name(format), rows));
+        }
       }
     }
   }

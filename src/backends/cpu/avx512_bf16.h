@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "backends/cpu/matmul.h"
 #include "core/dtype.h"
 #include "quant/weight.h"
 
@@ -44,6 +45,20 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE __m512bh as_bf16(__m512i bits) {
   __m512bh result;
   std::memcpy(&result, &bits, sizeof(result));
   return result;
+}
+
+// A vector that GCC 12 would load again for each of its uses.
+MINIMAX_BF16_TARGET MINIMAX_INLINE __m512i load_once(const void* p) {
+  __m512i loaded = _mm512_loadu_si512(p);
+  asm("" : "+v"(loaded));  // NOLINT(hicpp-no-assembler)
+  return loaded;
+}
+
+// The next row of x. GCC 12 would keep an offset for each row, more than there are registers.
+MINIMAX_INLINE const bf16* next_row(const bf16* x, int64_t stride) {
+  x += stride;
+  asm("" : "+r"(x));  // NOLINT(hicpp-no-assembler)
+  return x;
 }
 
 // Pairs [pair, pair + 16) of a BF16 row of k elements; zeros beyond k. F32 rows are rounded (exact when they
@@ -125,7 +140,7 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE __m128 reduce4(__m512 a, __m512 b, __m512 c, 
 template <int kRows>
 MINIMAX_BF16_TARGET MINIMAX_INLINE void store_sums(const __m512 (&sums)[kRows][2], float factor, float* out,
                                                    int64_t out_stride) {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; r += 2) {
     const int other = r + 1 < kRows ? r + 1 : r;
     const __m128 four =
@@ -134,6 +149,10 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE void store_sums(const __m512 (&sums)[kRows][2
     _mm_storeh_pi(reinterpret_cast<__m64*>(out + other * out_stride), four);
   }
 }
+
+// How far prefetches into the nearest cache go ahead of two columns; those into the next one go kFetchedAhead
+// bytes.
+constexpr int64_t kNearAhead = 2048;
 
 // Columns of one row of x whose sums are reduced together.
 constexpr int64_t kReducedColumns = 4;
@@ -162,24 +181,7 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE void prefetch_after(const void* rows, int64_t
 // out[r * out_stride + c] = x row r . weight row (first + c), for a fixed number of rows.
 using DotRows = void (*)(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
                          int64_t columns, float* out, int64_t out_stride);
-// Two columns of eight rows would fit the registers too, but not so many rows of x the nearest cache.
-constexpr int64_t kMaxTileRows = 6;
-
-inline void dot_all_rows(const std::array<DotRows, kMaxTileRows>& functions, const bf16* x, int64_t x_stride,
-                         int64_t rows, const quant::Weight& weight, int64_t first, int64_t columns,
-                         float* out, int64_t out_stride) {
-  const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
-  // Two columns at a time, so that further tiles find the weights in the nearest cache.
-  const int64_t step = tiles > 1 ? 2 : columns;
-  for (int64_t c = 0; c < columns; c += step) {
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t r = rows * tile / tiles;
-      const int64_t count = rows * (tile + 1) / tiles - r;
-      functions[static_cast<size_t>(count - 1)](x + r * x_stride, x_stride, weight, first + c,
-                                                std::min(step, columns - c), out + r * out_stride + c,
-                                                out_stride);
-    }
-  }
-}
+// Functions of one row and more.
+using DotRowsByCount = std::array<DotRows, kMaxDotRows>;
 
 }  // namespace minimax::cpu

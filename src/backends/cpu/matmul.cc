@@ -37,8 +37,11 @@ void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const
   switch (x.path.layout) {
     case RowLayout::kHalves:
       return dot_products_bf16(halves, halves_stride, rows, weight, first, count, results, kDotColumns);
-    case RowLayout::kBytes:
-      return dot_products_fp8(halves, halves_stride, rows, weight, first, count, results, kDotColumns);
+    case RowLayout::kBytes: {
+      const bool is_mx = weight.format == quant::WeightFormat::kMxfp8;
+      return (is_mx ? dot_products_mxfp8 : dot_products_fp8)(halves, halves_stride, rows, weight, first,
+                                                             count, results, kDotColumns);
+    }
     case RowLayout::kQuads:
       return dot_products_quads(reinterpret_cast<const float*>(memory),
                                 stride / static_cast<int64_t>(sizeof(float)), rows, weight, first, count,

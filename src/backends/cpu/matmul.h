@@ -87,7 +87,7 @@ struct ProductPath {
   static constexpr int64_t max_row_products() { return 32; }
   // Fewest rows that lanes are faster for (measured: docs/performance.md). Unpacking 8-bit weights again for
   // further rows costs less than lanes that stay empty.
-  int64_t min_lane_rows() const { return layout == RowLayout::kBytes ? 13 : 7; }
+  int64_t min_lane_rows() const { return layout == RowLayout::kBytes ? 13 : 9; }
   // Whether rows may lie in lanes (matmul_lanes.cc).
   bool takes_lanes(int64_t k) const;
   bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }

@@ -109,13 +109,13 @@ MINIMAX_BF16_TARGET double multiply_chain(int64_t iterations) {
 // there are registers for it: more independent chains.
 template <int kRows, int kColumns>
 struct Tile {
-  static constexpr int kParts = kRows * kColumns <= 4 ? 2 : 1;
+  static constexpr int kParts = kRows * kColumns <= 6 ? 2 : 1;
   __m512 sums[kParts][kRows][kColumns];
 
   MINIMAX_BF16_TARGET MINIMAX_INLINE void clear() {
 #pragma GCC unroll 2
     for (int p = 0; p < kParts; ++p) {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
         for (int c = 0; c < kColumns; ++c) sums[p][r][c] = _mm512_setzero_ps();
@@ -126,9 +126,9 @@ struct Tile {
   template <int kPart>
   MINIMAX_BF16_TARGET MINIMAX_INLINE void add(const bf16* x, int64_t x_stride,
                                               const __m512i (&weights)[kColumns]) {
-#pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-      const __m512bh row = as_bf16(_mm512_loadu_si512(x + r * x_stride));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r, x = next_row(x, x_stride)) {
+      const __m512bh row = as_bf16(load_once(x));
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c) {
         __m512& sum = sums[kPart % kParts][r][c];
@@ -138,7 +138,7 @@ struct Tile {
   }
 
   MINIMAX_BF16_TARGET MINIMAX_INLINE void total(__m512 (&totals)[kRows][kColumns]) const {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c)
@@ -161,10 +161,10 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE void dot_tile(const bf16* x, int64_t x_stride
       prefetch_after<kRows, kColumns, 2 * kColumns>(w, 2 * w_stride, k, 2 * kColumns * i);
     }
 #pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) weights[c] = _mm512_loadu_si512(w + c * w_stride + i);
+    for (int c = 0; c < kColumns; ++c) weights[c] = load_once(w + c * w_stride + i);
     tile.template add<0>(x + i, x_stride, weights);
 #pragma GCC unroll 2
-    for (int c = 0; c < kColumns; ++c) weights[c] = _mm512_loadu_si512(w + c * w_stride + i + kHalf);
+    for (int c = 0; c < kColumns; ++c) weights[c] = load_once(w + c * w_stride + i + kHalf);
     tile.template add<1>(x + i + kHalf, x_stride, weights);
   }
   for (; i < k; i += kHalf) {
@@ -209,8 +209,8 @@ MINIMAX_BF16_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::
     dot_one_row(x + r * x_stride, 0, weight, first + c, 1, out + r * out_stride + c, 0);
 }
 
-constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_one_row, dot_rows<2>, dot_rows<3>,
-                                                        dot_rows<4>, dot_rows<5>, dot_rows<6>};
+constexpr DotRowsByCount kDotRows = {dot_one_row, dot_rows<2>, dot_rows<3>, dot_rows<4>,
+                                     dot_rows<5>, dot_rows<6>, dot_rows<7>, dot_rows<8>};
 
 constexpr PackedKernel kKernel = {"avx512_bf16", kMr,      kNr,           2, 2, pack_tile,
                                   pack_panel,    multiply, multiply_chain};
@@ -230,7 +230,7 @@ MINIMAX_BF16_TARGET void lay_out_bf16_row(const std::byte* row, DType dtype, int
 
 void dot_products_bf16(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                        int64_t first, int64_t columns, float* out, int64_t out_stride) {
-  dot_all_rows(kDotRows, x, x_stride, rows, weight, first, columns, out, out_stride);
+  kDotRows[static_cast<size_t>(rows - 1)](x, x_stride, weight, first, columns, out, out_stride);
 }
 
 }  // namespace minimax::cpu

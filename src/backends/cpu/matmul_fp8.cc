@@ -1,9 +1,9 @@
-// Row products with e4m3 weights by the AVX-512 BF16 dot product.
+// Row products with block-wise scaled e4m3 weights by the AVX-512 BF16 dot product.
 //
 // Weights stay packed in memory. The bits of an e4m3 number, shifted and with an exponent bias put in, are a
 // BF16 number; zero and subnormals are looked up instead (VBMI), which trained weights hardly ever need: a
-// branch for 64 weights at a time. The products of a stretch that shares scales are summed in F32 and
-// multiplied with them once.
+// branch for 64 weights at a time. The products of a block of weights are summed in F32 and multiplied with
+// its scale once. matmul_mxfp8.cc has those of MXFP8.
 #include "backends/cpu/matmul_kernels.h"
 
 #if defined(__x86_64__)
@@ -49,7 +49,6 @@ class BlockScales {
   int64_t first_chunks() const { return first_chunks_; }
   int64_t chunks() const { return chunks_; }
   MINIMAX_VBMI_TARGET __m512 at(const float* row, int64_t block) const { return _mm512_set1_ps(row[block]); }
-  MINIMAX_VBMI_TARGET __m512 of_part(const float* row, int64_t block) const { return at(row, block); }
 
  private:
   const float* scales_;
@@ -61,43 +60,6 @@ class BlockScales {
   int64_t chunks_;
 };
 
-// Scales of kMxfp8: two for each chunk, of the sums in lanes 0..7 and 8..15.
-class MxScales {
- public:
-  MINIMAX_VBMI_TARGET explicit MxScales(const quant::Weight& weight)
-      : scales_(weight.scales.data<uint8_t>()), stride_(weight.scales.stride(0)) {
-    constexpr int kFirstOnTop = 0x00808080;  // bytes of a lane: 0, 0, 0, the first of the pair
-    const __m512i first = _mm512_set1_epi32(kFirstOnTop);
-    to_top_byte_ = in_register(_mm512_mask_set1_epi32(first, 0xff00, kFirstOnTop + (1 << 24)));
-  }
-
-  const uint8_t* row(int64_t n) const { return scales_ + n * stride_; }
-  static int64_t first_chunks() { return 1; }
-  static int64_t chunks() { return 1; }
-  MINIMAX_VBMI_TARGET __m512 at(const uint8_t* row, int64_t chunk) const {
-    int16_t pair = 0;
-    std::memcpy(&pair, row + 2 * chunk, sizeof(pair));
-    return from_exponents(_mm512_set1_epi16(pair));
-  }
-  // Of a chunk that ends after its first half.
-  MINIMAX_VBMI_TARGET __m512 of_part(const uint8_t* row, int64_t chunk) const {
-    return from_exponents(_mm512_set1_epi16(row[2 * chunk]));
-  }
-
- private:
-  // The exponent of a lane's half goes to its top byte, then one bit down to where a float has it.
-  MINIMAX_VBMI_TARGET __m512 from_exponents(__m512i pairs) const {
-    return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_shuffle_epi8(pairs, to_top_byte_), 1));
-  }
-
-  const uint8_t* scales_;
-  int64_t stride_;
-  __m512i to_top_byte_;
-};
-
-// How far prefetches into the nearest cache go ahead; those into the next one go kFetchedAhead bytes.
-constexpr int64_t kNearAhead = 2048;
-
 // Sums of kRows rows of x with kColumns rows of a weight.
 template <int kRows, int kColumns>
 struct Tile {
@@ -105,7 +67,7 @@ struct Tile {
   __m512 partial[kRows][kColumns];  // of the stretch that shares scales
 
   MINIMAX_VBMI_TARGET MINIMAX_INLINE void clear(__m512 (&sums)[kRows][kColumns]) {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c) sums[r][c] = _mm512_setzero_ps();
@@ -116,10 +78,10 @@ struct Tile {
                                               const __m512i (&codes)[kColumns], const Unpacker& unpack) {
     Unpacked w[kColumns];
     unpack(codes, w);
-#pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-      const __m512bh even = as_bf16(_mm512_loadu_si512(x + r * x_stride));
-      const __m512bh odd = as_bf16(_mm512_loadu_si512(x + r * x_stride + kChunk / 2));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r, x = next_row(x, x_stride)) {
+      const __m512bh even = as_bf16(load_once(x));
+      const __m512bh odd = as_bf16(load_once(x + kChunk / 2));
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c) {
         partial[r][c] = _mm512_dpbf16_ps(partial[r][c], even, w[c].even);
@@ -131,27 +93,26 @@ struct Tile {
   MINIMAX_VBMI_TARGET MINIMAX_INLINE void scale(const __m512 (&factors)[kColumns]) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c) {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) totals[r][c] = _mm512_fmadd_ps(partial[r][c], factors[c], totals[r][c]);
     }
   }
 };
 
 // The operands of a tile: rows of x and of weights.
-template <typename Scales>
 struct Operands {
   const bf16* x;
   int64_t x_stride;
   const uint8_t* codes;
   int64_t codes_stride;
   int64_t k;
-  const Scales& scales;
+  const BlockScales& scales;
   const Unpacker& unpack;
 };
 
 // The last chunk, of k % kChunk weights.
-template <int kRows, int kColumns, typename Scales>
-MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(const Operands<Scales>& in, Tile<kRows, kColumns>& tile) {
+template <int kRows, int kColumns>
+MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(const Operands& in, Tile<kRows, kColumns>& tile) {
   const int64_t begin = in.k / kChunk * kChunk;
   const auto mask = static_cast<__mmask64>((uint64_t{1} << (in.k - begin)) - 1);
   __m512i loaded[kColumns];
@@ -163,12 +124,10 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void add_part(const Operands<Scales>& in, Til
 
 // What is left behind the blocks that are whole, from `chunk` on, of `block`. Not inlined: few shapes have
 // such a rest.
-template <int kRows, int kColumns, typename Scales>
-MINIMAX_VBMI_TARGET __attribute__((noinline)) void multiply_rest(const Operands<Scales>& in, int64_t n,
-                                                                 int64_t chunk, int64_t block,
-                                                                 Tile<kRows, kColumns>& tile) {
+template <int kRows, int kColumns>
+MINIMAX_VBMI_TARGET __attribute__((noinline)) void multiply_rest(const Operands& in, int64_t n, int64_t chunk,
+                                                                 int64_t block, Tile<kRows, kColumns>& tile) {
   const int64_t full = in.k / kChunk;
-  const bool is_short = chunk == full;  // of less than a chunk
   tile.clear(tile.totals);
   tile.clear(tile.partial);
   for (; chunk < full; ++chunk) {
@@ -179,17 +138,13 @@ MINIMAX_VBMI_TARGET __attribute__((noinline)) void multiply_rest(const Operands<
   }
   if (in.k % kChunk > 0) add_part(in, tile);
   __m512 factors[kColumns];
-  for (int c = 0; c < kColumns; ++c) {
-    const auto* scales = in.scales.row(n + c);
-    factors[c] = is_short ? in.scales.of_part(scales, block) : in.scales.at(scales, block);
-  }
+  for (int c = 0; c < kColumns; ++c) factors[c] = in.scales.at(in.scales.row(n + c), block);
   tile.scale(factors);
 }
 
 // tile.totals = the products of kRows rows of x with weight rows n .. n + kColumns.
-template <int kRows, int kColumns, typename Scales>
-MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int64_t n,
-                                                 Tile<kRows, kColumns>& tile) {
+template <int kRows, int kColumns>
+MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands& in, int64_t n, Tile<kRows, kColumns>& tile) {
   decltype(in.scales.row(0)) scale_rows[kColumns];
 #pragma GCC unroll 2
   for (int c = 0; c < kColumns; ++c) scale_rows[c] = in.scales.row(n + c);
@@ -207,7 +162,7 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
       __m512i loaded[kColumns];
 #pragma GCC unroll 2
       for (int c = 0; c < kColumns; ++c) {
-        loaded[c] = _mm512_loadu_si512(codes + c * in.codes_stride);
+        loaded[c] = load_once(codes + c * in.codes_stride);
         if constexpr (kColumns > 1) {
           _mm_prefetch(fetched + c * kChunk + kNearAhead, _MM_HINT_T0);
           _mm_prefetch(fetched + c * kChunk + kFetchedAhead, _MM_HINT_T1);
@@ -227,7 +182,7 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
     return;
   Tile<kRows, kColumns> rest;
   multiply_rest(in, n, chunk, block, rest);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; ++c)
@@ -236,13 +191,12 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE void multiply(const Operands<Scales>& in, int
 }
 
 // One row of x and of the weight at a time, strictly in the order of memory.
-template <typename Scales>
 MINIMAX_VBMI_TARGET void dot_in_order(const bf16* x, const quant::Weight& weight, int64_t first,
                                       int64_t columns, float* out) {
   const Unpacker unpack;
-  const Scales scales(weight);
+  const BlockScales scales(weight);
   const int64_t stride = weight.values.stride(0);
-  Operands<Scales> in{x, 0, weight.values.row<uint8_t>(first), stride, weight.in_features(), scales, unpack};
+  Operands in{x, 0, weight.values.row<uint8_t>(first), stride, weight.in_features(), scales, unpack};
   for (int64_t c = 0; c < columns; c += kReducedColumns) {
     const int64_t count = std::min(kReducedColumns, columns - c);
     __m512 totals[kReducedColumns] = {};
@@ -260,14 +214,13 @@ MINIMAX_VBMI_TARGET void dot_in_order(const bf16* x, const quant::Weight& weight
 
 // Two columns at a time, which share the loads of x. The two streams defeat the hardware's prefetchers, so
 // what comes next is asked for in the order of memory, for both caches.
-template <int kRows, typename Scales>
+template <int kRows>
 MINIMAX_VBMI_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::Weight& weight, int64_t first,
                                   int64_t columns, float* out, int64_t out_stride) {
   const Unpacker unpack;
-  const Scales scales(weight);
+  const BlockScales scales(weight);
   const int64_t stride = weight.values.stride(0);
-  Operands<Scales> in{x,      x_stride, weight.values.row<uint8_t>(first), stride, weight.in_features(),
-                      scales, unpack};
+  Operands in{x, x_stride, weight.values.row<uint8_t>(first), stride, weight.in_features(), scales, unpack};
   int64_t c = 0;
   for (; c + 2 <= columns; c += 2, in.codes += 2 * stride) {
     Tile<kRows, 2> tile;
@@ -275,13 +228,11 @@ MINIMAX_VBMI_TARGET void dot_rows(const bf16* x, int64_t x_stride, const quant::
     store_sums(tile.totals, kUnpackedScale, out + c, out_stride);
   }
   for (int64_t r = 0; r < kRows && c < columns; ++r)
-    dot_in_order<Scales>(x + r * x_stride, weight, first + c, 1, out + r * out_stride + c);
+    dot_in_order(x + r * x_stride, weight, first + c, 1, out + r * out_stride + c);
 }
 
-template <typename Scales>
-constexpr std::array<DotRows, kMaxTileRows> kDotRows = {dot_rows<1, Scales>, dot_rows<2, Scales>,
-                                                        dot_rows<3, Scales>, dot_rows<4, Scales>,
-                                                        dot_rows<5, Scales>, dot_rows<6, Scales>};
+constexpr DotRowsByCount kDotRows = {dot_rows<1>, dot_rows<2>, dot_rows<3>, dot_rows<4>,
+                                     dot_rows<5>, dot_rows<6>, dot_rows<7>, dot_rows<8>};
 
 }  // namespace
 
@@ -304,9 +255,7 @@ MINIMAX_VBMI_TARGET void lay_out_fp8_row(const std::byte* row, DType dtype, int6
 
 void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                       int64_t first, int64_t columns, float* out, int64_t out_stride) {
-  const bool is_mx = weight.format == quant::WeightFormat::kMxfp8;
-  const auto& functions = is_mx ? kDotRows<MxScales> : kDotRows<BlockScales>;
-  dot_all_rows(functions, x, x_stride, rows, weight, first, columns, out, out_stride);
+  kDotRows[static_cast<size_t>(rows - 1)](x, x_stride, weight, first, columns, out, out_stride);
 }
 
 }  // namespace minimax::cpu

@@ -19,12 +19,16 @@ void dot_products(const float* x, int64_t x_stride, int64_t rows, const quant::W
 void dot_products_quads(const float* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                         int64_t first, int64_t columns, float* out, int64_t out_stride);
 
-// The same for BF16 weights and x in kHalves. REQUIRES: bf16_kernel() is not null.
+// The same for BF16 weights and x in kHalves. REQUIRES: bf16_kernel() is not null; 1 to kMaxDotRows rows,
+// also of the next two.
 void dot_products_bf16(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                        int64_t first, int64_t columns, float* out, int64_t out_stride);
-// The same for e4m3 weights and x in kBytes. REQUIRES: has_fp8_dot(); blocks as product_path wants them.
+// The same for weights of kFp8 and of kMxfp8 and x in kBytes. REQUIRES: has_fp8_dot(); blocks as product_path
+// wants them.
 void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                       int64_t first, int64_t columns, float* out, int64_t out_stride);
+void dot_products_mxfp8(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, float* out, int64_t out_stride);
 // The same for up to 16 rows of x in lanes: BF16 weights with an even number of inputs or e4m3 weights with a
 // multiple of 64, of blocks as product_path wants them. REQUIRES: has_fp8_dot().
 void dot_products_lanes(const uint32_t* x, int64_t rows, const quant::Weight& weight, int64_t first,
