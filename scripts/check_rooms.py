@@ -36,6 +36,7 @@ MAY_USE = {
     "engine/text": {"core", "ops", "models", "cache", "observe", "parallel", "engine", "tokenizer", "formats"},
     "openai": {"core", "engine", "engine/text", "tokenizer"},
     "eval": {"core"},
+    "webui": {"core"},
     "server": {"core", "engine", "observe"},
 }
 ROOTS = ("apps", "tests", "bench", "fuzz")
