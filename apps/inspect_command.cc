@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "apps/commands.h"
+#include "apps/model_location.h"
 #include "apps/model_setup.h"
 #include "core/host_memory.h"
 #include "formats/checkpoint.h"
@@ -164,7 +165,7 @@ void run_inspect(const InspectOptions& options) {
 void add_inspect_command(CLI::App& app) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Say what a checkpoint is and what it needs");
-  command->add_option("-m,--model", options->model, "Hugging Face model directory")->required();
+  add_model_option(*command, options->model, [] { return true; });
   command->add_flag("--json", options->json, "Print one JSON object");
   command
       ->add_option("--tensor-parallel", options->tensor_parallel,

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <iostream>
 
+#include "apps/model_location.h"
 #include "core/host_memory.h"
 #include "formats/checkpoint.h"
 
@@ -37,7 +38,7 @@ std::optional<DType> cache_dtype(const std::string& word) {
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& command) {
-  command.add_option("-m,--model", model, "Hugging Face model directory")->required();
+  add_model_option(command, model, [this] { return !dry_run && load_format != "dummy"; });
   command.add_option("--dtype", dtype, "Compute in auto (what the checkpoint says), bfloat16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
       ->capture_default_str();

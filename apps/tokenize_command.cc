@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "apps/commands.h"
+#include "apps/model_location.h"
 #include "core/error.h"
 #include "nlohmann/json.hpp"
 #include "tokenizer/tokenizer.h"
@@ -43,7 +44,7 @@ void run_tokenize(const TokenizeOptions& options) {
 void add_tokenize_command(CLI::App& app) {
   auto options = std::make_shared<TokenizeOptions>();
   CLI::App* command = app.add_subcommand("tokenize", "Show the tokens of a text, or the text of tokens");
-  command->add_option("-m,--model", options->model, "Directory with the tokenizer files")->required();
+  add_model_option(*command, options->model, [] { return false; });
   command->add_option("text", options->text, "The text (- for standard input)");
   command->add_option("--decode", options->decode, "Token ids to turn into text")->delimiter(',');
   command->add_flag("--no-special", options->no_special, "Read special tokens in the text as plain text");

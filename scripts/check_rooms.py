@@ -37,6 +37,7 @@ MAY_USE = {
     "openai": {"core", "engine", "engine/text", "tokenizer"},
     "eval": {"core"},
     "webui": {"core"},
+    "hub": {"core"},
     "server": {"core", "engine", "observe"},
 }
 ROOTS = ("apps", "tests", "bench", "fuzz")

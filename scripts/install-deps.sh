@@ -14,6 +14,7 @@ readonly VENV="$REPO/.venv"
 readonly RUN_PACKAGES=(
   g++ cmake ninja-build pkg-config make git ca-certificates
   libfmt-dev nlohmann-json3-dev libhwy-dev libpcre2-dev libcli11-dev libedit-dev libspdlog-dev prometheus-cpp-dev
+  libcurl4-openssl-dev libssl-dev
   libgtest-dev libbenchmark-dev
 )
 readonly TEST_PACKAGES=(python3 python3-venv)
@@ -56,7 +57,7 @@ check_without_apt() {
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   if command -v pkg-config >/dev/null; then
-    for library in fmt nlohmann_json libhwy libpcre2-8 CLI11 libedit spdlog prometheus-cpp-core gtest benchmark; do
+    for library in fmt nlohmann_json libhwy libpcre2-8 CLI11 libedit spdlog prometheus-cpp-core libcurl libcrypto gtest benchmark; do
       pkg-config --exists "$library" || missing+=("$library")
     done
   fi
