@@ -49,10 +49,13 @@ engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const Mo
   return options;
 }
 
+std::string default_model_name(const std::string& source) {
+  return std::filesystem::weakly_canonical(source).filename().string();
+}
+
 openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len) {
   openai::ServedModel served;
-  served.name =
-      name.empty() ? std::filesystem::weakly_canonical(text.runtime.source).filename().string() : name;
+  served.name = name.empty() ? default_model_name(text.runtime.source) : name;
   served.tokenizer = &text.required_tokenizer();
   served.chat_template = text.chat_template ? &*text.chat_template : nullptr;
   served.sampling = text.sampling({});

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(36);
   minimax::apps::add_run_command(app);
   minimax::apps::add_chat_command(app);
+  minimax::apps::add_serve_command(app);
   minimax::apps::add_batch_command(app);
   minimax::apps::add_logits_command(app);
   minimax::apps::add_tokenize_command(app);
