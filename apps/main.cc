@@ -18,6 +18,8 @@ int main(int argc, char** argv) {
   CLI::App app{"minimax: runs MiniMax models from Hugging Face checkpoints as they are"};
   app.set_version_flag("--version", MINIMAX_VERSION);
   app.require_subcommand(1);
+  app.set_config("--config", "", "Options from a TOML or INI file, a section for each command")
+      ->check(CLI::ExistingFile);
   app.get_formatter()->column_width(36);
   minimax::apps::add_run_command(app);
   minimax::apps::add_chat_command(app);

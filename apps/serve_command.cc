@@ -1,7 +1,7 @@
 // minimax serve: a model behind OpenAI's HTTP API.
 //
 // The listener opens first, so that a load of minutes can be watched; a thread loads; this one waits for a
-// signal. SIGTERM and SIGINT let the answers under way end, a second one does not wait for them.
+// signal. SIGTERM and SIGINT let the answers under way end; a second SIGINT does not wait for them.
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -151,8 +151,7 @@ class Serving {
   void stop() {
     // A load cannot be interrupted, and nothing is answered yet.
     if (!loaded_) std::_Exit(0);
-    std::signal(SIGINT, SIG_DFL);
-    signals_.clear();
+    signals_.remove(SIGINT);  // a second Ctrl-C ends the process
     api_.set_draining();
     std::cerr << "minimax: stopping; " << api_.num_open() << " answers have " << flags_.drain_seconds
               << " s to end\n";
@@ -189,6 +188,7 @@ void run_serve(ServeFlags flags) {
 void add_serve_command(CLI::App& app) {
   auto flags = std::make_shared<ServeFlags>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP as OpenAI's API");
+  command->fallthrough();  // for --config
   flags->add_to(*command);
   command->callback([flags] { run_serve(*flags); });
 }

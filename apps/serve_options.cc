@@ -101,7 +101,6 @@ void ServeFlags::add_to(CLI::App& command) {
                      "Seed of the seeds of requests that bring none; default: from the clock");
   add_http_options(command);
   add_ignored(command);
-  command.set_config("--config", "", "Read options from this TOML or INI file, e.g. max-num-seqs = 16");
   name_environment(command);
 }
 

@@ -26,7 +26,7 @@ struct ServeFlags {
 
   ServeFlags() { engine.log_format = "text"; }
 
-  // Each option also comes from MINIMAX_SERVE_OPTION_NAME and from the file of --config.
+  // Each option also comes from MINIMAX_SERVE_OPTION_NAME, and from the [serve] section of --config's file.
   void add_to(CLI::App& command);
   // What the options come to, when they have been parsed.
   void finish();
