@@ -35,6 +35,7 @@ MAY_USE = {
     "engine": {"core", "ops", "models", "cache", "observe", "parallel"},
     "engine/text": {"core", "ops", "models", "cache", "observe", "parallel", "engine", "tokenizer", "formats"},
     "openai": {"core", "engine", "engine/text", "tokenizer"},
+    "chat": {"core"},
     "eval": {"core"},
     "server": {"core", "engine", "observe"},
 }
