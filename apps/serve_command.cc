@@ -77,6 +77,7 @@ struct LoadedService {
     engine = std::make_unique<engine::Engine>(*text.runtime.model, *text.runtime.backend, options);
     std::cerr << describe_plan(engine->plan(), text.runtime);
     served = served_model(text, flags.names.front(), engine->plan().max_model_len);
+    parse_answers(served, text.runtime.config);
   }
 };
 
