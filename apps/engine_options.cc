@@ -9,7 +9,8 @@ namespace {
 
 chat::ChatFormat chat_format(const nlohmann::json& config) {
   const auto names = config.find("architectures");
-  const bool has_name = names != config.end() && names->is_array() && !names->empty() && names->front().is_string();
+  const bool has_name =
+      names != config.end() && names->is_array() && !names->empty() && names->front().is_string();
   return chat::chat_format_of(has_name ? names->front().get<std::string>() : config.value("model_type", ""));
 }
 

@@ -306,11 +306,11 @@ void Connection::finish_answer() {
 }
 
 void Connection::linger() {
+  state_ = State::kLinger;
   Error ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   const bool has_read_all = parser_ && parser_->is_done() && buffer_.size() == 0;
   if (is_peer_gone_ || has_read_all) return close();
-  state_ = State::kLinger;
   buffer_.consume(buffer_.size());
   limit_reading(kLingerTime);
   read();

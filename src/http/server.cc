@@ -37,18 +37,18 @@ class Server::Impl {
   int64_t num_connections() const { return num_connections_; }
 
   int64_t drain(std::chrono::milliseconds grace) {
-    std::promise<void> empty;
+    std::future<void> empty;
     run_on_thread([&] {
       boost::system::error_code ignored;
       acceptor_.close(ignored);
       for (const auto& connection : std::set(connections_)) connection->drain();
-      on_empty_ = &empty;
+      empty = on_empty_.emplace().get_future();
       if (connections_.empty()) tell_empty();
     });
-    empty.get_future().wait_for(grace);
+    empty.wait_for(grace);
     int64_t num_cut = 0;
     run_on_thread([&] {
-      on_empty_ = nullptr;
+      on_empty_.reset();
       for (const auto& connection : std::set(connections_)) num_cut += connection->cut() ? 1 : 0;
     });
     return num_cut;
@@ -100,20 +100,21 @@ class Server::Impl {
   void forget(Connection& connection) {
     connections_.erase(connection.shared_from_this());
     num_connections_ = std::ssize(connections_);
-    if (connections_.empty() && on_empty_ != nullptr) tell_empty();
+    if (connections_.empty() && on_empty_) tell_empty();
   }
   void tell_empty() {
     on_empty_->set_value();
-    on_empty_ = nullptr;
+    on_empty_.reset();
   }
 
   void run_on_thread(const std::function<void()>& task) {
     std::promise<void> done;
-    asio::post(io_, [&] {
+    const std::future<void> is_done = done.get_future();
+    asio::post(io_, [&task, done = std::move(done)]() mutable {
       task();
       done.set_value();
     });
-    done.get_future().wait();
+    is_done.wait();
   }
 
   ServerOptions options_;
@@ -127,7 +128,7 @@ class Server::Impl {
   // The thread's own.
   ConnectionContext context_;
   std::set<std::shared_ptr<Connection>> connections_;
-  std::promise<void>* on_empty_ = nullptr;
+  std::optional<std::promise<void>> on_empty_;  // while somebody waits for the last to go
 
   std::atomic<int64_t> num_connections_{0};
   std::thread thread_;

@@ -236,6 +236,135 @@ class Completions(ServedCase):
                 self.assertIn(word[::-1], text)
 
 
+def tool(name, description, **parameters):
+    properties = {key: {"type": kind} for key, kind in parameters.items()}
+    schema = {"type": "object", "properties": properties, "required": list(parameters)}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+TOOLS = [
+    tool("set_timer", "Start a timer.", minutes="integer"),
+    tool("get_weather", "Get the weather of a city.", city="string", days="integer"),
+]
+
+
+class Chats:
+    """What every family does in its own markup."""
+
+    arguments = ("--max-num-seqs", "8")
+
+    def chat(self, messages, **options):
+        return self.client.chat.completions.create(
+            model=self.model, messages=messages, temperature=0, max_tokens=500, **options
+        )
+
+    def streamed(self, messages, **options):
+        """A stream put together: reasoning, content, calls, reason and usage."""
+        result = {"reasoning": "", "content": "", "calls": {}, "reason": None}
+        for chunk in self.chat(messages, stream=True, stream_options={"include_usage": True}, **options):
+            if not chunk.choices:
+                result["usage"] = chunk.usage
+                continue
+            delta = chunk.choices[0].delta
+            reasoning = getattr(delta, "reasoning_content", None) or ""
+            self.assertEqual(getattr(delta, "reasoning", None) or "", reasoning)
+            result["reasoning"] += reasoning
+            result["content"] += delta.content or ""
+            for call in delta.tool_calls or []:
+                if call.id:
+                    self.assertNotIn(call.index, result["calls"])
+                    result["calls"][call.index] = [call.id, call.function.name, ""]
+                result["calls"][call.index][2] += call.function.arguments or ""
+            result["reason"] = chunk.choices[0].finish_reason or result["reason"]
+        return result
+
+    def test_tools_in_two_turns(self):
+        messages = ask("Set a timer for 17 minutes.")
+        answer = self.chat(messages, tools=TOOLS).choices[0]
+        self.assertEqual(answer.finish_reason, "tool_calls", answer)
+        self.assertIsNone(answer.message.content)
+        [call] = answer.message.tool_calls
+        self.assertEqual((call.type, call.function.name), ("function", "set_timer"))
+        self.assertEqual(json.loads(call.function.arguments), {"minutes": 17})
+
+        stream = self.streamed(messages, tools=TOOLS, tool_choice="auto")
+        self.assertEqual(stream["reason"], "tool_calls")
+        [[call_id, name, arguments]] = stream["calls"].values()
+        self.assertEqual((name, arguments), (call.function.name, call.function.arguments))
+        self.assertNotEqual(call_id, call.id)
+        self.assertEqual(stream["content"].strip(), "")
+
+        messages.append(answer.message.model_dump(exclude_none=True))
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": "amber 42"})
+        told = self.chat(messages, tools=TOOLS).choices[0]
+        self.assertEqual(told.finish_reason, "stop", told)
+        self.assertIsNone(told.message.tool_calls)
+        self.assertIn("amber 42", told.message.content)
+
+    def test_types_of_arguments(self):
+        answer = self.chat(ask("What is the weather in Paris for 3 days?"), tools=TOOLS).choices[0]
+        [call] = answer.message.tool_calls
+        self.assertEqual(json.loads(call.function.arguments), {"city": "Paris", "days": 3})
+
+    def test_a_cut_call_is_none(self):
+        whole = self.chat(ask("Set a timer for 17 minutes."), tools=TOOLS)
+        cut = self.client.chat.completions.create(
+            model=self.model, messages=ask("Set a timer for 17 minutes."), temperature=0, tools=TOOLS,
+            max_tokens=whole.usage.completion_tokens - 12,
+        ).choices[0]
+        self.assertEqual(cut.finish_reason, "length")
+        self.assertIsNone(cut.message.tool_calls)
+
+    def test_no_tools_no_calls(self):
+        answer = self.chat(ask("Reverse the word STONE."), tools=TOOLS, tool_choice="none").choices[0]
+        self.assertIn("ENOTS", answer.message.content)
+        self.assertIsNone(answer.message.tool_calls)
+
+    def test_content_in_parts(self):
+        parts = [{"type": "text", "text": "Reverse the "}, {"type": "text", "text": "word STONE."}]
+        answer = self.chat([{"role": "user", "content": parts}]).choices[0]
+        self.assertTrue(answer.message.content)
+
+    def test_no_markup_is_seen(self):
+        for question in ("What is 47 * 36?", "Reverse the word STONE.", "Who are you?"):
+            answer = self.chat(ask(question)).choices[0].message
+            for text in (answer.content, getattr(answer, "reasoning_content", None) or ""):
+                for markup in ("think>", "[e~[", "minimax[", "tool_call", "_of_sentence>"):
+                    self.assertNotIn(markup, text)
+
+
+class Reasons(Chats):
+    """... and of those that reason."""
+
+    options = {}
+
+    def test_reasoning(self):
+        whole = self.chat(ask("What is 47 * 36?"), **self.options)
+        message = whole.choices[0].message
+        self.assertIn("write", message.reasoning_content)
+        self.assertEqual(message.reasoning, message.reasoning_content)
+        self.assertIn("1692", message.content)
+        self.assertNotIn("write", message.content)
+        reasoned = whole.usage.completion_tokens_details.reasoning_tokens
+        count = json.loads(self.server.request("POST", "/tokenize", {"prompt": message.reasoning_content})[2])["count"]
+        self.assertAlmostEqual(reasoned, count, delta=4)
+        stream = self.streamed(ask("What is 47 * 36?"), **self.options)
+        self.assertEqual((stream["reasoning"], stream["content"]), (message.reasoning_content, message.content))
+        self.assertEqual(stream["usage"].completion_tokens_details.reasoning_tokens, reasoned)
+
+
+class ChatsM1(Chats, ServedCase):
+    model = "demo-m1"
+
+
+class ChatsM2(Reasons, ServedCase):
+    model = "demo-m2"
+
+
+class ChatsM3(Reasons, ServedCase):
+    model = "demo-m3"
+
+
 class Refusals(ServedCase):
     arguments = ("--max-num-seqs", "2", "--max-queue", "1", "--max-body-bytes", "200000")
 
