@@ -27,6 +27,8 @@ int main(int argc, char** argv) {
   minimax::apps::add_batch_command(app);
   minimax::apps::add_logits_command(app);
   minimax::apps::add_tokenize_command(app);
+  minimax::apps::add_render_command(app);
+  minimax::apps::add_parse_command(app);
   minimax::apps::add_eval_command(app);
   minimax::apps::add_inspect_command(app);
   minimax::apps::add_bench_command(app);
