@@ -12,7 +12,10 @@ void add_chat_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
+void add_parse_command(CLI::App& app);
+void add_render_command(CLI::App& app);
 void add_run_command(CLI::App& app);
+void add_serve_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 
 }  // namespace minimax::apps

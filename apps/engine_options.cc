@@ -2,7 +2,19 @@
 
 #include <filesystem>
 
+#include "chat/chat_format.h"
+
 namespace minimax::apps {
+namespace {
+
+chat::ChatFormat chat_format(const nlohmann::json& config) {
+  const auto names = config.find("architectures");
+  const bool has_name =
+      names != config.end() && names->is_array() && !names->empty() && names->front().is_string();
+  return chat::chat_format_of(has_name ? names->front().get<std::string>() : config.value("model_type", ""));
+}
+
+}  // namespace
 
 void EngineFlags::add_to(CLI::App& command) {
   command.add_option("--max-num-seqs", max_num_seqs, "Most requests running at a time")
@@ -49,16 +61,26 @@ engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const Mo
   return options;
 }
 
+std::string default_model_name(const std::string& source) {
+  return std::filesystem::weakly_canonical(source).filename().string();
+}
+
 openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len) {
   openai::ServedModel served;
-  served.name =
-      name.empty() ? std::filesystem::weakly_canonical(text.runtime.source).filename().string() : name;
+  served.name = name.empty() ? default_model_name(text.runtime.source) : name;
   served.tokenizer = &text.required_tokenizer();
   served.chat_template = text.chat_template ? &*text.chat_template : nullptr;
   served.sampling = text.sampling({});
   served.stop_token_ids = text.stop_token_ids();
   served.max_model_len = max_model_len;
   return served;
+}
+
+void parse_answers(openai::ServedModel& served, const nlohmann::json& config) {
+  const chat::ChatFormat format = chat_format(config);
+  served.make_parser = [format](std::vector<chat::Tool> tools, std::string_view prompt_tail) {
+    return chat::make_output_parser(format, std::move(tools), prompt_tail);
+  };
 }
 
 std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& runtime) {

@@ -18,12 +18,17 @@ int main(int argc, char** argv) {
   CLI::App app{"minimax: runs MiniMax models from Hugging Face checkpoints as they are"};
   app.set_version_flag("--version", MINIMAX_VERSION);
   app.require_subcommand(1);
+  app.set_config("--config", "", "Options from a TOML or INI file, a section for each command")
+      ->check(CLI::ExistingFile);
   app.get_formatter()->column_width(36);
   minimax::apps::add_run_command(app);
   minimax::apps::add_chat_command(app);
+  minimax::apps::add_serve_command(app);
   minimax::apps::add_batch_command(app);
   minimax::apps::add_logits_command(app);
   minimax::apps::add_tokenize_command(app);
+  minimax::apps::add_render_command(app);
+  minimax::apps::add_parse_command(app);
   minimax::apps::add_eval_command(app);
   minimax::apps::add_inspect_command(app);
   minimax::apps::add_bench_command(app);

@@ -22,11 +22,41 @@ class NotesOnly : public formats::Progress {
   void note(std::string_view line) override { std::cerr << "minimax: " << line << "\n"; }
 };
 
+// Tells two.
+class SharedProgress : public formats::Progress {
+ public:
+  SharedProgress(std::unique_ptr<formats::Progress> shown, formats::Progress& watcher)
+      : shown_(std::move(shown)), watcher_(watcher) {}
+  void start(std::string_view what, int64_t total_bytes) override {
+    shown_->start(what, total_bytes);
+    watcher_.start(what, total_bytes);
+  }
+  void advance(int64_t bytes) override {
+    shown_->advance(bytes);
+    watcher_.advance(bytes);
+  }
+  void finish() override {
+    shown_->finish();
+    watcher_.finish();
+  }
+  void note(std::string_view line) override { shown_->note(line); }
+
+ private:
+  std::unique_ptr<formats::Progress> shown_;
+  formats::Progress& watcher_;
+};
+
 // Rank 0 speaks for all.
-std::unique_ptr<formats::Progress> make_progress(const ModelOptions& options, int64_t weight_bytes) {
+std::unique_ptr<formats::Progress> shown_progress(const ModelOptions& options, int64_t weight_bytes) {
   if (options.parallel.grid.rank > 0) return std::make_unique<formats::Progress>();
   if (weight_bytes < kSilentLoadBytes) return std::make_unique<NotesOnly>();
   return std::make_unique<formats::TextProgress>(std::cerr, isatty(STDERR_FILENO) != 0);
+}
+
+std::unique_ptr<formats::Progress> make_progress(const ModelOptions& options, int64_t weight_bytes) {
+  auto shown = shown_progress(options, weight_bytes);
+  if (options.watcher == nullptr) return shown;
+  return std::make_unique<SharedProgress>(std::move(shown), *options.watcher);
 }
 
 std::optional<DType> cache_dtype(const std::string& word) {

@@ -11,6 +11,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "core/thread_pool.h"
 #include "engine/session.h"
+#include "formats/progress.h"
 #include "formats/weight_source.h"
 #include "models/model.h"
 
@@ -27,7 +28,8 @@ struct ModelOptions {
   int threads = 0;                               // 0: all processors
   std::string max_model_len = "auto";
   bool dry_run = false;
-  parallel::Parallel parallel{};  // one rank unless a command says otherwise
+  parallel::Parallel parallel{};         // one rank unless a command says otherwise
+  formats::Progress* watcher = nullptr;  // is told of the load besides the terminal; may be null
 
   void add_to(CLI::App& command);
 };

@@ -1,9 +1,8 @@
 // minimax run: one prompt, the answer streamed as it is generated.
-#include <fstream>
 #include <iostream>
-#include <iterator>
 
 #include "apps/commands.h"
+#include "apps/input_file.h"
 #include "apps/text_model.h"
 
 namespace minimax::apps {
@@ -34,28 +33,15 @@ std::vector<int32_t> parse_token_ids(const std::string& text) {
   return ids;
 }
 
-std::string read_text(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail("--prompt-file {}: cannot be read", path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-nlohmann::ordered_json read_tools(const std::string& path) {
-  if (path.empty()) return nullptr;
-  auto tools = nlohmann::ordered_json::parse(read_text(path), nullptr, false);
-  if (!tools.is_array()) fail("--tools {}: expected a JSON list of tools", path);
-  return tools;
-}
-
 std::vector<int32_t> prompt_tokens(const RunOptions& options, const TextModel& text) {
   if (!options.token_ids.empty()) return parse_token_ids(options.token_ids);
-  const std::string prompt = options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file);
+  const std::string prompt =
+      options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file, "--prompt-file");
   if (options.raw) return text.required_tokenizer().encode(prompt);
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
   messages.push_back({{"role", "user"}, {"content", prompt}});
-  return text.chat_prompt(messages, read_tools(options.tools_file));
+  return text.chat_prompt(messages, read_json_list(options.tools_file, "--tools", "tools"));
 }
 
 void print_json(const engine::GenerationRequest& request, const engine::GenerationResult& result,

@@ -34,11 +34,13 @@ MAY_USE = {
     "models": {"core", "quant", "ops", "formats", "parallel"},
     "engine": {"core", "ops", "models", "cache", "observe", "parallel"},
     "engine/text": {"core", "ops", "models", "cache", "observe", "parallel", "engine", "tokenizer", "formats"},
-    "openai": {"core", "engine", "engine/text", "tokenizer"},
+    "chat": {"core"},
+    "http": {"core", "observe"},
+    "openai": {"core", "chat", "engine", "engine/text", "tokenizer"},
     "eval": {"core"},
     "webui": {"core"},
     "hub": {"core"},
-    "server": {"core", "engine", "observe"},
+    "server": {"core", "chat", "engine", "http", "observe", "openai", "tokenizer", "webui"},
 }
 ROOTS = ("apps", "tests", "bench", "fuzz")
 CUDA_ROOMS = ("backends/cuda/", "parallel/nccl")

@@ -14,7 +14,7 @@ readonly VENV="$REPO/.venv"
 readonly RUN_PACKAGES=(
   g++ cmake ninja-build pkg-config make git ca-certificates
   libfmt-dev nlohmann-json3-dev libhwy-dev libpcre2-dev libcli11-dev libedit-dev libspdlog-dev prometheus-cpp-dev
-  libcurl4-openssl-dev libssl-dev
+  libcurl4-openssl-dev libssl-dev libboost-dev
   libgtest-dev libbenchmark-dev
 )
 readonly TEST_PACKAGES=(python3 python3-venv)
@@ -61,6 +61,8 @@ check_without_apt() {
       pkg-config --exists "$library" || missing+=("$library")
     done
   fi
+  # Boost's headers come without a pkg-config file.
+  echo '#include <boost/beast/http.hpp>' | "${CXX:-c++}" -xc++ -std=c++20 -fsyntax-only - 2>/dev/null || missing+=(boost)
   [ "${#missing[@]}" -eq 0 ] || die "this system has no apt and lacks: ${missing[*]}. Install them with its" \
     "own package manager (on Debian 12 they are: ${RUN_PACKAGES[*]}) and run this again"
   say "no apt here; the tools and libraries of a build were found"

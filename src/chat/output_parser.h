@@ -4,8 +4,10 @@
 //   for (text : stream) send(parser->push(text));
 //   send(parser->finish());
 //
-// However the text is cut, the deltas put together are the same. Markers are looked for in generated text
-// only; of the prompt, its tail alone says whether the answer begins inside the reasoning.
+// However the text is cut, the deltas put together are the same, but for one case: an M1 answer that closes a
+// reasoning it never opened. Its text is reasoning when it comes in one piece; what was sent stays content.
+// Markers are looked for in generated text only; of the prompt, its tail alone says whether the answer begins
+// inside the reasoning.
 #pragma once
 
 #include <cstdint>

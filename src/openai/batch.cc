@@ -6,7 +6,7 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "engine/text_stream.h"
+#include "openai/fields.h"
 #include "openai/response.h"
 
 namespace minimax::openai {
@@ -20,10 +20,6 @@ struct BatchLine {
   std::string url;
   Json body;
 };
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
 
 // The custom_id of a line of results; empty when the line is none.
 std::string custom_id_of(std::string_view line) {
@@ -72,7 +68,7 @@ std::vector<BatchLine> parse_input(const fs::path& path, std::string_view text) 
     BatchLine parsed{text_field(object, "custom_id", where), text_field(object, "url", where),
                      object.value("body", Json())};
     if (const auto method = object.find("method"); method != object.end() && *method != "POST") {
-      fail("{}: method is {}; expected \"POST\"", where, dump(*method));
+      fail("{}: method is {}; expected \"POST\"", where, dump_json(*method));
     }
     if (parsed.url != "/v1/chat/completions" && parsed.url != "/v1/completions") {
       fail("{}: url is {}; expected /v1/chat/completions or /v1/completions", where, parsed.url);
@@ -175,7 +171,7 @@ class BatchRun {
       return summary;
     }
     const std::string job =
-        dump({{"minimax_batch", fmt::format("{:016x}", hash(input_))}, {"settings", options_.settings}});
+        dump_json({{"minimax_batch", fmt::format("{:016x}", hash(input_))}, {"settings", options_.settings}});
     Journal journal(options_.output.string() + ".partial", job);
     journal_ = &journal;
     summary.num_resumed = journal.size();
@@ -196,8 +192,7 @@ class BatchRun {
   struct Work {
     size_t line = 0;
     CompletionRequest request;
-    std::vector<TextSample> samples;
-    std::vector<engine::TextStream> streams;
+    std::vector<Answer> answers;
     size_t num_finished = 0;
   };
 
@@ -227,14 +222,11 @@ class BatchRun {
     } catch (const ApiError& error) {
       return refuse(index, error);
     }
+    work->request.model.clear();  // results name the model that ran
     // Without a seed of its own a line's draws follow from its place: a resumed job draws the same.
     if (!line.body.contains("seed")) work->request.request.sampling.seed = static_cast<int64_t>(index) << 16;
     const auto count = static_cast<size_t>(work->request.request.n);
-    work->samples.resize(count);
-    tokenizer::DecodeOptions decode;
-    decode.skip_special = work->request.skip_special_tokens;
-    for (size_t i = 0; i < count; ++i)
-      work->streams.emplace_back(*model_.tokenizer, work->request.stop, decode);
+    for (size_t i = 0; i < count; ++i) work->answers.emplace_back(work->request, model_);
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return num_in_flight_ < options_.max_in_flight; });
@@ -247,17 +239,13 @@ class BatchRun {
   void submit(const std::shared_ptr<Work>& work) {
     engine::Callbacks callbacks;
     callbacks.on_token = [work](const engine::TokenOutput& output) {
-      const auto sample = static_cast<size_t>(output.sample);
-      work->samples[sample].text += work->streams[sample].push(output.token.id);
-      if (work->streams[sample].is_stopped()) return false;
-      if (work->request.wants_logprobs) work->samples[sample].tokens.push_back(output.token);
-      return true;
+      Answer& answer = work->answers[static_cast<size_t>(output.sample)];
+      answer.push(output.token);
+      return !answer.is_stopped();
     };
     callbacks.on_finish = [this, work](const engine::FinishedSample& finish) {
-      const auto sample = static_cast<size_t>(finish.sample);
-      work->samples[sample].text += work->streams[sample].finish();
-      work->samples[sample].finish = finish;
-      if (++work->num_finished == work->samples.size()) conclude(*work);
+      work->answers[static_cast<size_t>(finish.sample)].finish(finish);
+      if (++work->num_finished == work->answers.size()) conclude(*work);
     };
     try {
       engine_.submit(work->request.request, std::move(callbacks));
@@ -268,15 +256,17 @@ class BatchRun {
   }
 
   void conclude(const Work& work) {
+    std::vector<TextSample> samples;
+    for (const Answer& answer : work.answers) samples.push_back(answer.sample());
     const auto is_error = [](const TextSample& s) { return s.finish.reason == engine::FinishReason::kError; };
-    const auto failed = std::find_if(work.samples.begin(), work.samples.end(), is_error);
-    if (failed != work.samples.end()) {
+    const auto failed = std::find_if(samples.begin(), samples.end(), is_error);
+    if (failed != samples.end()) {
       const std::lock_guard lock(mutex_);
       failure_ = failed->finish.error;
     } else {
       // What the cache held when a line ran is no property of the line.
       const ResponseInfo info{fmt::format("cmpl-{}", work.line + 1), created_, false};
-      write(work.line, 200, completion_body(work.request, model_, work.samples, info));
+      write(work.line, 200, completion_body(work.request, model_, samples, info));
     }
     leave();
   }
@@ -299,7 +289,7 @@ class BatchRun {
         {"error", nullptr}};
     const std::lock_guard lock(mutex_);
     try {
-      journal_->add(custom_id, dump(result));
+      journal_->add(custom_id, dump_json(result));
     } catch (const Error& error) {
       failure_ = error.what();
     }

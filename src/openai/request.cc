@@ -3,59 +3,16 @@
 #include <algorithm>
 #include <charconv>
 
+#include "openai/fields.h"
+#include "openai/messages.h"
+
 namespace minimax::openai {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  constexpr size_t kLongest = 80;
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
-  return text;
-}
-
-[[noreturn]] void refuse(const std::string& field, const Json& value, const std::string& expected) {
-  throw ApiError(field, fmt::format("{} is {}; expected {}", field, shown(value), expected));
-}
-
-// The field, unless it is absent or null.
-const Json* find(const Json& body, const std::string& field) {
-  const auto found = body.find(field);
-  return found == body.end() || found->is_null() ? nullptr : &*found;
-}
-
-std::optional<double> number(const Json& body, const std::string& field, double low, double high) {
-  const Json* value = find(body, field);
-  if (value == nullptr) return std::nullopt;
-  if (!value->is_number() || !(value->get<double>() >= low && value->get<double>() <= high)) {
-    refuse(field, *value, fmt::format("a number from {} to {}", low, high));
-  }
-  return value->get<double>();
-}
-
-// Numbers beyond 64 bits would wrap around when they are read.
-bool is_integer_within(const Json& value, int64_t low, int64_t high) {
-  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return false;
-  return value.is_number_integer() && value.get<int64_t>() >= low && value.get<int64_t>() <= high;
-}
-
-std::optional<int64_t> integer(const Json& body, const std::string& field, int64_t low, int64_t high) {
-  const Json* value = find(body, field);
-  if (value == nullptr) return std::nullopt;
-  if (!is_integer_within(*value, low, high)) {
-    refuse(field, *value, fmt::format("an integer from {} to {}", low, high));
-  }
-  return value->get<int64_t>();
-}
-
-bool boolean(const Json& body, const std::string& field, bool fallback) {
-  const Json* value = find(body, field);
-  if (value == nullptr) return fallback;
-  if (!value->is_boolean()) refuse(field, *value, "true or false");
-  return value->get<bool>();
-}
-
+// Of the prompt, for the parser of the answer.
+constexpr size_t kTailBytes = 256;
 constexpr int64_t kMostTopLogprobs = 20;
 constexpr int64_t kMostSamples = 128;
 constexpr int64_t kAnyCount = int64_t{1} << 40;
@@ -108,15 +65,6 @@ std::vector<std::string> read_stop(const Json& body) {
   return stop;
 }
 
-std::vector<int32_t> read_ids(const Json& value, const std::string& field) {
-  std::vector<int32_t> ids;
-  for (const Json& entry : value) {
-    if (!is_integer_within(entry, 0, INT32_MAX)) refuse(field, value, "a list of token ids");
-    ids.push_back(entry.get<int32_t>());
-  }
-  return ids;
-}
-
 void refuse_unsupported(const Json& body) {
   for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar"}) {
     const Json* value = find(body, field);
@@ -154,17 +102,23 @@ CompletionRequest read_common(const Json& body, const ServedModel& model, std::v
   request.priority = integer(body, "priority", -1000, 1000).value_or(0);
   if (!boolean(body, "ignore_eos", false)) request.stop_token_ids = model.stop_token_ids;
   if (const Json* ids = find(body, "stop_token_ids")) {
-    if (!ids->is_array()) refuse("stop_token_ids", *ids, "a list of token ids");
-    for (const int32_t id : read_ids(*ids, "stop_token_ids")) request.stop_token_ids.push_back(id);
+    for (const int32_t id : token_ids(*ids, "stop_token_ids")) request.stop_token_ids.push_back(id);
   }
   result.stop = read_stop(body);
   result.skip_special_tokens = boolean(body, "skip_special_tokens", true);
+  result.model = text(body, "model").value_or("");
+  result.has_seed = find(body, "seed") != nullptr;
+  result.is_stream = boolean(body, "stream", false);
+  if (const Json* options = find(body, "stream_options")) {
+    if (!options->is_object()) refuse("stream_options", *options, "an object");
+    if (!result.is_stream) throw ApiError("stream_options", "stream_options needs stream to be true");
+    result.includes_usage = boolean(*options, "include_usage", false);
+  }
   return result;
 }
 
-std::vector<int32_t> render(const Json& messages, const Json& tools, const Json& variables,
-                            const ServedModel& model) {
-  return model.tokenizer->encode(model.chat_template->render(messages, tools, true, variables).text);
+std::string render(const Json& messages, const Json& tools, const Json& variables, const ServedModel& model) {
+  return model.chat_template->render(messages, tools, true, variables).text;
 }
 
 // Where the text that comes before the first user's message ends: the system's message and the tools, which
@@ -179,7 +133,7 @@ std::vector<int64_t> static_prefix(const Json& messages, const Json& tools, cons
   if (probe.empty() && tools.is_null()) return {};
   probe.push_back({{"role", "user"}, {"content", "\x7f"}});
   try {
-    const std::vector<int32_t> other = render(probe, tools, variables, model);
+    const std::vector<int32_t> other = model.tokenizer->encode(render(probe, tools, variables, model));
     const auto [end, _] = std::mismatch(prompt.begin(), prompt.end(), other.begin(), other.end());
     return {end - prompt.begin()};
   } catch (const Error&) {
@@ -189,48 +143,30 @@ std::vector<int64_t> static_prefix(const Json& messages, const Json& tools, cons
 
 }  // namespace
 
-Json ApiError::body() const {
-  return {{"error",
-           {{"message", what()},
-            {"type", "invalid_request_error"},
-            {"param", field_.empty() ? Json(nullptr) : Json(field_)},
-            {"code", nullptr}}}};
-}
-
 CompletionRequest parse_chat_completion(const Json& body, const ServedModel& model) {
   if (!body.is_object()) refuse("body", body, "an object");
   if (model.chat_template == nullptr)
     throw ApiError("", "this model has no chat template; use /v1/completions");
-  const Json* messages = find(body, "messages");
-  if (messages == nullptr || !messages->is_array() || messages->empty()) {
-    refuse("messages", messages == nullptr ? Json(nullptr) : *messages, "a list of messages");
-  }
-  for (const Json& message : *messages) {
-    if (!message.is_object() || !message.contains("role") || !message.at("role").is_string()) {
-      refuse("messages", message, "objects with a role");
-    }
-  }
-  const Json* tools = find(body, "tools");
-  if (tools != nullptr && !tools->is_array()) refuse("tools", *tools, "a list of tools");
-  const Json* variables = find(body, "chat_template_kwargs");
-  if (variables != nullptr && !variables->is_object())
-    refuse("chat_template_kwargs", *variables, "an object");
-
-  const Json no_value = nullptr;
-  const Json& tool_list = tools == nullptr || tools->empty() ? no_value : *tools;
-  const Json& variable_object = variables == nullptr ? no_value : *variables;
-  std::vector<int32_t> prompt;
+  const Json messages = read_messages(body, *model.chat_template);
+  const Json tools = read_tools(body);
+  const Json* given = find(body, "chat_template_kwargs");
+  if (given != nullptr && !given->is_object()) refuse("chat_template_kwargs", *given, "an object");
+  const Json variables = given == nullptr ? Json(nullptr) : *given;
+  std::string prompt_text;
   try {
-    prompt = render(*messages, tool_list, variable_object, model);
+    prompt_text = render(messages, tools, variables, model);
   } catch (const Error& error) {
     throw ApiError("messages", fmt::format("the chat template refuses the messages: {}", error.what()));
   }
-  std::vector<int64_t> boundaries = static_prefix(*messages, tool_list, variable_object, prompt, model);
+  std::vector<int32_t> prompt = model.tokenizer->encode(prompt_text);
+  std::vector<int64_t> boundaries = static_prefix(messages, tools, variables, prompt, model);
   auto max_tokens = integer(body, "max_completion_tokens", 1, kAnyCount);
   if (!max_tokens) max_tokens = integer(body, "max_tokens", 1, kAnyCount);
   CompletionRequest result = read_common(body, model, std::move(prompt), max_tokens);
   result.request.boundaries = std::move(boundaries);
   result.is_chat = true;
+  result.prompt_tail = prompt_text.substr(prompt_text.size() - std::min(prompt_text.size(), kTailBytes));
+  result.tools = tools_of(tools);
   result.wants_logprobs = boolean(body, "logprobs", false);
   const auto top = integer(body, "top_logprobs", 0, kMostTopLogprobs);
   if (top && !result.wants_logprobs) throw ApiError("top_logprobs", "top_logprobs needs logprobs to be true");
@@ -246,7 +182,7 @@ CompletionRequest parse_completion(const Json& body, const ServedModel& model) {
     ids = model.tokenizer->encode(prompt->get<std::string>());
   } else if (prompt != nullptr && prompt->is_array() && !prompt->empty() &&
              prompt->front().is_number_integer()) {
-    ids = read_ids(*prompt, "prompt");
+    ids = token_ids(*prompt, "prompt");
   } else {
     refuse("prompt", prompt == nullptr ? Json(nullptr) : *prompt, "a string or a list of token ids");
   }

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "chat/output_parser.h"
 #include "engine/engine.h"
 #include "openai/error.h"
 #include "tokenizer/chat_template.h"
@@ -22,6 +25,8 @@ struct ServedModel {
   engine::SamplingParams sampling;                         // where a request says nothing
   std::vector<int32_t> stop_token_ids;
   int64_t max_model_len = 0;
+  // Makes the parser of an answer, from the tools and the end of the prompt. None: answers are all content.
+  std::function<std::unique_ptr<chat::OutputParser>(std::vector<chat::Tool>, std::string_view)> make_parser;
 };
 
 struct CompletionRequest {
@@ -31,6 +36,12 @@ struct CompletionRequest {
   bool wants_logprobs = false;
   bool echo = false;
   bool skip_special_tokens = true;
+  std::string model;  // as the request names it, empty when it does not
+  bool has_seed = false;
+  bool is_stream = false;
+  bool includes_usage = false;  // in a stream, after the last choice
+  std::string prompt_tail;      // of chats: the end of the prompt's text
+  std::vector<chat::Tool> tools;
 };
 
 // THROWS: ApiError naming the field, its value and what is expected.

@@ -90,6 +90,12 @@ bool ChatTemplate::prints_probe(const Json& messages) const {
   }
 }
 
+ChatTemplate ChatTemplate::for_checkpoint(std::string_view source, const std::filesystem::path& directory) {
+  const std::string config = read_if_exists(directory / "tokenizer_config.json");
+  return ChatTemplate(source,
+                      special_tokens_of(parse_json(config.empty() ? "{}" : config, "tokenizer_config.json")));
+}
+
 ChatTemplate ChatTemplate::load(const std::filesystem::path& directory, std::string_view name) {
   const std::string config_text = read_if_exists(directory / "tokenizer_config.json");
   const nlohmann::json config =

@@ -28,6 +28,9 @@ class ChatTemplate {
   // built-in M1 template. THROWS: Error when there is none.
   static ChatTemplate load(const std::filesystem::path& directory, std::string_view name = "default");
 
+  // `source` with the special tokens that a checkpoint's tokenizer_config.json names. THROWS: as load.
+  static ChatTemplate for_checkpoint(std::string_view source, const std::filesystem::path& directory);
+
   // THROWS: Error naming the line when `source` is no template.
   explicit ChatTemplate(std::string_view source, SpecialTokens tokens = {}, const jinja::Limits& limits = {});
 

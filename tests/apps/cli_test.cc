@@ -1,59 +1,26 @@
 // The executable as a user meets it: outputs, exit codes, one clear line for every damaged checkpoint.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "formats/checkpoint.h"
 #include "formats/safetensors.h"
+#include "tests/apps/cli.h"
 #include "tests/models/released_configs.h"
 
 namespace minimax {
 namespace {
 
+using testing::expect_one_clear_line;
+using testing::Folder;
+using testing::minimax;
+using testing::Outcome;
+using testing::read;
+using testing::write;
 namespace fs = std::filesystem;
 
 const fs::path kSource = MINIMAX_SOURCE_DIR;
-
-struct Outcome {
-  int exit_code = -1;
-  std::string out;
-  std::string err;
-};
-
-// A folder of this test's own, gone afterwards.
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "minimax_cli_XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path); }
-};
-
-std::string read(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write(const fs::path& path, std::string_view text) {
-  std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
-}
-
-Outcome minimax(const std::string& arguments, const std::string& input = "") {
-  const Folder folder;
-  write(folder.path / "in", input);
-  const std::string command = fmt::format("{} {} <{}/in >{}/out 2>{}/err", MINIMAX_BINARY, arguments,
-                                          folder.path.string(), folder.path.string(), folder.path.string());
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(folder.path / "out"), read(folder.path / "err")};
-}
 
 nlohmann::json last_line_json(const std::string& text) {
   const size_t end = text.find_last_not_of('\n');
@@ -67,15 +34,6 @@ fs::path parity_model() { return kSource / "tests/models/parity/released_heads8"
 void copy_model(const fs::path& to) {
   for (const char* file : {"config.json", "model.safetensors"})
     fs::copy_file(parity_model() / file, to / file);
-}
-
-// Exit code 2 and exactly one line that says all of `parts`.
-void expect_one_clear_line(const Outcome& outcome, std::initializer_list<std::string_view> parts) {
-  EXPECT_EQ(outcome.exit_code, 2) << outcome.err;
-  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
-  EXPECT_EQ(outcome.err.rfind("minimax: error: ", 0), 0U) << outcome.err;
-  for (const std::string_view part : parts)
-    EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
 }
 
 std::string run_arguments(const fs::path& model) {

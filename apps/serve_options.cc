@@ -1,0 +1,119 @@
+#include "apps/serve_options.h"
+
+#include <iostream>
+
+namespace minimax::apps {
+namespace {
+
+// Flags of vLLM that change nothing here: what they turn on is always on, or there is nothing to turn.
+constexpr const char* kIgnoredFlags[] = {
+    "--trust-remote-code",      "--enable-auto-tool-choice", "--disable-log-requests",
+    "--enable-log-requests",    "--disable-log-stats",       "--enforce-eager",
+    "--enable-chunked-prefill", "--language-model-only",     "--enable-prompt-tokens-details"};
+constexpr const char* kIgnoredOptions[] = {
+    "--block-size", "--tool-call-parser", "--reasoning-parser", "--gpu-memory-utilization",
+    "--swap-space", "--tokenizer-mode",   "--uvicorn-log-level"};
+
+void say_ignored(const std::string& name) {
+  std::cerr << "minimax: " << name << " is accepted and does nothing: the model says what is needed\n";
+}
+
+void add_ignored(CLI::App& command) {
+  for (const std::string name : kIgnoredFlags) {
+    command.add_flag_callback(name, [name] { say_ignored(name); })->group("");
+  }
+  for (const std::string name : kIgnoredOptions) {
+    command.add_option_function<std::string>(name, [name](const std::string&) { say_ignored(name); })
+        ->group("");
+  }
+}
+
+// "--max-model-len" is MINIMAX_SERVE_MAX_MODEL_LEN.
+void name_environment(CLI::App& command) {
+  for (CLI::Option* option : command.get_options()) {
+    const std::string name = option->get_name();
+    if (!name.starts_with("--") || name == "--help" || !option->get_envname().empty()) continue;
+    std::string variable = "MINIMAX_SERVE_";
+    for (const char c : name.substr(2)) {
+      variable += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    }
+    option->envname(variable);
+  }
+}
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+}  // namespace
+
+void ServeFlags::add_http_options(CLI::App& command) {
+  command.add_option("--host", http.host, "Address to listen on")->capture_default_str();
+  command.add_option("--port", http.port, "Port to listen on (0: one that is free)")->capture_default_str();
+  command
+      .add_option("--api-key", api_keys, "A key that clients must send (repeatable); none: anyone may ask")
+      ->envname("MINIMAX_API_KEY");
+  command.add_option("--allowed-origins", http.allowed_origins, "Origins of web pages that may ask, or *")
+      ->delimiter(',');
+  command.add_option("--max-queue", max_queue, "Answers that may wait besides those that run; more get 429")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--max-connections", http.max_connections, "Connections at a time")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--max-body-bytes", http.max_body_bytes, "Longest body of a request")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--max-header-bytes", http.max_header_bytes, "Longest header of a request")
+      ->check(CLI::Range(1024, 1 << 20))
+      ->capture_default_str();
+  const CLI::Range seconds(0.05, 86400.0);
+  command.add_option("--header-timeout", header_timeout, "Seconds in which a header must be here")
+      ->check(seconds)
+      ->capture_default_str();
+  command.add_option("--body-timeout", body_timeout, "Seconds in which a body must be here")
+      ->check(seconds)
+      ->capture_default_str();
+  command.add_option("--idle-timeout", idle_timeout, "Seconds between requests of a connection")
+      ->check(seconds)
+      ->capture_default_str();
+  command
+      .add_option("--write-timeout", write_timeout, "Seconds in which a client must take some of its answer")
+      ->check(seconds)
+      ->capture_default_str();
+  command.add_option("--drain-timeout", drain_seconds, "Seconds that answers have to end after SIGTERM")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+}
+
+void ServeFlags::add_to(CLI::App& command) {
+  model.add_to(command);
+  command.add_option("-c,--ctx-size", model.max_model_len, "The same as --max-model-len")->group("");
+  engine.add_to(command);
+  command.add_option("--parallel", engine.max_num_seqs, "The same as --max-num-seqs")
+      ->check(CLI::PositiveNumber)
+      ->group("");
+  command.add_option("--served-model-name,--alias", names, "Names of the model; default: its folder's");
+  command
+      .add_option("--chat-template", chat_template, "A file to use instead of the checkpoint's chat template")
+      ->check(CLI::ExistingFile);
+  command.add_option("--seed", seed,
+                     "Seed of the seeds of requests that bring none; default: from the clock");
+  add_http_options(command);
+  add_ignored(command);
+  name_environment(command);
+}
+
+void ServeFlags::finish() {
+  http.header_timeout = milliseconds(header_timeout);
+  http.body_timeout = milliseconds(body_timeout);
+  http.idle_timeout = milliseconds(idle_timeout);
+  http.write_timeout = milliseconds(write_timeout);
+  if (names.empty()) names.push_back(default_model_name(model.model));
+  if (!seed) seed = static_cast<int64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+  for (const std::string& key : api_keys) {
+    if (key.empty()) fail("--api-key is empty; give a key, or leave the option out");
+  }
+}
+
+}  // namespace minimax::apps

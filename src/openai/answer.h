@@ -1,0 +1,60 @@
+// One sample of an answer: tokens as they come to text, and text to reasoning, content and calls.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/text_stream.h"
+#include "openai/request.h"
+
+namespace minimax::openai {
+
+struct ToolCall {
+  std::string name;
+  std::string arguments;  // JSON
+  bool is_whole = false;
+};
+
+// A sample with its text, all of it when it has finished.
+struct TextSample {
+  std::string text;       // content, or the whole text where nothing parses it
+  std::string reasoning;  // of chats whose answers are parsed, as the following
+  std::vector<ToolCall> calls;
+  int64_t reasoning_tokens = 0;
+  bool is_parsed = false;
+  bool is_call_cut = false;
+  std::vector<engine::SampledToken> tokens;  // of the text, if logprobs are wanted
+  engine::FinishedSample finish;
+
+  // In OpenAI's words.
+  std::string_view finish_reason() const;
+};
+
+class Answer {
+ public:
+  // REQUIRES: both outlive this.
+  Answer(const CompletionRequest& request, const ServedModel& model);
+
+  // RETURNS: what the token adds; without a parser all of it is content.
+  chat::OutputDelta push(const engine::SampledToken& token);
+  chat::OutputDelta finish(const engine::FinishedSample& finish);
+  // A stop string was found; no more tokens are wanted.
+  bool is_stopped() const { return stream_.is_stopped(); }
+  const TextSample& sample() const { return sample_; }
+
+ private:
+  bool is_hidden(int32_t id) const;
+  chat::OutputDelta take(const std::string& text);
+  void add(const chat::OutputDelta& delta);
+
+  const CompletionRequest& request_;
+  const ServedModel& model_;
+  std::unique_ptr<chat::OutputParser> parser_;  // null: nothing is parsed
+  engine::TextStream stream_;
+  TextSample sample_;
+};
+
+}  // namespace minimax::openai

@@ -1,0 +1,23 @@
+// Messages and tools of a chat request, as chat templates and parsers of answers take them.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "chat/output_parser.h"
+#include "tokenizer/chat_template.h"
+
+namespace minimax::openai {
+
+// The body's messages, checked and in the form that templates expect: arguments of calls as objects, earlier
+// reasoning as reasoning_content. THROWS: ApiError.
+nlohmann::ordered_json read_messages(const nlohmann::ordered_json& body,
+                                     const tokenizer::ChatTemplate& format);
+
+// The tools that the model may call, null when there are none. THROWS: ApiError.
+nlohmann::ordered_json read_tools(const nlohmann::ordered_json& body);
+
+// What read_tools gave, for a parser.
+std::vector<chat::Tool> tools_of(const nlohmann::ordered_json& tools);
+
+}  // namespace minimax::openai

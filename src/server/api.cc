@@ -1,0 +1,164 @@
+#include "server/api.h"
+
+#include <algorithm>
+#include <ctime>
+
+#include "openai/fields.h"
+#include "server/generation.h"
+#include "server/token_endpoints.h"
+
+namespace minimax::server {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using openai::ApiError;
+
+http::Response json_response(const Json& body, int status = 200) {
+  return {status, openai::dump_json(body), "application/json", {}};
+}
+
+http::Response error_response(int status, const std::string& message) {
+  return json_response(openai::error_body(status, message), status);
+}
+
+http::Response response_of(const ApiError& error) {
+  http::Response response = json_response(error.body(), error.status());
+  if (error.status() == 429 || error.status() == 503) response.headers.emplace_back("Retry-After", "1");
+  return response;
+}
+
+}  // namespace
+
+Api::Api(ApiOptions options, const observe::Metrics* metrics, std::function<Json()> load_progress)
+    : options_(std::move(options)),
+      metrics_(metrics),
+      load_progress_(std::move(load_progress)),
+      router_(error_response, options_.api_keys),
+      start_time_(std::time(nullptr)),
+      seed_(static_cast<uint64_t>(options_.seed)) {
+  add_state_routes();
+  add_model_routes();
+}
+
+void Api::add_state_routes() {
+  using Access = http::Router::Access;
+  router_.get("/health", Access::kAnyone, [this](const http::Request&) { return health(); });
+  router_.get("/ready", Access::kAnyone, [this](const http::Request&) { return health(); });
+  router_.get("/version", Access::kAnyone, [this](const http::Request&) {
+    return json_response({{"version", options_.version}});
+  });
+  router_.get("/metrics", Access::kAnyone, [this](const http::Request&) {
+    const std::string text = metrics_ == nullptr ? "" : metrics_->text();
+    return http::Response{200, text, "text/plain; version=0.0.4; charset=utf-8", {}};
+  });
+  router_.get("/v1/models", Access::kKey, [this](const http::Request&) { return models(); });
+  router_.get("/v1/models/*", Access::kKey, [this](const http::Request& request) { return model(request); });
+}
+
+void Api::add_model_routes() {
+  using Reply = std::shared_ptr<http::Reply>;
+  post("/v1/chat/completions", [this](const Service& service, const Json& body, const Reply& reply) {
+    complete(service, openai::parse_chat_completion(body, service.model), reply);
+  });
+  post("/v1/completions", [this](const Service& service, const Json& body, const Reply& reply) {
+    complete(service, openai::parse_completion(body, service.model), reply);
+  });
+  post("/tokenize", [](const Service& service, const Json& body, const Reply& reply) {
+    reply->send(json_response(tokenize(body, service.model)));
+  });
+  post("/detokenize", [](const Service& service, const Json& body, const Reply& reply) {
+    reply->send(json_response(detokenize(body, service.model)));
+  });
+}
+
+void Api::post(const std::string& path, Endpoint endpoint) {
+  const auto work = [this, endpoint = std::move(endpoint)](const http::Request& request,
+                                                           const std::shared_ptr<http::Reply>& reply) {
+    try {
+      const Service* ready = service();
+      if (is_draining_) throw ApiError("", "the server is stopping", 503);
+      if (ready == nullptr) throw ApiError("", "the model is loading; GET /health says how far", 503);
+      const Json body = openai::parse_json(request.body);
+      if (!body.is_object()) openai::refuse("body", body, "an object");
+      check_model(body);
+      endpoint(*ready, body, reply);
+    } catch (const ApiError& error) {
+      reply->send(response_of(error));
+    }
+  };
+  router_.post(path, http::Router::Access::kKey, work);
+}
+
+void Api::set_ready(const Service& service) {
+  const std::lock_guard lock(mutex_);
+  service_.emplace(service);
+}
+
+void Api::set_draining() { is_draining_ = true; }
+
+const Service* Api::service() const {
+  const std::lock_guard lock(mutex_);
+  return service_ ? &*service_ : nullptr;
+}
+
+http::Response Api::health() const {
+  if (is_draining_) return json_response({{"status", "stopping"}}, 503);
+  if (service() != nullptr) return json_response({{"status", "ok"}});
+  return json_response({{"status", "loading"}, {"progress", load_progress_()}}, 503);
+}
+
+Json Api::model_card(const std::string& name) const {
+  Json card = {{"id", name},
+               {"object", "model"},
+               {"created", start_time_},
+               {"owned_by", "minimax.cpp"},
+               {"root", options_.names.front()}};
+  if (const Service* ready = service()) card["max_model_len"] = ready->model.max_model_len;
+  return card;
+}
+
+http::Response Api::models() const {
+  Json list = Json::array();
+  for (const std::string& name : options_.names) list.push_back(model_card(name));
+  return json_response({{"object", "list"}, {"data", list}});
+}
+
+http::Response Api::model(const http::Request& request) const {
+  const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+  const auto& names = options_.names;
+  if (std::find(names.begin(), names.end(), name) != names.end()) return json_response(model_card(name));
+  return error_response(404, "there is no such model; GET /v1/models lists those that are served");
+}
+
+void Api::check_model(const Json& body) const {
+  const auto name = openai::text(body, "model");
+  const auto& names = options_.names;
+  if (!name || name->empty() || std::find(names.begin(), names.end(), *name) != names.end()) return;
+  throw ApiError("model",
+                 fmt::format("there is no model {}; this server has {}", openai::dump_json(*name),
+                             fmt::join(names, ", ")),
+                 404, "model_not_found");
+}
+
+// Spread over the seeds that are at least 0, so that n samples of neighbours do not draw alike.
+int64_t Api::next_seed() {
+  constexpr uint64_t kStride = 0x9e3779b97f4a7c15ULL;
+  return static_cast<int64_t>((seed_ += kStride) >> 2);
+}
+
+void Api::complete(const Service& service, openai::CompletionRequest request,
+                   std::shared_ptr<http::Reply> reply) {
+  const int64_t count = request.request.n;
+  const int64_t most = options_.max_running + options_.max_queue;
+  if ((*num_open_ += count) > most) {
+    *num_open_ -= count;
+    throw ApiError(
+        "", fmt::format("{} answers are running and waiting, the most there may be; try again later", most),
+        429);
+  }
+  if (!request.has_seed) request.request.sampling.seed = next_seed();
+  start_generation(service, std::move(request), std::move(reply),
+                   [open = num_open_](int64_t finished) { *open -= finished; });
+}
+
+}  // namespace minimax::server

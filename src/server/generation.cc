@@ -1,0 +1,151 @@
+#include "server/generation.h"
+
+#include <chrono>
+#include <random>
+
+#include "openai/fields.h"
+#include "openai/response.h"
+
+namespace minimax::server {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using openai::ApiError;
+
+std::string event(const Json& data) { return "data: " + openai::dump_json(data) + "\n\n"; }
+
+// 128 random bits as text.
+std::string random_name() {
+  thread_local std::mt19937_64 generator{std::random_device{}()};
+  return fmt::format("{:016x}{:016x}", generator(), generator());
+}
+
+openai::ResponseInfo new_info(bool is_chat) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return {(is_chat ? "chatcmpl-" : "cmpl-") + random_name(),
+          std::chrono::duration_cast<std::chrono::seconds>(now).count()};
+}
+
+// Lives as long as the engine's callbacks hold it; they come one at a time.
+class Generation {
+ public:
+  Generation(const Service& service, openai::CompletionRequest request, std::shared_ptr<http::Reply> reply)
+      : model_(service.model),
+        request_(std::move(request)),
+        reply_(std::move(reply)),
+        info_(new_info(request_.is_chat)) {
+    const int32_t count = request_.request.n;
+    answers_.reserve(static_cast<size_t>(count));
+    for (int32_t i = 0; i < count; ++i) {
+      answers_.emplace_back(request_, model_);
+      writers_.emplace_back(request_, model_, info_, i);
+    }
+  }
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
+
+  const engine::Request& request() const { return request_.request; }
+
+  // RETURNS: whether more tokens are wanted.
+  bool add(const engine::TokenOutput& output) {
+    const auto i = static_cast<size_t>(output.sample);
+    openai::Answer& answer = answers_[i];
+    const chat::OutputDelta delta = answer.push(output.token);
+    if (request_.is_stream && !write(writers_[i].add(delta, answer.sample().tokens))) return false;
+    return !answer.is_stopped();
+  }
+
+  void finish(const engine::FinishedSample& finish) {
+    const auto i = static_cast<size_t>(finish.sample);
+    const chat::OutputDelta delta = answers_[i].finish(finish);
+    note_failure(finish);
+    if (request_.is_stream && failure_.empty()) write(writers_[i].finish(delta, answers_[i].sample()));
+    if (++num_finished_ < answers_.size()) return;
+    if (request_.is_stream && (is_begun_ || failure_.empty())) {
+      end_stream();
+    } else {
+      send_whole();
+    }
+  }
+
+ private:
+  void note_failure(const engine::FinishedSample& finish) {
+    using Reason = engine::FinishReason;
+    if (finish.reason == Reason::kError) failure_ = "the model failed: " + finish.error;
+    if (finish.reason == Reason::kCancelled && failure_.empty())
+      failure_ = "the request was cancelled: the server stops";
+    if (finish.reason == Reason::kTimeout && failure_.empty())
+      failure_ = "the request took longer than it may";
+    if (finish.reason == Reason::kError) failure_status_ = 500;
+  }
+
+  void begin() {
+    is_begun_ = true;
+    reply_->begin({200, "", "text/event-stream; charset=utf-8", {{"Cache-Control", "no-cache"}}});
+  }
+
+  bool write(const std::vector<Json>& chunks) {
+    if (!is_begun_) begin();
+    std::string events;
+    for (const Json& chunk : chunks) events += event(chunk);
+    return reply_->write(events);
+  }
+
+  std::vector<openai::TextSample> samples() const {
+    std::vector<openai::TextSample> samples;
+    for (const openai::Answer& answer : answers_) samples.push_back(answer.sample());
+    return samples;
+  }
+
+  void end_stream() {
+    if (!failure_.empty()) {
+      write({openai::error_body(failure_status_, failure_)});
+    } else if (request_.includes_usage) {
+      write({openai::usage_chunk(request_, model_, samples(), info_)});
+    }
+    reply_->write("data: [DONE]\n\n");
+    reply_->end();
+  }
+
+  void send_whole() {
+    const bool is_good = failure_.empty();
+    const Json body = is_good ? openai::completion_body(request_, model_, samples(), info_)
+                              : openai::error_body(failure_status_, failure_);
+    reply_->send({is_good ? 200 : failure_status_, openai::dump_json(body), "application/json", {}});
+  }
+
+  const openai::ServedModel& model_;
+  const openai::CompletionRequest request_;
+  const std::shared_ptr<http::Reply> reply_;
+  const openai::ResponseInfo info_;
+  std::vector<openai::Answer> answers_;
+  std::vector<openai::ChunkWriter> writers_;
+  size_t num_finished_ = 0;
+  bool is_begun_ = false;
+  std::string failure_;  // of any sample
+  int failure_status_ = 503;
+};
+
+}  // namespace
+
+void start_generation(const Service& service, openai::CompletionRequest request,
+                      std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish) {
+  const int64_t count = request.request.n;
+  engine::EngineRequestId id = 0;
+  try {
+    const auto generation = std::make_shared<Generation>(service, std::move(request), reply);
+    engine::Callbacks callbacks;
+    callbacks.on_token = [generation](const engine::TokenOutput& output) { return generation->add(output); };
+    callbacks.on_finish = [generation, on_finish](const engine::FinishedSample& finish) {
+      on_finish(1);
+      generation->finish(finish);
+    };
+    id = service.engine.submit(generation->request(), std::move(callbacks));
+  } catch (const Error& error) {
+    on_finish(count);
+    throw ApiError("", error.what());
+  }
+  reply->on_close([&engine = service.engine, id] { engine.cancel(id); });
+}
+
+}  // namespace minimax::server
