@@ -36,6 +36,7 @@ MAY_USE = {
     "engine/text": {"core", "ops", "models", "cache", "observe", "parallel", "engine", "tokenizer", "formats"},
     "openai": {"core", "engine", "engine/text", "tokenizer"},
     "chat": {"core"},
+    "anthropic": {"core", "chat", "engine", "openai", "tokenizer"},
     "eval": {"core"},
     "server": {"core", "engine", "observe"},
 }
