@@ -37,10 +37,11 @@ MAY_USE = {
     "chat": {"core"},
     "http": {"core", "observe"},
     "openai": {"core", "chat", "engine", "engine/text", "tokenizer"},
+    "anthropic": {"core", "chat", "engine", "openai", "tokenizer"},
     "eval": {"core"},
     "webui": {"core"},
     "hub": {"core"},
-    "server": {"core", "chat", "engine", "http", "observe", "openai", "tokenizer", "webui"},
+    "server": {"core", "chat", "engine", "http", "observe", "openai", "tokenizer", "webui", "anthropic"},
 }
 ROOTS = ("apps", "tests", "bench", "fuzz")
 CUDA_ROOMS = ("backends/cuda/", "parallel/nccl")
