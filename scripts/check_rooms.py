@@ -28,6 +28,7 @@ MAY_USE = {
     "formats": {"core", "quant"},
     "jinja": {"core"},
     "tokenizer": {"core", "jinja"},
+    "grammar": {"core"},
     "cache": {"core"},
     "observe": {"core"},
     "parallel": {"core", "ops"},
