@@ -48,8 +48,7 @@ void GrammarMasks::fill(int32_t configuration, std::span<uint64_t> mask) {
     }
   }
   const std::vector<uint64_t>& words = masks_.front().words;
-  MM_CHECK(mask.size() >= words.size(), "mask of {} words for {} tokens", mask.size(), trie_->num_tokens());
-  const auto end = std::copy(words.begin(), words.end(), mask.begin());
+  const auto end = std::copy_n(words.begin(), std::min(words.size(), mask.size()), mask.begin());
   std::fill(end, mask.end(), 0);
 }
 

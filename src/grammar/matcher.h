@@ -56,9 +56,9 @@ class GrammarMatcher {
   // `stop_tokens` end the text and may come only where the grammar lets it end.
   GrammarMatcher(std::shared_ptr<GrammarMasks> masks, std::vector<int32_t> stop_tokens);
 
-  // Overwrites `mask`: a bit for each token that may come next; ids beyond the vocabulary may not. REQUIRES:
-  // room for all tokens. THROWS: Error when none may come: the vocabulary cannot spell what must follow, or
-  // the text is complete and there is no stop token.
+  // Overwrites `mask`: a bit for each token that may come next; ids beyond the vocabulary may not. A mask
+  // with room for fewer tokens gets those. THROWS: Error when none may come: the vocabulary cannot spell what
+  // must follow, or the text is complete and there is no stop token.
   void fill_mask(std::span<uint64_t> mask);
   // THROWS: Error when the grammar does not allow `token` here.
   void accept(int32_t token);
