@@ -61,12 +61,6 @@ bool constrains(std::string_view word) {
                                          [&](const TypeWords& of_type) { return has(of_type.words); });
 }
 
-std::string below(const std::string& pointer, std::string_view key) {
-  std::string escaped;
-  for (const char c : key) escaped += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
-  return pointer + "/" + escaped;
-}
-
 std::string place(const std::string& pointer) { return pointer.empty() ? "/" : pointer; }
 
 std::string shown(const Json& value) {
@@ -95,8 +89,8 @@ class SchemaCompiler {
  public:
   SchemaCompiler(JsonText& json, const Json& root) : json_(json), b_(json.builder()), root_(root) {}
 
-  ExprId run() {
-    const ExprId result = compile(root_, "");
+  ExprId run(const std::string& pointer) {
+    const ExprId result = compile(root_.at(Json::json_pointer(pointer)), pointer);
     // Not where they are met, so that a chain of references is no nesting.
     while (!pending_.empty()) {
       const Pending next = pending_.back();
@@ -528,6 +522,10 @@ class SchemaCompiler {
 
 }  // namespace
 
-ExprId add_json_schema(JsonText& json, const Json& schema) { return SchemaCompiler(json, schema).run(); }
+ExprId add_json_schema(JsonText& json, const Json& schema) { return add_json_schema(json, schema, ""); }
+
+ExprId add_json_schema(JsonText& json, const Json& schema, const std::string& pointer) {
+  return SchemaCompiler(json, schema).run(pointer);
+}
 
 }  // namespace minimax::grammar

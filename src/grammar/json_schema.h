@@ -26,6 +26,12 @@ inline constexpr int64_t kMaxSchemaParts = 100'000;
 // THROWS: Error naming the JSON pointer of what is wrong or not supported.
 ExprId add_json_schema(JsonText& json, const nlohmann::ordered_json& schema);
 
+// The part of `schema` at a JSON pointer, whose references lead into all of it. REQUIRES: it is there.
+ExprId add_json_schema(JsonText& json, const nlohmann::ordered_json& schema, const std::string& pointer);
+
+// The JSON pointer of `key` in what `pointer` leads to.
+std::string below(const std::string& pointer, std::string_view key);
+
 // `base` and `other` at once, as one schema. THROWS: Error when words of both cannot be joined.
 nlohmann::ordered_json merge_schemas(const nlohmann::ordered_json& base, const nlohmann::ordered_json& other,
                                      const std::string& pointer);

@@ -69,6 +69,7 @@ ExprId JsonText::number() { return once(number_, "number", &JsonText::make_numbe
 ExprId JsonText::string_char() { return once(char_, "character", &JsonText::make_char); }
 
 ExprId JsonText::make_space() {
+  if (white_space_ == JsonSpace::kOneLine) return builder_.optional(builder_.literal(" "));
   const ExprId indent = builder_.repeat(builder_.chars(characters(" \t")), 0, kMaxIndent);
   return builder_.choice(
       {builder_.empty(), builder_.literal(" "), builder_.sequence({builder_.literal("\n"), indent})});

@@ -26,11 +26,14 @@ struct NumberBounds {
   bool excludes_max = false;
 };
 
+enum class JsonSpace : uint8_t { kLines, kOneLine };  // kOneLine: no line ends
+
 // The rules are added to the builder when they are first asked for.
 class JsonText {
  public:
   // REQUIRES: `builder` outlives this.
-  explicit JsonText(GrammarBuilder& builder) : builder_(builder) {}
+  explicit JsonText(GrammarBuilder& builder, JsonSpace space = JsonSpace::kLines)
+      : builder_(builder), white_space_(space) {}
 
   GrammarBuilder& builder() { return builder_; }
   ExprId space();
@@ -71,6 +74,7 @@ class JsonText {
   ExprId make_number();
 
   GrammarBuilder& builder_;
+  JsonSpace white_space_;
   RuleId space_ = -1, value_ = -1, object_ = -1, array_ = -1, char_ = -1, integer_ = -1, number_ = -1;
 };
 

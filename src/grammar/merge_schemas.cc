@@ -101,6 +101,12 @@ void check_closed(const Json& closed, const Json& other, const std::string& poin
 
 }  // namespace
 
+std::string below(const std::string& pointer, std::string_view key) {
+  std::string escaped;
+  for (const char c : key) escaped += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
+  return pointer + "/" + escaped;
+}
+
 Json merge_schemas(const Json& base, const Json& other, const std::string& pointer) {
   if (base == Json(false) || other == Json(false)) return false;
   if (base == Json(true)) return other;

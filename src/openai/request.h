@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "openai/constraint.h"
 #include "openai/error.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
@@ -22,6 +23,7 @@ struct ServedModel {
   engine::SamplingParams sampling;                         // where a request says nothing
   std::vector<int32_t> stop_token_ids;
   int64_t max_model_len = 0;
+  std::shared_ptr<Constraints> constraints{};  // null: formats of answers are refused
 };
 
 struct CompletionRequest {
