@@ -73,6 +73,7 @@ openai::ServedModel served_model(const TextModel& text, const std::string& name,
   served.sampling = text.sampling({});
   served.stop_token_ids = text.stop_token_ids();
   served.max_model_len = max_model_len;
+  served.constraints = std::make_shared<openai::Constraints>(*served.tokenizer);
   return served;
 }
 

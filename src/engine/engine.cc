@@ -24,6 +24,7 @@ struct Submission {
   Request request;
   Callbacks callbacks;
   Clock::time_point arrival;
+  std::vector<std::shared_ptr<ConstrainedSample>> constrained;  // by sample, none when anything may be drawn
 };
 
 // One sample of a request.
@@ -31,6 +32,7 @@ struct Sample {
   std::shared_ptr<const Submission> submission;
   int32_t index = 0;
   SamplingParams sampling;
+  std::shared_ptr<ConstrainedSample> constrained;  // null: any token may be drawn
 
   // Used by the planning thread.
   bool is_admitted = false;
@@ -111,6 +113,25 @@ class Inbox {
   bool is_closed_ = false;
 };
 
+// Made where the request is submitted, which hears of errors.
+void constrain(Submission& submission) {
+  const Request& request = submission.request;
+  for (int32_t i = 0; request.constraint && i < request.n; ++i) {
+    auto sample = std::make_shared<ConstrainedSample>();
+    sample->constraint = request.constraint();
+    sample->stop_tokens = request.stop_token_ids;
+    submission.constrained.push_back(std::move(sample));
+  }
+}
+
+// Why no token may follow in the sample of a row; empty when one may.
+std::string constraint_error(const StepBuffers& step, size_t row) {
+  const auto job =
+      std::find_if(step.mask_jobs.begin(), step.mask_jobs.end(),
+                   [row](const MaskJob& candidate) { return candidate.row == static_cast<int64_t>(row); });
+  return job == step.mask_jobs.end() ? "" : job->error;
+}
+
 }  // namespace
 
 class Engine::Impl {
@@ -146,6 +167,7 @@ class Engine::Impl {
     submission->request = std::move(request);
     submission->callbacks = std::move(callbacks);
     submission->arrival = Clock::now();
+    constrain(*submission);
     {
       const std::lock_guard lock(mutex_);
       if (!failure_.empty()) fail("the engine has stopped: {}", failure_);
@@ -322,6 +344,7 @@ void Engine::Impl::admit(const std::shared_ptr<const Submission>& submission) {
     sample->index = i;
     sample->sampling = request.sampling;
     sample->sampling.seed += i;
+    if (request.constraint) sample->constrained = submission->constrained[static_cast<size_t>(i)];
     SequenceRequest sequence{request.prompt, request.max_tokens, request.priority};
     sequence.after = first;
     sequence.boundaries = request.boundaries;
@@ -358,7 +381,10 @@ bool Engine::Impl::begin_step() {
     SequenceView view{scheduler_.tokens(s.id), &scheduler_.cached(s.id), &sample.sampling,
                       std::ssize(request.prompt)};
     view.prompt_top_logprobs = request.prompt_logprobs.value_or(0);
-    if (s.num_generated < request.min_tokens) view.banned = request.stop_token_ids;
+    const bool is_below_minimum = s.num_generated < request.min_tokens;
+    view.constrained = sample.constrained;
+    view.bans_stop = is_below_minimum;
+    if (is_below_minimum && view.constrained == nullptr) view.banned = request.stop_token_ids;
     views_.push_back(view);
   }
   StepBuffers& step = *buffers_[static_cast<size_t>(num_begun_ % 2)];
@@ -431,6 +457,11 @@ void Engine::Impl::report(const StepBuffers& step, std::vector<StepToken>& token
       // After a preemption the same rows come again.
       if (info.position == std::ssize(sample->prompt_logprobs) + 1)
         sample->prompt_logprobs.push_back(step.sampling.sampled(static_cast<int64_t>(row)));
+      continue;
+    }
+    if (const std::string error = constraint_error(step, row); !error.empty()) {
+      tokens.push_back({info.id, drawn, false});
+      end(info.id, FinishReason::kError, error);
       continue;
     }
     const auto& stops = sample->submission->request.stop_token_ids;

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "cache/hybrid_cache.h"
+#include "engine/constraint.h"
 #include "engine/finish_reason.h"
 #include "engine/sampling.h"
 #include "engine/step_memory.h"
@@ -72,6 +73,7 @@ struct Request {
   int64_t priority = 0;  // higher first
   std::optional<double> timeout_seconds;
   std::vector<int64_t> boundaries;  // positions where prefixes may end that later prompts share
+  ConstraintMaker constraint;       // what each sample must form; empty: anything
 };
 
 // Durations in seconds.

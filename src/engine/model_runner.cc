@@ -103,6 +103,7 @@ void ModelRunner::prepare(const StepPlan& plan, std::span<const SequenceView> vi
   step.rows.clear();
   step.groups.clear();
   step.patches.clear();
+  step.mask_jobs.clear();
   step.sampling.clear();
   step.copies = plan.copies;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
@@ -166,7 +167,9 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
   auto row = rows.begin() + std::min(first_row, std::ssize(rows));
   if (row == rows.end() || !is_its(*row)) row = std::find_if(rows.begin(), rows.end(), is_its);
   MM_CHECK(row != rows.end(), "the step before gives no token to request {}", s.id);
-  step.patches.push_back({first_token, s.gives_token ? first_row : -1, row - rows.begin()});
+  StepBuffers::Patch patch{first_token, s.gives_token ? first_row : -1, row - rows.begin()};
+  if (s.gives_token && view.constrained != nullptr) patch.mask_job = std::ssize(step.mask_jobs) - 1;
+  step.patches.push_back(patch);
 }
 
 void ModelRunner::prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const {
@@ -199,7 +202,26 @@ void ModelRunner::prepare_rows(const ScheduledSequence& s, const SequenceView& v
       add(i, forced, true);
     }
   }
-  if (s.gives_token) add(s.count - 1, row, false);
+  if (!s.gives_token) return;
+  if (view.constrained != nullptr) {
+    row.has_mask = true;
+    MaskJob job{view.constrained, std::ssize(step.rows), s.num_generated};
+    if (!s.continues_step && s.num_generated > 0) job.last_token = view.tokens.back();
+    job.bans_stop = view.bans_stop;
+    step.mask_jobs.push_back(std::move(job));
+  }
+  add(s.count - 1, row, false);
+}
+
+// The masks of this step need the tokens of the one before and nothing of this one.
+void ModelRunner::begin_masks(StepBuffers& step) {
+  if (step.mask_jobs.empty()) return;
+  if (mask_worker_ == nullptr) mask_worker_ = std::make_unique<MaskWorker>();
+  for (MaskJob& job : step.mask_jobs) {
+    job.mask = step.sampling.mask(job.row);
+    job.num_tokens = options_.vocab_limit;
+  }
+  mask_worker_->begin(step.mask_jobs);
 }
 
 void ModelRunner::copy_states(const std::vector<cache::StateCopy>& copies) {
@@ -241,7 +263,16 @@ void ModelRunner::execute(StepBuffers& step) {
     const int32_t token = last_tokens_.at(static_cast<size_t>(patch.previous_row));
     step.inputs.token_ids.data<int32_t>()[patch.token] = token;
     if (patch.row >= 0) step.sampling.supply(patch.row, token);
+    if (patch.mask_job >= 0) step.mask_jobs[static_cast<size_t>(patch.mask_job)].last_token = token;
   }
+  begin_masks(step);
+  // The worker must be done with this step also when the model fails.
+  struct Wait {
+    MaskWorker* worker;
+    ~Wait() {
+      if (worker != nullptr) worker->wait();
+    }
+  } wait{step.mask_jobs.empty() ? nullptr : mask_worker_.get()};
   ops::OpContext context{backend_, arena_, tracer_};
   for (size_t i = 0; i < step.groups.size(); ++i) {
     const StepBuffers::Group& group = step.groups[i];
@@ -249,6 +280,7 @@ void ModelRunner::execute(StepBuffers& step) {
                    logits_.slice(0, group.first_row, group.first_row + group.num_rows));
   }
   const auto num_rows = static_cast<int64_t>(step.rows.size());
+  if (wait.worker != nullptr) wait.worker->wait();
   if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
   last_tokens_.clear();
   for (int64_t row = 0; row < num_rows; ++row) last_tokens_.push_back(step.sampling.token(row));

@@ -2,7 +2,8 @@
 //
 // A step is prepared from its plan (lengths, pages, slots, sampling parameters) while an earlier one still
 // runs, then executed: the tokens that only the earlier step could give are filled in, the model runs, and
-// one token is drawn for each row of logits. prepare and execute may run on different threads, on different
+// one token is drawn for each row of logits. Masks of constrained samples are found by a thread of their own
+// while the model runs. prepare and execute may run on different threads, on different
 // StepBuffers. Neither takes memory from the heap once the largest step has been seen.
 #pragma once
 
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "core/host_memory.h"
+#include "engine/mask_worker.h"
 #include "engine/sampling.h"
 #include "engine/scheduler.h"
 #include "engine/step_memory.h"
@@ -40,6 +42,8 @@ struct SequenceView {
   int64_t prompt_length = 0;
   int64_t prompt_top_logprobs = 0;    // likeliest tokens to report for each token of the prompt
   std::span<const int32_t> banned{};  // tokens that must not be drawn in this step
+  std::shared_ptr<ConstrainedSample> constrained{};  // null: any token may be drawn
+  bool bans_stop = false;                            // of a constrained sample: min_tokens is not reached
 };
 
 // A row of logits: what was drawn for it.
@@ -62,6 +66,7 @@ struct StepBuffers {
     int64_t token = 0;
     int64_t row = -1;  // of this step's sampling, -1 for none
     int64_t previous_row = 0;
+    int64_t mask_job = -1;  // that needs the token, -1 for none
   };
   struct HeldPages {
     int64_t stamp = -1;
@@ -78,6 +83,7 @@ struct StepBuffers {
   Tensor starts;             // [2 sequences] I32: query_starts of one group behind the other
   std::vector<Group> groups;
   std::vector<Patch> patches;
+  std::vector<MaskJob> mask_jobs;
   std::vector<HeldPages> held_pages;  // what each row of the block table holds
   std::vector<cache::StateCopy> copies;
 };
@@ -108,6 +114,7 @@ class ModelRunner {
   void prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const;
   void prepare_rows(const ScheduledSequence& s, const SequenceView& view, StepBuffers::Group& group,
                     StepBuffers& step) const;
+  void begin_masks(StepBuffers& step);
   void copy_states(const std::vector<cache::StateCopy>& copies);
   models::StepBatch batch_of(const StepBuffers& step, size_t group) const;
 
@@ -121,8 +128,9 @@ class ModelRunner {
   models::ModelCache cache_;
   HostMemory host_states_;  // [host slots, layers, bytes of a state]
   HostMemory logits_memory_;
-  Tensor logits_;                     // [max_logits_rows, vocab]
-  std::vector<int32_t> last_tokens_;  // that the newest step gave, by row
+  Tensor logits_;                            // [max_logits_rows, vocab]
+  std::vector<int32_t> last_tokens_;         // that the newest step gave, by row
+  std::unique_ptr<MaskWorker> mask_worker_;  // from the first constrained step on
   ops::Tracer* tracer_ = nullptr;
 };
 

@@ -42,7 +42,7 @@ SamplingBatch::SamplingBatch(ops::Backend& backend, int64_t max_rows, int64_t vo
   for (auto* values : {&temperature_, &top_p_, &min_p_, &repetition_, &presence_, &frequency_, &logprobs_}) {
     values->reserve(rows);
   }
-  for (auto* values : {&top_k_, &forced_, &num_top_, &tokens_}) values->reserve(rows);
+  for (auto* values : {&top_k_, &forced_, &num_top_, &mask_rows_, &tokens_}) values->reserve(rows);
   for (auto* values : {&seed_, &counter_, &prompt_lengths_}) values->reserve(rows);
   for (auto* starts : {&history_starts_, &bias_starts_}) starts->reserve(rows + 1);
 
@@ -62,10 +62,11 @@ void SamplingBatch::clear() {
        {&temperature_, &top_p_, &min_p_, &repetition_, &presence_, &frequency_, &bias_values_}) {
     values->clear();
   }
-  for (auto* values : {&top_k_, &forced_, &history_, &bias_ids_, &num_top_}) values->clear();
+  for (auto* values : {&top_k_, &forced_, &history_, &bias_ids_, &num_top_, &mask_rows_}) values->clear();
   for (auto* values : {&seed_, &counter_, &prompt_lengths_}) values->clear();
   for (auto* starts : {&history_starts_, &bias_starts_}) starts->assign(1, 0);
   most_top_ = 0;
+  num_masks_ = 0;
 }
 
 void SamplingBatch::add(const SamplingRow& row) {
@@ -100,12 +101,22 @@ void SamplingBatch::add(const SamplingRow& row) {
     bias_values_.push_back(kBanned);
   }
   bias_starts_.push_back(static_cast<int64_t>(bias_ids_.size()));
+  mask_rows_.push_back(row.has_mask ? static_cast<int32_t>(num_masks_++) : -1);
+  const auto masks = static_cast<size_t>(num_masks_ * mask_words());
+  if (masks_.size() < masks) masks_.resize(masks);
 }
 
 void SamplingBatch::supply(int64_t row, int32_t token) {
   const auto end = static_cast<size_t>(history_starts_[static_cast<size_t>(row) + 1]);
   const auto start = static_cast<size_t>(history_starts_[static_cast<size_t>(row)]);
   if (end > start) history_[end - 1] = token;
+}
+
+std::span<uint64_t> SamplingBatch::mask(int64_t row) {
+  const int32_t mask = mask_rows_[static_cast<size_t>(row)];
+  MM_CHECK(mask >= 0, "row {} has no mask", row);
+  return std::span(masks_).subspan(static_cast<size_t>(mask * mask_words()),
+                                   static_cast<size_t>(mask_words()));
 }
 
 ops::Sample SamplingBatch::arguments(const Tensor& logits) {
@@ -136,6 +147,10 @@ ops::Sample SamplingBatch::arguments(const Tensor& logits) {
   args.bias_ids = view(bias_ids_, DType::kI32);
   args.bias_values = view(bias_values_, DType::kF32);
   args.bias_starts = view(bias_starts_, DType::kI64);
+  if (num_masks_ > 0) {
+    args.allowed = Tensor(masks_.data(), DType::kI64, {num_masks_, mask_words()});
+    args.allowed_rows = view(mask_rows_, DType::kI32);
+  }
   args.tokens = view(tokens_, DType::kI32);
   args.logprobs = view(logprobs_, DType::kF32);
   args.top_ids = Tensor(top_ids_.data(), DType::kI32, {size(), most_top_});
@@ -153,6 +168,7 @@ SampledToken SamplingBatch::sampled(int64_t row) const {
   SampledToken result{tokens_[r], logprobs_[r], {}};
   for (int32_t i = 0; i < num_top_[r]; ++i) {
     const size_t at = r * static_cast<size_t>(most_top_) + static_cast<size_t>(i);
+    if (top_logprobs_[at] == kBanned) break;  // nothing else could be drawn
     result.top.emplace_back(top_ids_[at], top_logprobs_[at]);
   }
   return result;

@@ -49,6 +49,7 @@ struct SamplingRow {
   int64_t num_top = 0;                // likeliest tokens to report
   bool awaits_token = false;          // one more generated token will be known when the step runs
   int32_t forced = -1;                // only this token's logprob is wanted
+  bool has_mask = false;              // `mask` of the row says before the draw which tokens may be drawn
 };
 
 // Rows of one sampling step, in buffers that grow to the largest step seen and are used again. Built while
@@ -65,6 +66,9 @@ class SamplingBatch {
   int64_t size() const { return static_cast<int64_t>(temperature_.size()); }
   // The token that row `row` awaited.
   void supply(int64_t row, int32_t token);
+  // A bit for each token below the limit, to be written before `run`. REQUIRES: the row was added with a
+  // mask; no row is added meanwhile.
+  std::span<uint64_t> mask(int64_t row);
 
   // Draws a token for each row. logits [size(), vocab] F32.
   void run(const Tensor& logits);
@@ -74,15 +78,18 @@ class SamplingBatch {
 
  private:
   ops::Sample arguments(const Tensor& logits);
+  int64_t mask_words() const { return (vocab_limit_ + 63) / 64; }
 
   ops::Backend& backend_;
   int64_t max_rows_;
   int64_t vocab_limit_;
   std::vector<float> temperature_, top_p_, min_p_, repetition_, presence_, frequency_, bias_values_;
-  std::vector<int32_t> top_k_, forced_, history_, bias_ids_, num_top_;
+  std::vector<int32_t> top_k_, forced_, history_, bias_ids_, num_top_, mask_rows_;
   std::vector<int64_t> seed_, counter_, prompt_lengths_;
   std::vector<int64_t> history_starts_, bias_starts_;
   int64_t most_top_ = 0;
+  int64_t num_masks_ = 0;
+  std::vector<uint64_t> masks_;  // [masks, words], grows to the most seen in a step
   std::vector<int32_t> tokens_, top_ids_;
   std::vector<float> logprobs_, top_logprobs_;
   Arena arena_;

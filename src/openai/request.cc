@@ -66,7 +66,8 @@ std::vector<std::string> read_stop(const Json& body) {
 }
 
 void refuse_unsupported(const Json& body) {
-  for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar"}) {
+  for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar",
+                            "guided_choice", "structured_outputs"}) {
     const Json* value = find(body, field);
     const bool is_text = value != nullptr && *value == Json{{"type", "text"}};
     if (value != nullptr && !is_text) {
@@ -78,7 +79,6 @@ void refuse_unsupported(const Json& body) {
 // What both kinds of request have.
 CompletionRequest read_common(const Json& body, const ServedModel& model, std::vector<int32_t> prompt,
                               std::optional<int64_t> max_tokens) {
-  refuse_unsupported(body);
   CompletionRequest result;
   engine::Request& request = result.request;
   request.sampling = read_sampling(body, model);
@@ -115,6 +115,15 @@ CompletionRequest read_common(const Json& body, const ServedModel& model, std::v
     result.includes_usage = boolean(*options, "include_usage", false);
   }
   return result;
+}
+
+// What the answer must look like, for a prompt that is final.
+void constrain(const Json& body, const ServedModel& model, CompletionRequest& result) {
+  if (model.constraints == nullptr) return refuse_unsupported(body);
+  engine::Request& request = result.request;
+  const ReasoningPart reasoning =
+      result.is_chat ? reasoning_part(*model.tokenizer, request.prompt) : ReasoningPart{};
+  request.constraint = model.constraints->of_body(body, reasoning, request.stop_token_ids);
 }
 
 std::string render(const Json& messages, const Json& tools, const Json& variables, const ServedModel& model) {
@@ -167,6 +176,7 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   result.is_chat = true;
   result.prompt_tail = prompt_text.substr(prompt_text.size() - std::min(prompt_text.size(), kTailBytes));
   result.tools = tools_of(tools);
+  constrain(body, model, result);
   result.wants_logprobs = boolean(body, "logprobs", false);
   const auto top = integer(body, "top_logprobs", 0, kMostTopLogprobs);
   if (top && !result.wants_logprobs) throw ApiError("top_logprobs", "top_logprobs needs logprobs to be true");
@@ -189,6 +199,7 @@ CompletionRequest parse_completion(const Json& body, const ServedModel& model) {
   constexpr int64_t kDefaultTokens = 16;  // OpenAI's
   const int64_t max_tokens = integer(body, "max_tokens", 1, kAnyCount).value_or(kDefaultTokens);
   CompletionRequest result = read_common(body, model, std::move(ids), max_tokens);
+  constrain(body, model, result);
   result.echo = boolean(body, "echo", false);
   const auto top = integer(body, "logprobs", 0, kMostTopLogprobs);
   result.wants_logprobs = top.has_value();

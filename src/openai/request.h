@@ -11,6 +11,7 @@
 
 #include "chat/output_parser.h"
 #include "engine/engine.h"
+#include "openai/constraint.h"
 #include "openai/error.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
@@ -27,6 +28,7 @@ struct ServedModel {
   int64_t max_model_len = 0;
   // Makes the parser of an answer, from the tools and the end of the prompt. None: answers are all content.
   std::function<std::unique_ptr<chat::OutputParser>(std::vector<chat::Tool>, std::string_view)> make_parser;
+  std::shared_ptr<Constraints> constraints{};  // null: formats of answers are refused
 };
 
 struct CompletionRequest {

@@ -110,6 +110,12 @@ void Sample::check() const {
     expect_dtype(kName, role, *t, DType::kI64);
   }
   if (forced_ids.defined()) expect_index(kName, "forced_ids", forced_ids, rows);
+  if (allowed_rows.defined()) {
+    expect_index(kName, "allowed_rows", allowed_rows, rows);
+    expect_dtype(kName, "allowed", allowed, DType::kI64);
+    MM_CHECK(allowed.rank() == 2 && allowed.has_dense_rows() && allowed.dim(1) * 64 >= vocab_limit,
+             "sample: masks {} for vocab_limit {}", allowed.describe(), vocab_limit);
+  }
   expect_index(kName, "history_ids", history_ids, history_ids.dim(0));
   expect_index(kName, "bias_ids", bias_ids, bias_ids.dim(0));
   expect_shape(kName, "bias_values", bias_values, {bias_ids.dim(0)});

@@ -11,7 +11,7 @@ namespace minimax::ops {
 //     logit > 0 ? logit / r : logit * r;
 //  3. frequency f and presence p penalties on the generated part of the history:
 //     logit -= f * count + p * (count > 0);
-//  4. bias: logit[id] += value;
+//  4. bias: logit[id] += value; then ids that the row's mask does not allow become -inf;
 //  5. temperature 0: the largest logit wins (ties: lowest id). Else logits /= temperature, then top-k
 //     (0: off), min-p (probability >= min_p * largest), top-p (smallest set of largest probabilities whose
 //     sum reaches p, never empty), and a draw from what is left.
@@ -27,8 +27,10 @@ namespace minimax::ops {
 // prompt_lens[b] are prompt; history_starts [B + 1] I64, prompt_lens [B] I64.
 // forced_ids [B] I32, -1 or an id below vocab_limit, may be undefined: no row is forced.
 // bias_ids [m] I32, bias_values [m] F32, -inf bans a token, row b's at bias_starts[b] .. bias_starts[b+1]-1,
-// bias_starts [B + 1] I64. Out: tokens [B] I32, logprobs [B] F32, top_ids [B, n] I32 and top_logprobs [B, n]
-// F32 (descending).
+// bias_starts [B + 1] I64. allowed [m, W] I64, W words of 64 ids, the lowest bit first, W * 64 >=
+// vocab_limit, and allowed_rows [B] I32, the row's mask in `allowed` or -1 for none; both may be undefined. A
+// mask allows at least one id. Out: tokens [B] I32, logprobs [B] F32, top_ids [B, n] I32 and top_logprobs [B,
+// n] F32 (descending).
 struct Sample {
   static constexpr std::string_view kName = "sample";
   Tensor logits;
@@ -49,6 +51,8 @@ struct Sample {
   Tensor bias_ids;
   Tensor bias_values;
   Tensor bias_starts;
+  Tensor allowed;
+  Tensor allowed_rows;
   Tensor tokens;
   Tensor logprobs;
   Tensor top_ids;
@@ -75,6 +79,8 @@ struct Sample {
     v("bias_ids", bias_ids);
     v("bias_values", bias_values);
     v("bias_starts", bias_starts);
+    v("allowed", allowed);
+    v("allowed_rows", allowed_rows);
     v("tokens", tokens);
     v("logprobs", logprobs);
     v("top_ids", top_ids);

@@ -1,5 +1,6 @@
 // Sampling of every backend against the oracle, and the properties of the draw.
 #include <numeric>
+#include <set>
 
 #include "tests/ops/op_test.h"
 
@@ -81,6 +82,18 @@ TEST(Sample, MatchesTheOracle) {
       forced[4] = static_cast<int32_t>(c.make.pick(0, vocab - 4));
       c.args.forced_ids = c.make.ids(forced);
     }
+    if (seed % 2 == 1) {
+      // Whole words, single ids, and rows without a mask; each allows more tokens than are reported.
+      const int64_t words = (vocab + 63) / 64;
+      std::vector<int64_t> masks(static_cast<size_t>(2 * words), 0);
+      for (int64_t i = 0; i < vocab; ++i) {
+        const int64_t bit = int64_t{1} << (i % 64);
+        if (c.make.pick(0, 2) == 0 || i % 8 == 7) masks[i / 64] |= bit;
+        if (i >= 64 || i % 5 == 0) masks[words + i / 64] |= bit;
+      }
+      c.args.allowed = c.make.longs(masks).reshape({2, words});
+      c.args.allowed_rows = c.make.ids({-1, 1, 0, -1, 0});
+    }
     c.args.history_ids = c.make.ids(history);
     c.args.history_starts = c.make.longs(starts);
     c.args.bias_ids = c.make.ids(bias_ids);
@@ -105,6 +118,24 @@ TEST(Sample, GreedyTakesTheLowestIdOfATieAndNeverAPaddingRow) {
   for (int64_t i = 0; i < 10; ++i) set(c.args.logits, i, i >= 8 ? 100.0F : (i == 3 || i == 5 ? 2.0F : 1.0F));
   run_on_cpu(backend_cases()[0], [&](OpContext& context) { sample(context, c.args); });
   EXPECT_EQ(c.args.tokens.data<int32_t>()[0], 3);
+}
+
+TEST(Sample, WhatTheMaskBansIsNeverDrawn) {
+  SampleCase c(4, 1, 130, 130, 1);
+  set(c.args.temperature, 0, 5.0F);
+  std::vector<int64_t> mask{0, int64_t{1} << 3, 2};
+  c.args.allowed = c.make.longs(mask).reshape({1, 3});
+  c.args.allowed_rows = c.make.ids({0});
+  std::set<int32_t> drawn;
+  run_on_cpu({"", "auto", 1, true}, [&](OpContext& context) {
+    for (int i = 0; i < (context.arena.is_planning() ? 1 : 200); ++i) {
+      c.args.counter.data<int64_t>()[0] = i;
+      sample(context, c.args);
+      drawn.insert(c.args.tokens.data<int32_t>()[0]);
+    }
+  });
+  drawn.erase(-7);
+  EXPECT_EQ(drawn, (std::set<int32_t>{67, 129}));
 }
 
 TEST(Sample, DrawsFollowTheProbabilities) {

@@ -72,6 +72,21 @@ void adjust(const ops::Sample& args, int64_t b, float* logits) {
   }
 }
 
+// Bans what the mask does not allow; words that allow or ban all of their ids are one step.
+void apply_mask(const int64_t* mask, int64_t vocab_limit, float* logits) {
+  for (int64_t first = 0; first < vocab_limit; first += 64) {
+    const auto word = static_cast<uint64_t>(mask[first / 64]);
+    const int64_t count = std::min<int64_t>(64, vocab_limit - first);
+    if (word == 0) {
+      std::fill_n(logits + first, count, kLowest);
+    } else if (word != ~uint64_t{0}) {
+      for (int64_t i = 0; i < count; ++i) {
+        if (((word >> static_cast<uint64_t>(i)) & 1U) == 0) logits[first + i] = kLowest;
+      }
+    }
+  }
+}
+
 // Sum of exp((x - largest) / temperature) in double, over the first `count` of the order or over all.
 double mass(const float* logits, int64_t count, float largest, double inverse_temperature) {
   double sum = 0;
@@ -124,6 +139,8 @@ int64_t draw(const ops::Sample& args, int64_t b, const float* logits, Descending
 void sample_row(const ops::Sample& args, int64_t b, float* logits, int32_t* ids) {
   std::copy_n(args.logits.row<float>(b), args.vocab_limit, logits);
   adjust(args, b, logits);
+  const int32_t mask = args.allowed_rows.defined() ? args.allowed_rows.data<int32_t>()[b] : -1;
+  if (mask >= 0) apply_mask(args.allowed.row<int64_t>(mask), args.vocab_limit, logits);
   // NaN has no place in an order; such a logit can never win.
   std::replace_if(
       logits, logits + args.vocab_limit, [](float x) { return std::isnan(x); }, kLowest);

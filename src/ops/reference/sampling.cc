@@ -46,6 +46,11 @@ std::vector<double> adjusted_logits(const Sample& args, int64_t b) {
     const int32_t id = args.bias_ids.data<int32_t>()[i];
     if (id >= 0 && id < args.vocab_limit) logits[id] += load(args.bias_values, i);
   }
+  const int32_t mask = args.allowed_rows.defined() ? args.allowed_rows.data<int32_t>()[b] : -1;
+  for (int64_t i = 0; mask >= 0 && i < args.vocab_limit; ++i) {
+    const auto word = static_cast<uint64_t>(args.allowed.row<int64_t>(mask)[i / 64]);
+    if (((word >> (static_cast<uint64_t>(i) % 64)) & 1U) == 0) logits[i] = -INFINITY;
+  }
   return logits;
 }
 
