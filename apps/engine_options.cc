@@ -77,8 +77,24 @@ openai::ServedModel served_model(const TextModel& text, const std::string& name,
   return served;
 }
 
+namespace {
+
+grammar::CallFormat call_format(chat::ChatFormat format) {
+  switch (format) {
+    case chat::ChatFormat::kM1:
+      return grammar::CallFormat::kM1;
+    case chat::ChatFormat::kM2:
+      return grammar::CallFormat::kM2;
+    default:
+      return grammar::CallFormat::kM3;
+  }
+}
+
+}  // namespace
+
 void parse_answers(openai::ServedModel& served, const nlohmann::json& config) {
   const chat::ChatFormat format = chat_format(config);
+  served.call_format = call_format(format);
   served.make_parser = [format](std::vector<chat::Tool> tools, std::string_view prompt_tail) {
     return chat::make_output_parser(format, std::move(tools), prompt_tail);
   };

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "openai/error.h"
+#include "openai/fields.h"
 
 namespace minimax::anthropic {
 namespace {
@@ -10,22 +11,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 using openai::ApiError;
 
-std::string shown(const Json& value) {
-  constexpr size_t kLongest = 80;
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
-  return text;
-}
-
-[[noreturn]] void refuse(const std::string& field, const Json& value, const std::string& expected) {
-  throw ApiError(field, fmt::format("{} is {}; expected {}", field, shown(value), expected));
-}
-
-// The field, unless it is absent or null.
-const Json* find(const Json& object, const std::string& field) {
-  const auto found = object.find(field);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
+using openai::find;
+using openai::refuse;
 
 const std::string& text_field(const Json& object, const std::string& name, const std::string& field) {
   const Json* value = find(object, name);
@@ -161,16 +148,14 @@ Json tools_of(const Json& list) {
   return tools;
 }
 
-// Whether the model may call tools.
-bool may_call(const Json& body) {
-  const Json* choice = find(body, "tool_choice");
-  if (choice == nullptr) return true;
-  const Json* type = choice->is_object() ? find(*choice, "type") : nullptr;
-  if (type != nullptr && *type == "none") return false;
-  if (type == nullptr || *type != "auto") {
-    refuse("tool_choice", *choice, R"({"type": "auto"} or {"type": "none"}; a call cannot be forced here)");
-  }
-  return true;
+// Whether and what the model is to call, in OpenAI's words.
+Json tool_choice_of(const Json& choice) {
+  const Json* type = choice.is_object() ? find(choice, "type") : nullptr;
+  if (type != nullptr && (*type == "auto" || *type == "none")) return *type;
+  if (type != nullptr && *type == "any") return "required";
+  if (type != nullptr && *type == "tool")
+    return {{"type", "function"}, {"function", {{"name", text_field(choice, "name", "tool_choice")}}}};
+  refuse("tool_choice", choice, "an object of type auto, none, any or tool");
 }
 
 // M3's template is told by a variable; the others think as they do.
@@ -191,8 +176,11 @@ void add_thinking(const Json& body, Json& result) {
 Json chat_body(const Json& body) {
   if (!body.is_object()) refuse("body", body, "an object");
   Json result = {{"messages", messages_of(body)}};
-  if (const Json* tools = find(body, "tools"); tools != nullptr && may_call(body)) {
-    result["tools"] = tools_of(*tools);
+  if (const Json* tools = find(body, "tools")) result["tools"] = tools_of(*tools);
+  if (const Json* choice = find(body, "tool_choice")) {
+    result["tool_choice"] = tool_choice_of(*choice);
+    const Json* alone = choice->is_object() ? find(*choice, "disable_parallel_tool_use") : nullptr;
+    if (alone != nullptr && *alone == true) result["parallel_tool_calls"] = false;
   }
   if (const Json* stop = find(body, "stop_sequences")) {
     if (!stop->is_array()) refuse("stop_sequences", *stop, "a list of strings");
@@ -201,7 +189,7 @@ Json chat_body(const Json& body) {
   // The API's own, then what this server adds to it.
   for (const char* field :
        {"model", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "min_tokens",
-        "repetition_penalty", "ignore_eos", "priority", "chat_template_kwargs"}) {
+        "repetition_penalty", "stream", "ignore_eos", "priority", "chat_template_kwargs"}) {
     if (const Json* value = find(body, field)) result[field] = *value;
   }
   if (const Json* variables = find(result, "chat_template_kwargs");

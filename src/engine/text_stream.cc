@@ -11,13 +11,13 @@ TextStream::TextStream(const tokenizer::Tokenizer& tokenizer, std::vector<std::s
 }
 
 std::string TextStream::push(int32_t id) {
-  if (is_stopped_) return {};
+  if (is_stopped()) return {};
   held_ += detokenizer_.push(id);
   return release(false);
 }
 
 std::string TextStream::finish() {
-  if (is_stopped_) return {};
+  if (is_stopped()) return {};
   held_ += detokenizer_.finish();
   return release(true);
 }
@@ -27,10 +27,10 @@ std::string TextStream::release(bool is_end) {
   for (const std::string& stop : stop_) {
     if (const size_t found = held_.find(stop); found != std::string::npos && found <= end) {
       end = found;
-      is_stopped_ = true;
+      found_ = stop;
     }
   }
-  if (!is_stopped_ && !is_end) {
+  if (!is_stopped() && !is_end) {
     // The earliest place from which the rest is the beginning of a stop string.
     for (const std::string& stop : stop_) {
       const size_t longest = std::min(stop.size() - 1, held_.size());

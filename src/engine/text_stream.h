@@ -20,7 +20,9 @@ class TextStream {
   // RETURNS: what is left, when no more tokens come.
   std::string finish();
   // A stop string was found: it and what follows are left out.
-  bool is_stopped() const { return is_stopped_; }
+  bool is_stopped() const { return !found_.empty(); }
+  // The stop string that was found.
+  const std::string& found() const { return found_; }
 
  private:
   std::string release(bool is_end);
@@ -28,7 +30,7 @@ class TextStream {
   tokenizer::Detokenizer detokenizer_;
   std::vector<std::string> stop_;
   std::string held_;  // may be the beginning of a stop string
-  bool is_stopped_ = false;
+  std::string found_;
 };
 
 }  // namespace minimax::engine

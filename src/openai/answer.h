@@ -43,6 +43,7 @@ class Answer {
   chat::OutputDelta finish(const engine::FinishedSample& finish);
   // A stop string was found; no more tokens are wanted.
   bool is_stopped() const { return stream_.is_stopped(); }
+  const std::string& stop_string() const { return stream_.found(); }
   const TextSample& sample() const { return sample_; }
 
  private:

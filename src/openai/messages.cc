@@ -1,5 +1,7 @@
 #include "openai/messages.h"
 
+#include <algorithm>
+
 #include "openai/fields.h"
 
 namespace minimax::openai {
@@ -63,15 +65,30 @@ void normalize(Json& message, bool knows_developer) {
   }
 }
 
-// Whether the model may call tools at all.
-bool may_call(const Json& body) {
-  const Json* choice = find(body, "tool_choice");
-  if (choice == nullptr || *choice == "auto") return true;
-  if (*choice == "none") return false;
-  refuse("tool_choice", *choice, "\"auto\" or \"none\"; this version cannot force a call");
-}
-
 }  // namespace
+
+ToolChoice read_tool_choice(const Json& body) {
+  using Kind = ToolChoice::Kind;
+  ToolChoice choice;
+  choice.may_be_several = boolean(body, "parallel_tool_calls", true);
+  const Json* given = find(body, "tool_choice");
+  if (given == nullptr || *given == "auto") return choice;
+  if (*given == "none") {
+    choice.kind = Kind::kNone;
+  } else if (*given == "required") {
+    choice.kind = Kind::kRequired;
+  } else {
+    const Json* function = given->is_object() ? find(*given, "function") : nullptr;
+    if (function == nullptr || !function->is_object() || !text(*function, "name")) {
+      refuse("tool_choice", *given,
+             R"("auto", "none", "required" or {"type": "function", "function": {"name": ...}})");
+    }
+    choice.kind = Kind::kNamed;
+    choice.name = *text(*function, "name");
+    choice.may_be_several = false;
+  }
+  return choice;
+}
 
 Json read_messages(const Json& body, const tokenizer::ChatTemplate& format) {
   const Json* given = find(body, "messages");
@@ -84,10 +101,13 @@ Json read_messages(const Json& body, const tokenizer::ChatTemplate& format) {
   return messages;
 }
 
-Json read_tools(const Json& body) {
+Json read_tools(const Json& body, const ToolChoice& choice) {
   const Json* tools = find(body, "tools");
-  const bool wants_tools = may_call(body);
-  if (tools == nullptr) return nullptr;
+  if (tools == nullptr || (tools->is_array() && tools->empty())) {
+    if (choice.is_forced())
+      throw ApiError("tool_choice", "tool_choice asks for a call, but there are no tools");
+    return nullptr;
+  }
   if (!tools->is_array()) refuse("tools", *tools, "a list of tools");
   for (const Json& tool : *tools) {
     const Json* function = tool.is_object() ? find(tool, "function") : nullptr;
@@ -98,7 +118,12 @@ Json read_tools(const Json& body) {
     if (parameters != nullptr && !parameters->is_object())
       refuse("tools", *parameters, "parameters that are a schema");
   }
-  return tools->empty() || !wants_tools ? Json(nullptr) : *tools;
+  if (choice.kind == ToolChoice::Kind::kNamed &&
+      std::none_of(tools->begin(), tools->end(),
+                   [&](const Json& tool) { return tool["function"]["name"] == choice.name; })) {
+    refuse("tool_choice", choice.name, "the name of one of the tools");
+  }
+  return choice.kind == ToolChoice::Kind::kNone ? Json(nullptr) : *tools;
 }
 
 std::vector<chat::Tool> tools_of(const Json& tools) {

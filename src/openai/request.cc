@@ -126,6 +126,31 @@ void constrain(const Json& body, const ServedModel& model, CompletionRequest& re
   request.constraint = model.constraints->of_body(body, reasoning, request.stop_token_ids);
 }
 
+// An answer that is a call and nothing else, after the reasoning.
+void force_call(const Json& body, const ToolChoice& choice, const ServedModel& model,
+                CompletionRequest& result) {
+  if (model.constraints == nullptr || !model.call_format)
+    throw ApiError("tool_choice", "this model cannot be made to call a tool; use auto");
+  for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar",
+                            "guided_choice", "structured_outputs"}) {
+    const Json* value = find(body, field);
+    if (value != nullptr && *value != Json{{"type", "text"}})
+      throw ApiError(field, fmt::format("{} and a forced call exclude each other; leave one out", field));
+  }
+  std::vector<grammar::CallTool> tools;
+  for (const chat::Tool& tool : result.tools) {
+    if (choice.name.empty() || tool.name == choice.name) tools.push_back({tool.name, tool.parameters});
+  }
+  engine::Request& request = result.request;
+  const ReasoningPart reasoning = reasoning_part(*model.tokenizer, request.prompt);
+  try {
+    request.constraint = model.constraints->of_calls(*model.call_format, tools, choice.may_be_several,
+                                                     reasoning, request.stop_token_ids);
+  } catch (const Error& error) {
+    throw ApiError("tools", error.what());
+  }
+}
+
 std::string render(const Json& messages, const Json& tools, const Json& variables, const ServedModel& model) {
   return model.chat_template->render(messages, tools, true, variables).text;
 }
@@ -157,7 +182,8 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   if (model.chat_template == nullptr)
     throw ApiError("", "this model has no chat template; use /v1/completions");
   const Json messages = read_messages(body, *model.chat_template);
-  const Json tools = read_tools(body);
+  const ToolChoice choice = read_tool_choice(body);
+  const Json tools = read_tools(body, choice);
   const Json* given = find(body, "chat_template_kwargs");
   if (given != nullptr && !given->is_object()) refuse("chat_template_kwargs", *given, "an object");
   const Json variables = given == nullptr ? Json(nullptr) : *given;
@@ -176,7 +202,7 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   result.is_chat = true;
   result.prompt_tail = prompt_text.substr(prompt_text.size() - std::min(prompt_text.size(), kTailBytes));
   result.tools = tools_of(tools);
-  constrain(body, model, result);
+  choice.is_forced() ? force_call(body, choice, model, result) : constrain(body, model, result);
   result.wants_logprobs = boolean(body, "logprobs", false);
   const auto top = integer(body, "top_logprobs", 0, kMostTopLogprobs);
   if (top && !result.wants_logprobs) throw ApiError("top_logprobs", "top_logprobs needs logprobs to be true");

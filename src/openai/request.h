@@ -28,7 +28,8 @@ struct ServedModel {
   int64_t max_model_len = 0;
   // Makes the parser of an answer, from the tools and the end of the prompt. None: answers are all content.
   std::function<std::unique_ptr<chat::OutputParser>(std::vector<chat::Tool>, std::string_view)> make_parser;
-  std::shared_ptr<Constraints> constraints{};  // null: formats of answers are refused
+  std::shared_ptr<Constraints> constraints{};        // null: formats of answers are refused
+  std::optional<grammar::CallFormat> call_format{};  // none: calls cannot be forced
 };
 
 struct CompletionRequest {

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <ctime>
 
+#include "anthropic/events.h"
+#include "anthropic/request.h"
 #include "openai/fields.h"
 #include "server/generation.h"
+#include "server/message_generation.h"
+#include "server/page.h"
 #include "server/token_endpoints.h"
 
 namespace minimax::server {
@@ -21,8 +25,11 @@ http::Response error_response(int status, const std::string& message) {
   return json_response(openai::error_body(status, message), status);
 }
 
-http::Response response_of(const ApiError& error) {
-  http::Response response = json_response(error.body(), error.status());
+Json openai_error(const ApiError& error) { return error.body(); }
+Json anthropic_error(const ApiError& error) { return anthropic::error_body(error.status(), error.what()); }
+
+http::Response response_of(const ApiError& error, const Json& body) {
+  http::Response response = json_response(body, error.status());
   if (error.status() == 429 || error.status() == 503) response.headers.emplace_back("Retry-After", "1");
   return response;
 }
@@ -51,29 +58,56 @@ void Api::add_state_routes() {
     const std::string text = metrics_ == nullptr ? "" : metrics_->text();
     return http::Response{200, text, "text/plain; version=0.0.4; charset=utf-8", {}};
   });
+  const auto page = [](const http::Request& request) { return page_file(request, error_response); };
+  router_.get("/", Access::kAnyone, page);
+  router_.get("/ui/*", Access::kAnyone, page);
   router_.get("/v1/models", Access::kKey, [this](const http::Request&) { return models(); });
   router_.get("/v1/models/*", Access::kKey, [this](const http::Request& request) { return model(request); });
 }
 
 void Api::add_model_routes() {
   using Reply = std::shared_ptr<http::Reply>;
-  post("/v1/chat/completions", [this](const Service& service, const Json& body, const Reply& reply) {
-    complete(service, openai::parse_chat_completion(body, service.model), reply);
-  });
-  post("/v1/completions", [this](const Service& service, const Json& body, const Reply& reply) {
-    complete(service, openai::parse_completion(body, service.model), reply);
-  });
-  post("/tokenize", [](const Service& service, const Json& body, const Reply& reply) {
-    reply->send(json_response(tokenize(body, service.model)));
-  });
-  post("/detokenize", [](const Service& service, const Json& body, const Reply& reply) {
-    reply->send(json_response(detokenize(body, service.model)));
-  });
+  post(
+      "/v1/chat/completions",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        generate(service, openai::parse_chat_completion(body, service.model), reply, start_generation);
+      },
+      openai_error);
+  post(
+      "/v1/completions",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        generate(service, openai::parse_completion(body, service.model), reply, start_generation);
+      },
+      openai_error);
+  post(
+      "/tokenize",
+      [](const Service& service, const Json& body, const Reply& reply) {
+        reply->send(json_response(tokenize(body, service.model)));
+      },
+      openai_error);
+  post(
+      "/detokenize",
+      [](const Service& service, const Json& body, const Reply& reply) {
+        reply->send(json_response(detokenize(body, service.model)));
+      },
+      openai_error);
+  post(
+      "/v1/messages",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        generate(service, anthropic::parse_messages(body, service.model), reply, start_message);
+      },
+      anthropic_error);
+  post(
+      "/v1/messages/count_tokens",
+      [](const Service& service, const Json& body, const Reply& reply) {
+        reply->send(json_response(anthropic::count_tokens(body, service.model)));
+      },
+      anthropic_error);
 }
 
-void Api::post(const std::string& path, Endpoint endpoint) {
-  const auto work = [this, endpoint = std::move(endpoint)](const http::Request& request,
-                                                           const std::shared_ptr<http::Reply>& reply) {
+void Api::post(const std::string& path, Endpoint endpoint, ErrorBody error_body) {
+  const auto work = [this, endpoint = std::move(endpoint), error_body](
+                        const http::Request& request, const std::shared_ptr<http::Reply>& reply) {
     try {
       const Service* ready = service();
       if (is_draining_) throw ApiError("", "the server is stopping", 503);
@@ -83,7 +117,7 @@ void Api::post(const std::string& path, Endpoint endpoint) {
       check_model(body);
       endpoint(*ready, body, reply);
     } catch (const ApiError& error) {
-      reply->send(response_of(error));
+      reply->send(response_of(error, error_body(error)));
     }
   };
   router_.post(path, http::Router::Access::kKey, work);
@@ -146,8 +180,8 @@ int64_t Api::next_seed() {
   return static_cast<int64_t>((seed_ += kStride) >> 2);
 }
 
-void Api::complete(const Service& service, openai::CompletionRequest request,
-                   std::shared_ptr<http::Reply> reply) {
+void Api::generate(const Service& service, openai::CompletionRequest request,
+                   std::shared_ptr<http::Reply> reply, Start start) {
   const int64_t count = request.request.n;
   const int64_t most = options_.max_running + options_.max_queue;
   if ((*num_open_ += count) > most) {
@@ -157,8 +191,8 @@ void Api::complete(const Service& service, openai::CompletionRequest request,
         429);
   }
   if (!request.has_seed) request.request.sampling.seed = next_seed();
-  start_generation(service, std::move(request), std::move(reply),
-                   [open = num_open_](int64_t finished) { *open -= finished; });
+  start(service, std::move(request), std::move(reply),
+        [open = num_open_](int64_t finished) { *open -= finished; });
 }
 
 }  // namespace minimax::server

@@ -54,7 +54,9 @@ class Api {
 
   void add_state_routes();
   void add_model_routes();
-  void post(const std::string& path, Endpoint endpoint);
+  // How an API words an error.
+  using ErrorBody = Json (*)(const openai::ApiError&);
+  void post(const std::string& path, Endpoint endpoint, ErrorBody error_body);
   const Service* service() const;
   http::Response health() const;
   http::Response models() const;
@@ -62,8 +64,11 @@ class Api {
   Json model_card(const std::string& name) const;
   void check_model(const Json& body) const;
   int64_t next_seed();
-  void complete(const Service& service, openai::CompletionRequest request,
-                std::shared_ptr<http::Reply> reply);
+  using Start = void (*)(const Service&, openai::CompletionRequest, std::shared_ptr<http::Reply>,
+                         std::function<void(int64_t)>);
+  // Starts the request's generation if there is room for it.
+  void generate(const Service& service, openai::CompletionRequest request, std::shared_ptr<http::Reply> reply,
+                Start start);
 
   ApiOptions options_;
   const observe::Metrics* metrics_;

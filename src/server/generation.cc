@@ -1,24 +1,17 @@
 #include "server/generation.h"
 
 #include <chrono>
-#include <random>
 
 #include "openai/fields.h"
 #include "openai/response.h"
+#include "server/submit_generation.h"
 
 namespace minimax::server {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using openai::ApiError;
 
 std::string event(const Json& data) { return "data: " + openai::dump_json(data) + "\n\n"; }
-
-// 128 random bits as text.
-std::string random_name() {
-  thread_local std::mt19937_64 generator{std::random_device{}()};
-  return fmt::format("{:016x}{:016x}", generator(), generator());
-}
 
 openai::ResponseInfo new_info(bool is_chat) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -130,22 +123,7 @@ class Generation {
 
 void start_generation(const Service& service, openai::CompletionRequest request,
                       std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish) {
-  const int64_t count = request.request.n;
-  engine::EngineRequestId id = 0;
-  try {
-    const auto generation = std::make_shared<Generation>(service, std::move(request), reply);
-    engine::Callbacks callbacks;
-    callbacks.on_token = [generation](const engine::TokenOutput& output) { return generation->add(output); };
-    callbacks.on_finish = [generation, on_finish](const engine::FinishedSample& finish) {
-      on_finish(1);
-      generation->finish(finish);
-    };
-    id = service.engine.submit(generation->request(), std::move(callbacks));
-  } catch (const Error& error) {
-    on_finish(count);
-    throw ApiError("", error.what());
-  }
-  reply->on_close([&engine = service.engine, id] { engine.cancel(id); });
+  submit_generation<Generation>(service, std::move(request), std::move(reply), std::move(on_finish));
 }
 
 }  // namespace minimax::server

@@ -13,7 +13,7 @@ std::string prompt_of(const Json& body, const openai::ServedModel& model) {
   if (model.chat_template == nullptr)
     openai::refuse("prompt", nullptr, "a string: this model has no chat template");
   const Json messages = openai::read_messages(body, *model.chat_template);
-  const Json tools = openai::read_tools(body);
+  const Json tools = openai::read_tools(body, openai::read_tool_choice(body));
   const Json* variables = openai::find(body, "chat_template_kwargs");
   if (variables != nullptr && !variables->is_object())
     openai::refuse("chat_template_kwargs", *variables, "an object");

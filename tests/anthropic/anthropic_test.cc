@@ -80,27 +80,30 @@ TEST(ChatBody, AConversationWithToolsInTheOtherWords) {
   EXPECT_EQ(chat_body(given), expected) << chat_body(given).dump(1);
 }
 
-TEST(ChatBody, NoToolsWhereNoneMayBeCalled) {
-  EXPECT_FALSE(
-      chat_body(body("x", {{"tools", kTools}, {"tool_choice", {{"type", "none"}}}})).contains("tools"));
-  EXPECT_TRUE(chat_body(body("x", {{"tools", kTools}})).contains("tools"));
+TEST(ChatBody, SaysWhatIsToBeCalled) {
+  const auto choice = [](const Json& given) {
+    return chat_body(body("x", {{"tools", kTools}, {"tool_choice", given}})).at("tool_choice");
+  };
+  EXPECT_EQ(choice({{"type", "none"}}), "none");
+  EXPECT_EQ(choice({{"type", "auto"}}), "auto");
+  EXPECT_EQ(choice({{"type", "any"}}), "required");
+  EXPECT_EQ(choice({{"type", "tool"}, {"name", "get_weather"}}).at("function").at("name"), "get_weather");
 }
 
 TEST_F(AnthropicTest, ARequestSaysWhatItMeans) {
-  const MessagesRequest parsed = parse_messages(
+  const openai::CompletionRequest parsed = parse_messages(
       body("hi", {{"stream", true}, {"stop_sequences", {"END"}}, {"tools", kTools}, {"temperature", 0.25}}),
       served_);
   EXPECT_TRUE(parsed.is_stream);
-  EXPECT_EQ(parsed.completion.request.max_tokens, 9);
-  EXPECT_FLOAT_EQ(parsed.completion.request.sampling.temperature, 0.25F);
-  EXPECT_EQ(parsed.completion.stop, std::vector<std::string>{"END"});
-  EXPECT_EQ(parsed.completion.request.stop_token_ids, std::vector<int32_t>{7});
-  EXPECT_FALSE(parsed.completion.skip_special_tokens);
+  EXPECT_EQ(parsed.request.max_tokens, 9);
+  EXPECT_FLOAT_EQ(parsed.request.sampling.temperature, 0.25F);
+  EXPECT_EQ(parsed.stop, std::vector<std::string>{"END"});
+  EXPECT_EQ(parsed.request.stop_token_ids, std::vector<int32_t>{7});
   ASSERT_EQ(parsed.tools.size(), 1U);
   EXPECT_EQ(parsed.tools[0].name, "get_weather");
   EXPECT_EQ(parsed.tools[0].parameters, kTools[0].at("input_schema"));
   EXPECT_TRUE(parsed.prompt_tail.ends_with("]~b]ai\n<think>\n")) << parsed.prompt_tail;
-  const std::string prompt = tokenizer_.decode(parsed.completion.request.prompt);
+  const std::string prompt = tokenizer_.decode(parsed.request.prompt);
   EXPECT_NE(prompt.find("]~b]user\nhi[e~["), std::string::npos) << prompt;
   EXPECT_NE(prompt.find("get_weather"), std::string::npos) << prompt;
   EXPECT_FALSE(parse_messages(body("hi"), served_).is_stream);
@@ -112,7 +115,7 @@ TEST_F(AnthropicTest, CallsAndTheirResultsReachTheTemplate) {
         {"type": "tool_use", "id": "t", "name": "get_weather", "input": {"days": 3}}]},
       {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "rain"}]}])");
   const auto parsed = parse_messages(body("", {{"messages", messages}, {"tools", kTools}}), served_);
-  const std::string prompt = tokenizer_.decode(parsed.completion.request.prompt);
+  const std::string prompt = tokenizer_.decode(parsed.request.prompt);
   for (const char* part : {"<think>\nhm\n</think>", "<invoke name=\"get_weather\">",
                            "<parameter name=\"days\">3</parameter>", "<response>rain</response>"}) {
     EXPECT_NE(prompt.find(part), std::string::npos) << prompt;
@@ -121,7 +124,7 @@ TEST_F(AnthropicTest, CallsAndTheirResultsReachTheTemplate) {
 
 TEST_F(AnthropicTest, CountsTheTokensOfThePrompt) {
   const Json request = body("hi", {{"tools", kTools}, {"system", "Be brief."}});
-  const auto prompt = parse_messages(request, served_).completion.request.prompt;
+  const auto prompt = parse_messages(request, served_).request.prompt;
   Json without_max = request;
   without_max.erase("max_tokens");
   EXPECT_EQ(count_tokens(without_max, served_), Json({{"input_tokens", prompt.size()}}));

@@ -189,11 +189,12 @@ TEST(MessagesTest, AreBroughtIntoTheFormOfTemplates) {
 
 TEST(MessagesTest, ToolsAreNamedOnlyWhereTheModelMayCall) {
   Json body = {{"tools", {{{"type", "function"}, {"function", {{"name", "f"}}}}}}};
-  EXPECT_EQ(tools_of(read_tools(body)).size(), 1U);
+  EXPECT_EQ(tools_of(read_tools(body, read_tool_choice(body))).size(), 1U);
   body["tool_choice"] = "none";
-  EXPECT_TRUE(read_tools(body).is_null());
+  EXPECT_TRUE(read_tools(body, read_tool_choice(body)).is_null());
   body["tool_choice"] = "required";
-  EXPECT_NE(refusal([&] { read_tools(body); }).find("cannot force a call"), std::string::npos);
+  EXPECT_NE(refusal([&] { read_tools(body, read_tool_choice(body)); }).find("cannot force a call"),
+            std::string::npos);
 }
 
 TEST(FieldsTest, JsonThatIsNoneSaysWhere) {
