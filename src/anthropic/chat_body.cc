@@ -37,7 +37,7 @@ Json blocks_of(const Json* content, const std::string& field) {
   throw ApiError(field,
                  fmt::format("{} has a block of type {}, which is not supported here; this server takes "
                              "text, thinking, tool_use and tool_result",
-                             field, shown(block.at("type"))));
+                             field, openai::dump_json(block.at("type"))));
 }
 
 void append_line(std::string& text, const std::string& more) {
