@@ -173,7 +173,7 @@ class Serving {
 void run_serve(ServeFlags flags) {
   flags.finish();
   if (flags.model.dry_run) {
-    LoadedService(flags, {});
+    const LoadedService planned(flags, {});  // prints its plan
     return;
   }
   Serving(std::move(flags)).run();
