@@ -7,12 +7,13 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <csignal>
-#include <fstream>
+#include <cstdlib>
 #include <iostream>
 #include <mutex>
 #include <thread>
 
 #include "apps/commands.h"
+#include "apps/input_file.h"
 #include "apps/serve_options.h"
 #include "server/api.h"
 
@@ -46,12 +47,6 @@ class LoadProgress : public formats::Progress {
   int64_t total_bytes_ = 0;
 };
 
-std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail("{}: cannot be read; check the path", path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 // A model with its engine; nothing moves once it is made.
 struct LoadedService {
   TextModel text;
@@ -61,8 +56,8 @@ struct LoadedService {
   LoadedService(const ServeFlags& flags, const engine::EngineOptions& observers)
       : text(set_up_text_model(flags.model)) {
     if (!flags.chat_template.empty()) {
-      text.chat_template =
-          tokenizer::ChatTemplate::for_checkpoint(read_text(flags.chat_template), flags.model.model);
+      text.chat_template = tokenizer::ChatTemplate::for_checkpoint(
+          read_text_file(flags.chat_template, "--chat-template"), flags.model.model);
     }
     engine::EngineOptions options = flags.engine.options(text.runtime, flags.model);
     options.vocab_limit = text.required_tokenizer().max_id() + 1;
@@ -178,7 +173,7 @@ class Serving {
 void run_serve(ServeFlags flags) {
   flags.finish();
   if (flags.model.dry_run) {
-    LoadedService(flags, {});
+    const LoadedService planned(flags, {});  // prints its plan
     return;
   }
   Serving(std::move(flags)).run();

@@ -60,6 +60,7 @@ void Exchange::send(Response response) {
   append_head(response, false);
   if (!framing_.is_head) queue_ += response.body;
   is_ended_ = true;
+  hook_ = nullptr;
   wake_once();
 }
 
@@ -85,6 +86,7 @@ void Exchange::end() {
   if (is_closed_ || is_ended_) return;
   if (!framing_.is_http_1_0 && !framing_.is_head) queue_ += "0\r\n\r\n";
   is_ended_ = true;
+  hook_ = nullptr;
   wake_once();
 }
 

@@ -84,7 +84,7 @@ class Client {
  private:
   bool read_some() {
     pollfd wait{socket_, POLLIN, 0};
-    constexpr int kLongMs = 20'000;
+    constexpr int kLongMs = 120'000;
     if (is_ended_ || ::poll(&wait, 1, kLongMs) != 1) return false;
     char bytes[65536];
     const ssize_t count = ::recv(socket_, bytes, sizeof(bytes), 0);

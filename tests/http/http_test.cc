@@ -26,6 +26,10 @@ class Signal {
     is_set_ = true;
     changed_.notify_all();
   }
+  bool is_set() {
+    const std::lock_guard lock(mutex_);
+    return is_set_;
+  }
   bool wait() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::seconds(20), [this] { return is_set_; });
@@ -273,6 +277,18 @@ TEST_F(HttpTest, AClientThatLeavesIsNoticedAtOnce) {
   ASSERT_TRUE(holding_.wait());
   const std::lock_guard lock(mutex_);
   EXPECT_FALSE(held_.at(0)->write("late"));
+}
+
+TEST_F(HttpTest, AClientThatHasItsAnswerDoesNotLeave) {
+  Client client(start().port());
+  client.post("/stream", "2");
+  client.read_until("0\r\n\r\n");
+  client.clear();
+  client.get("/hello");
+  client.take_answer();
+  client.close();
+  server_->drain(milliseconds(100));
+  EXPECT_FALSE(left_.is_set());
 }
 
 TEST_F(HttpTest, AClientThatReadsTooSlowlyIsDroppedWhileOthersGoOn) {
