@@ -263,6 +263,7 @@ class SchemaCompiler {
     }
     if (types.empty()) return json_.value();
     std::vector<ExprId> options;
+    options.reserve(types.size());
     for (const std::string& type : types) options.push_back(types_.of_type(type, schema, pointer));
     return b_.choice(std::move(options));
   }
