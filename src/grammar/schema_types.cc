@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 
 #include "core/error.h"
 #include "grammar/json_schema.h"
@@ -240,17 +241,18 @@ ExprId SchemaTypes::declared_object(const std::vector<Property>& properties,
   ExprId later = b_.empty();
   if (other_value) {
     std::vector<std::string> names;
+    names.reserve(properties.size());
     for (const Property& property : properties) names.push_back(property.name);
     const ExprId other = json_.pair(json_.key_except(names), *other_value);
     later = b_.repeat(b_.sequence({json_.comma(), other}), 0, kUnbounded);
     first = b_.optional(b_.sequence({other, later}));
   }
-  for (auto property = properties.rbegin(); property != properties.rend(); ++property) {
-    const ExprId rest = b_.call(b_.rule("properties behind " + property->name, later));
-    std::vector<ExprId> begun{b_.sequence({property->pair, rest})};
-    std::vector<ExprId> continued{b_.sequence({json_.comma(), property->pair, rest})};
-    if (!property->is_required) {
-      begun.push_back(b_.call(b_.rule("properties from behind " + property->name, first)));
+  for (const Property& property : std::views::reverse(properties)) {
+    const ExprId rest = b_.call(b_.rule("properties behind " + property.name, later));
+    std::vector<ExprId> begun{b_.sequence({property.pair, rest})};
+    std::vector<ExprId> continued{b_.sequence({json_.comma(), property.pair, rest})};
+    if (!property.is_required) {
+      begun.push_back(b_.call(b_.rule("properties from behind " + property.name, first)));
       continued.push_back(rest);
     }
     first = b_.choice(std::move(begun));
