@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ranges>
 
 #include "core/error.h"
 #include "grammar/json_schema.h"
@@ -247,7 +246,8 @@ ExprId SchemaTypes::declared_object(const std::vector<Property>& properties,
     later = b_.repeat(b_.sequence({json_.comma(), other}), 0, kUnbounded);
     first = b_.optional(b_.sequence({other, later}));
   }
-  for (const Property& property : std::views::reverse(properties)) {
+  for (size_t i = properties.size(); i > 0; --i) {
+    const Property& property = properties[i - 1];
     const ExprId rest = b_.call(b_.rule("properties behind " + property.name, later));
     std::vector<ExprId> begun{b_.sequence({property.pair, rest})};
     std::vector<ExprId> continued{b_.sequence({json_.comma(), property.pair, rest})};
