@@ -17,7 +17,7 @@ readonly RUN_PACKAGES=(
   libcurl4-openssl-dev libssl-dev libboost-dev
   libgtest-dev libbenchmark-dev
 )
-readonly TEST_PACKAGES=(python3 python3-venv)
+readonly TEST_PACKAGES=(python3 python3-venv chromium)
 readonly DEV_PACKAGES=(clang clang-format clang-tidy lld libclang-rt-14-dev)
 
 say() { echo "install-deps: $*"; }

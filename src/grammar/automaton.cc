@@ -62,6 +62,7 @@ void ItemSets::grow() {
 
 void Automaton::Worklist::clear() {
   items_.clear();
+  num_taken_ = 0;
   if (++stamp_ != 0) return;
   stamps_.assign(stamps_.size(), 0);
   stamp_ = 1;
@@ -79,7 +80,14 @@ void Automaton::Worklist::add(Item item) {
   items_.push_back(item);
 }
 
+bool Automaton::Worklist::take(Item& item) {
+  if (num_taken_ == items_.size()) return false;
+  item = items_[num_taken_++];
+  return true;
+}
+
 void Automaton::Worklist::grow() {
+  const size_t num_taken = num_taken_;
   const std::vector<Item> items = std::move(items_);
   table_.assign(std::max<size_t>(64, 2 * table_.size()), 0);
   stamps_.assign(table_.size(), 0);
@@ -87,6 +95,7 @@ void Automaton::Worklist::grow() {
   clear();
   items_.reserve(table_.size());
   for (const Item item : items) add(item);
+  num_taken_ = num_taken;
 }
 
 Automaton::Automaton(std::shared_ptr<const Grammar> grammar, const AutomatonLimits& limits)
@@ -99,7 +108,7 @@ Automaton::Automaton(std::shared_ptr<const Grammar> grammar, const AutomatonLimi
   depths_.push_back(0);
   work_.clear();
   work_.add({grammar_->rules[static_cast<size_t>(grammar_->root)].start, kBottom});
-  for (size_t i = 0; i < work_.items().size(); ++i) follow(work_.items()[i], true);
+  for (Item item; work_.take(item);) follow(item, true);
   start_ = close();
 }
 
@@ -136,8 +145,8 @@ int32_t Automaton::compute(int32_t configuration, uint8_t byte_class) {
       if (edge.first <= byte && byte <= edge.last) work_.add({edge.target, item.stack});
     }
   }
-  for (size_t i = 0; i < work_.items().size(); ++i) follow(work_.items()[i], true);
-  budget_ -= std::ssize(work_.items()) + std::ssize(configurations_[configuration]);
+  for (Item item; work_.take(item);) follow(item, true);
+  budget_ -= work_.size() + std::ssize(configurations_[configuration]);
   const int32_t result = close();
   transitions_[static_cast<size_t>(configuration) * static_cast<size_t>(num_classes_) + byte_class] = result;
   return result;
@@ -201,8 +210,8 @@ void Automaton::enter_called_rules() {
     if (depths_[static_cast<size_t>(stack)] > limits_.max_depth) continue;
     work_.clear();
     work_.add({grammar_->rules[static_cast<size_t>(rule)].start, stack});
-    for (size_t i = 0; i < work_.items().size(); ++i) follow(work_.items()[i], false);
-    budget_ -= std::ssize(work_.items());
+    for (Item item; work_.take(item);) follow(item, false);
+    budget_ -= work_.size();
   }
 }
 

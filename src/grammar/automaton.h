@@ -21,7 +21,10 @@ namespace minimax::grammar {
 struct Item {
   int32_t state = 0;
   int32_t stack = 0;
-  auto operator<=>(const Item&) const = default;
+  bool operator==(const Item&) const = default;
+  bool operator<(const Item& other) const {
+    return state != other.state ? state < other.state : stack < other.stack;
+  }
 };
 
 struct AutomatonLimits {
@@ -83,12 +86,15 @@ class Automaton {
    public:
     void clear();
     void add(Item item);
-    const std::vector<Item>& items() const { return items_; }
+    // The oldest item that was not taken yet, also one added meanwhile. RETURNS: false when there is none.
+    bool take(Item& item);
+    int64_t size() const { return static_cast<int64_t>(items_.size()); }
 
    private:
     void grow();
 
     std::vector<Item> items_;
+    size_t num_taken_ = 0;
     std::vector<int32_t> table_;
     std::vector<uint32_t> stamps_;
     uint32_t stamp_ = 0;

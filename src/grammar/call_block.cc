@@ -68,6 +68,7 @@ class CallWriter {
 
   ExprId parameters(const std::string& pointer, int depth) {
     const auto [schema, at] = resolved(pointer);
+    if (!schema->is_object()) fail("the schema at {} is no object", at.empty() ? "/" : at);
     const Json none = Json::object();
     const auto properties = schema->find("properties");
     const Json required = schema->value("required", Json::array());

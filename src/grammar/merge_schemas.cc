@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "grammar/json_schema.h"
+#include "grammar/schema_types.h"
 
 namespace minimax::grammar {
 namespace {
@@ -78,7 +79,7 @@ Json merged_word(const std::string& word, const Json& a, const Json& b, const st
   }
   if (word == "items" || word == "additionalProperties") return both(a, b);
   fail("JSON schema at {}: \"{}\" stands on both sides of allOf, anyOf or $ref and cannot be joined",
-       pointer.empty() ? "/" : pointer, word);
+       place(pointer), word);
 }
 
 // One side's additionalProperties is about all that it does not declare, the other side's properties
@@ -94,7 +95,7 @@ void check_closed(const Json& closed, const Json& other, const std::string& poin
           "JSON schema at {}: property \"{}\" falls under the additionalProperties of the other side of "
           "allOf, "
           "anyOf or $ref; declare it there too",
-          pointer.empty() ? "/" : pointer, name);
+          place(pointer), name);
     }
   }
 }
@@ -112,8 +113,7 @@ Json merge_schemas(const Json& base, const Json& other, const std::string& point
   if (base == Json(true)) return other;
   if (other == Json(true)) return base;
   if (!base.is_object() || !other.is_object()) {
-    fail("JSON schema at {}: a schema is neither an object nor true or false",
-         pointer.empty() ? "/" : pointer);
+    fail("JSON schema at {}: a schema is neither an object nor true or false", place(pointer));
   }
   check_closed(base, other, pointer);
   check_closed(other, base, pointer);

@@ -11,11 +11,10 @@ std::string format_pattern(std::string_view format) {
       R"((?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8])))";
   const std::string leap_year =
       R"((?:[1-9]\d(?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00))";
-  const std::string date = fmt::format(R"((?:[1-9]\d{{3}}-{}|{}-02-29))", day, leap_year);
-  const std::string time =
-      R"((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d))";
+  std::string date = fmt::format(R"((?:[1-9]\d{{3}}-{}|{}-02-29))", day, leap_year);
+  std::string time = R"((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d))";
   const std::string label = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
-  const std::string host = fmt::format(R"({}(?:\.{}){{0,8}})", label, label);
+  std::string host = fmt::format(R"({}(?:\.{}){{0,8}})", label, label);
   if (format == "date") return date;
   if (format == "time") return time;
   if (format == "date-time") return date + "T" + time;

@@ -193,7 +193,13 @@ TEST(MessagesTest, ToolsAreNamedOnlyWhereTheModelMayCall) {
   body["tool_choice"] = "none";
   EXPECT_TRUE(read_tools(body, read_tool_choice(body)).is_null());
   body["tool_choice"] = "required";
-  EXPECT_NE(refusal([&] { read_tools(body, read_tool_choice(body)); }).find("cannot force a call"),
+  EXPECT_TRUE(read_tool_choice(body).is_forced());
+  EXPECT_EQ(read_tools(body, read_tool_choice(body)).size(), 1U);
+  body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "g"}}}};
+  EXPECT_NE(refusal([&] { read_tools(body, read_tool_choice(body)); }).find("one of the tools"),
+            std::string::npos);
+  body["tools"] = Json::array();
+  EXPECT_NE(refusal([&] { read_tools(body, read_tool_choice(body)); }).find("there are no tools"),
             std::string::npos);
 }
 

@@ -80,6 +80,11 @@ class Page(unittest.TestCase):
         expect(article.locator("[data-action=retry]")).to_be_visible(timeout=60_000)
         return article
 
+    def running(self):
+        """How many requests the server runs, by its own word."""
+        text = self.server.request("GET", "/metrics")[2]
+        return float(re.search(r"^vllm:num_requests_running\S* (\S+)$", text, re.M)[1])
+
     def picture(self, page, name):
         if SCREENSHOTS:
             page.screenshot(path=str(SCREENSHOTS / f"{name}.png"))
@@ -116,7 +121,7 @@ class Page(unittest.TestCase):
         article = page.locator("article[data-index='1']")
         # It grows while it comes.
         lengths = set()
-        page.wait_for_function("document.querySelector(\"article[data-index='1']\")?.textContent.length > 20")
+        expect(article).to_contain_text(re.compile(r"\S{2}"))
         for _ in range(20):
             lengths.add(len(article.text_content() or ""))
             page.wait_for_timeout(20)
@@ -127,9 +132,8 @@ class Page(unittest.TestCase):
         self.finished(page, 1)
         self.assertGreaterEqual(len(lengths), 1)
         # Nothing is left running in the server.
-        page.wait_for_function(
-            "fetch('metrics').then(r => r.text()).then(t => /num_requests_running\\S* 0/.test(t))"
-        )
+        while self.running() > 0:
+            page.wait_for_timeout(50)
         # Retry takes the same place.
         self.set(page, temperature="0", max_tokens="40")
         article.locator("[data-action=retry]").click()
