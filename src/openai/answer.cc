@@ -46,6 +46,11 @@ chat::OutputDelta Answer::finish(const engine::FinishedSample& finish) {
   sample_.finish = finish;
   chat::OutputDelta delta = take(stream_.finish());
   if (!parser_) return delta;
+  if (!request_.is_stream) {
+    parser_ = model_.make_parser(request_.tools, request_.prompt_tail);
+    delta = parser_->push(whole_);
+    add(delta);
+  }
   chat::OutputDelta rest = parser_->finish();
   add(rest);
   delta.reasoning += rest.reasoning;
@@ -61,6 +66,10 @@ chat::OutputDelta Answer::take(const std::string& text) {
     delta = parser_->push(text);
   } else {
     delta.content = text;
+  }
+  if (parser_ && !request_.is_stream) {
+    whole_ += text;
+    return {};
   }
   add(delta);
   return delta;

@@ -38,7 +38,9 @@ class Answer {
   // REQUIRES: both outlive this.
   Answer(const CompletionRequest& request, const ServedModel& model);
 
-  // RETURNS: what the token adds; without a parser all of it is content.
+  // RETURNS: what the token adds; without a parser all of it is content. An answer that is parsed and no
+  // stream is read as a whole at its end, since a few texts mean more in full (M1 without its opening
+  // marker): then push gives nothing and finish all.
   chat::OutputDelta push(const engine::SampledToken& token);
   chat::OutputDelta finish(const engine::FinishedSample& finish);
   // A stop string was found; no more tokens are wanted.
@@ -54,6 +56,7 @@ class Answer {
   const CompletionRequest& request_;
   const ServedModel& model_;
   std::unique_ptr<chat::OutputParser> parser_;  // null: nothing is parsed
+  std::string whole_;                           // of an answer that is parsed and no stream
   engine::TextStream stream_;
   TextSample sample_;
 };

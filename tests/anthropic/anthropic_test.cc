@@ -75,7 +75,7 @@ TEST(ChatBody, AConversationWithToolsInTheOtherWords) {
         {"role": "tool", "tool_call_id": "t2", "content": "two\n2"},
         {"role": "user", "content": "And\nnow?"}],
       "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}],
-      "stop": ["X"], "model": "m", "max_tokens": 5, "temperature": 0.5, "top_k": 4,
+      "tool_choice": "auto", "stop": ["X"], "model": "m", "max_tokens": 5, "temperature": 0.5, "top_k": 4,
       "chat_template_kwargs": {"thinking_mode": "enabled"}})");
   EXPECT_EQ(chat_body(given), expected) << chat_body(given).dump(1);
 }
@@ -156,8 +156,8 @@ TEST_F(AnthropicTest, WhatIsWrongIsNamed) {
   expect("system: ", body("x", {{"system", 3}}));
   expect("runs none itself", body("x", {{"tools", {{{"type", "web_search_20250305"}, {"name", "w"}}}}}));
   expect("input_schema", body("x", {{"tools", {{{"name", "w"}}}}}));
-  expect("tool_choice is {\"type\":\"any\"}",
-         body("x", {{"tools", kTools}, {"tool_choice", {{"type", "any"}}}}));
+  expect("tool_choice is {\"type\":\"some\"}",
+         body("x", {{"tools", kTools}, {"tool_choice", {{"type", "some"}}}}));
   expect("thinking: ", body("x", {{"thinking", {{"type", "sometimes"}}}}));
   expect("stop_sequences: ", body("x", {{"stop_sequences", "x"}}));
   expect("chat_template_kwargs: ",

@@ -187,6 +187,22 @@ TEST(MessagesTest, AreBroughtIntoTheFormOfTemplates) {
   EXPECT_EQ(read_messages(body, tokenizer::ChatTemplate("{{ 'developer' }}"))[0].at("role"), "developer");
 }
 
+// A stream cannot take back what it sent; a whole answer can.
+TEST_F(StreamTest, AWholeAnswerIsReadAsAWhole) {
+  model_.make_parser = [](std::vector<chat::Tool> tools, std::string_view tail) {
+    return chat::make_output_parser(chat::ChatFormat::kM1, std::move(tools), tail);
+  };
+  request_.prompt_tail = "ai name=MiniMax AI\n";
+  const char* text = "Two plus two.\n</think>\n\nIt is 4.";
+  request_.is_stream = false;
+  stream(text);
+  EXPECT_EQ(sample_.reasoning, "Two plus two.");
+  EXPECT_EQ(sample_.text, "It is 4.");
+  request_.is_stream = true;
+  EXPECT_EQ(joined(stream(text), "content"), sample_.text);
+  EXPECT_EQ(sample_.reasoning, "");
+}
+
 TEST(MessagesTest, ToolsAreNamedOnlyWhereTheModelMayCall) {
   Json body = {{"tools", {{{"type", "function"}, {"function", {{"name", "f"}}}}}}};
   EXPECT_EQ(tools_of(read_tools(body, read_tool_choice(body))).size(), 1U);
