@@ -32,7 +32,7 @@ fs::path hub_home() {
 }
 
 std::string hub_token() {
-  if (const std::string token = environment("HF_TOKEN"); !token.empty()) return token;
+  if (std::string token = environment("HF_TOKEN"); !token.empty()) return token;
   const std::string path = environment("HF_TOKEN_PATH");
   std::string token;
   std::ifstream(path.empty() ? hub_home() / "token" : fs::path(path)) >> token;
