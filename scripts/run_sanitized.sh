@@ -11,9 +11,10 @@ case "$PRESET" in
   # Tests labelled no_sanitizer measure the process itself (its peak memory), which a sanitizer changes, or run
   # trained models for many minutes through code that the parity and engine tests have had sanitized.
   asan) SELECT=(-LE no_sanitizer) ;;
-  # Texts and templates use no thread and take minutes here; "slow" tests repeat the same code with more data.
+  # Texts, templates and grammars use no thread and take minutes here; "slow" tests repeat the same code with more
+  # data, and the tests of products and attention run the same thread pool over more shapes than the models do.
   tsan)
-    SELECT=(-LE 'slow|no_sanitizer|python' -E 'jinja|tokenizer')
+    SELECT=(-LE 'slow|no_sanitizer|python' -E 'jinja|tokenizer|chat_|grammar|^dense_test|attention_test')
     # The thread sanitizer of GCC 12 does not start where the kernel randomises addresses with many bits.
     if setarch "$(uname -m)" -R true 2>/dev/null; then RUN=(setarch "$(uname -m)" -R); fi ;;
   *) echo "run_sanitized.sh: unknown preset $PRESET" >&2; exit 1 ;;
