@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "chat/chat_format.h"
+#include "hub/hub.h"
 
 namespace minimax::apps {
 namespace {
@@ -62,7 +63,8 @@ engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const Mo
 }
 
 std::string default_model_name(const std::string& source) {
-  return std::filesystem::weakly_canonical(source).filename().string();
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(source);
+  return hub::model_name_of(folder).value_or(folder.filename().string());
 }
 
 openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len) {

@@ -1,5 +1,7 @@
 #include "hub/hub.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
 #include <fstream>
@@ -127,7 +129,9 @@ void link_file(const fs::path& folder, const RemoteModel& model, const RemoteFil
 void write_ref(const fs::path& folder, const std::string& revision, const std::string& commit) {
   const fs::path path = folder / "refs" / revision;
   fs::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::trunc) << commit;
+  std::ofstream out(path, std::ios::trunc);
+  out << commit << std::flush;
+  if (!out) fail("{}: cannot be written", path.string());
 }
 
 class Download {
@@ -169,9 +173,11 @@ class Download {
   void check_space() const {
     int64_t needed = 0;
     for (const RemoteFile& file : missing_) {
-      std::error_code error;
-      const auto there = fs::file_size(incomplete(file), error);
-      needed += file.size - (error ? 0 : static_cast<int64_t>(there));
+      // Ranges leave holes: the size of a file says nothing of what it takes.
+      constexpr int64_t kStatBlock = 512;
+      struct stat status {};
+      const bool is_there = ::stat(incomplete(file).c_str(), &status) == 0;
+      needed += std::max<int64_t>(0, file.size - (is_there ? status.st_blocks * kStatBlock : 0));
     }
     std::error_code error;
     const fs::space_info space = fs::space(folder_, error);
@@ -236,6 +242,17 @@ bool is_model_name(std::string_view text) {
            });
   };
   return is_name(text.substr(0, slash)) && is_name(text.substr(slash + 1));
+}
+
+std::optional<std::string> model_name_of(const fs::path& snapshot) {
+  constexpr std::string_view kPrefix = "models--";
+  const std::string folder = snapshot.parent_path().parent_path().filename().string();
+  const size_t separator = folder.find("--", kPrefix.size());
+  if (snapshot.parent_path().filename() != "snapshots" || !folder.starts_with(kPrefix) ||
+      separator == std::string::npos) {
+    return std::nullopt;
+  }
+  return folder.substr(kPrefix.size(), separator - kPrefix.size()) + "/" + folder.substr(separator + 2);
 }
 
 std::optional<fs::path> find_snapshot(std::string_view name, const HubOptions& options) {

@@ -28,6 +28,9 @@ struct HubOptions {
 // Whether a text is ORG/NAME, as a hub names models; a path has other characters or more parts.
 bool is_model_name(std::string_view text);
 
+// The name of the model that a folder below `snapshots` belongs to; none for any other folder.
+std::optional<std::string> model_name_of(const std::filesystem::path& snapshot);
+
 // The newest snapshot of a model that is there. Its files may be incomplete.
 std::optional<std::filesystem::path> find_snapshot(std::string_view name, const HubOptions& options);
 

@@ -65,14 +65,13 @@ std::vector<std::string> read_stop(const Json& body) {
   return stop;
 }
 
-void refuse_unsupported(const Json& body) {
+// Refuses fields that ask for an answer of a given form, for a reason.
+void refuse_formats(const Json& body, std::string_view reason) {
   for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar",
                             "guided_choice", "structured_outputs"}) {
     const Json* value = find(body, field);
     const bool is_text = value != nullptr && *value == Json{{"type", "text"}};
-    if (value != nullptr && !is_text) {
-      throw ApiError(field, fmt::format("{} is not supported by this version; leave it out", field));
-    }
+    if (value != nullptr && !is_text) throw ApiError(field, fmt::format("{} {}", field, reason));
   }
 }
 
@@ -119,7 +118,8 @@ CompletionRequest read_common(const Json& body, const ServedModel& model, std::v
 
 // What the answer must look like, for a prompt that is final.
 void constrain(const Json& body, const ServedModel& model, CompletionRequest& result) {
-  if (model.constraints == nullptr) return refuse_unsupported(body);
+  if (model.constraints == nullptr)
+    return refuse_formats(body, "is not supported by this version; leave it out");
   engine::Request& request = result.request;
   const ReasoningPart reasoning =
       result.is_chat ? reasoning_part(*model.tokenizer, request.prompt) : ReasoningPart{};
@@ -131,12 +131,7 @@ void force_call(const Json& body, const ToolChoice& choice, const ServedModel& m
                 CompletionRequest& result) {
   if (model.constraints == nullptr || !model.call_format)
     throw ApiError("tool_choice", "this model cannot be made to call a tool; use auto");
-  for (const char* field : {"response_format", "guided_json", "guided_regex", "guided_grammar",
-                            "guided_choice", "structured_outputs"}) {
-    const Json* value = find(body, field);
-    if (value != nullptr && *value != Json{{"type", "text"}})
-      throw ApiError(field, fmt::format("{} and a forced call exclude each other; leave one out", field));
-  }
+  refuse_formats(body, "and a forced call exclude each other; leave one out");
   std::vector<grammar::CallTool> tools;
   for (const chat::Tool& tool : result.tools) {
     if (choice.name.empty() || tool.name == choice.name) tools.push_back({tool.name, tool.parameters});

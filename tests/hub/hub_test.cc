@@ -115,6 +115,8 @@ TEST_F(Hub, KeepsFilesAsHuggingFaceDoes) {
   EXPECT_EQ(done, total);
   EXPECT_GT(total, kWeightBytes);
   EXPECT_FALSE(fs::exists(snapshot / "training.bin"));
+  EXPECT_EQ(model_name_of(snapshot), "org/tiny");
+  EXPECT_EQ(model_name_of(folder_ / "served/org/tiny"), std::nullopt);
   const fs::path model = folder_ / "cache/models--org--tiny";
   EXPECT_EQ(read(model / "refs/main"), snapshot.filename().string());
   EXPECT_EQ(snapshot.parent_path(), model / "snapshots");
