@@ -11,7 +11,10 @@ constexpr uintptr_t kPlanningBase = uintptr_t{1} << 20U << 36U;
 }  // namespace
 
 Arena::Arena(int64_t capacity_bytes)
-    : memory_(std::max(capacity_bytes, kAlignment)), capacity_(capacity_bytes) {}
+    : memory_(Memory::host(std::max(capacity_bytes, kAlignment))), capacity_(capacity_bytes) {}
+
+Arena::Arena(Memory memory)
+    : memory_(std::move(memory)), device_(memory_.device()), capacity_(memory_.size_bytes()) {}
 
 std::byte* Arena::base() const {
   return is_planning() ? reinterpret_cast<std::byte*>(kPlanningBase) : memory_.data();
@@ -28,7 +31,7 @@ std::byte* Arena::bytes(int64_t count) {
 
 Tensor Arena::tensor(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
   const Tensor view(base(), dtype, shape, name);
-  return Tensor(bytes(view.size_bytes()), dtype, shape, name);
+  return Tensor(bytes(view.size_bytes()), dtype, shape, name, device_);
 }
 
 bool Arena::is_alive(const void* data) const {

@@ -10,7 +10,7 @@
 #include <initializer_list>
 #include <string_view>
 
-#include "core/host_memory.h"
+#include "core/memory.h"
 #include "core/tensor.h"
 
 namespace minimax {
@@ -19,10 +19,13 @@ class Arena {
  public:
   static constexpr int64_t kAlignment = 64;
 
-  // A planning arena: measures, owns nothing.
+  // A planning arena: measures, owns nothing. Its tensors claim to be on `device`.
   Arena() = default;
-  // A real arena. THROWS: Error when the memory cannot be had.
+  explicit Arena(Device device) : device_(device) {}
+  // A real arena, in the host's memory. THROWS: Error when the memory cannot be had.
   explicit Arena(int64_t capacity_bytes);
+  // One in a device's memory, whose size is its capacity.
+  explicit Arena(Memory memory);
 
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -56,7 +59,8 @@ class Arena {
  private:
   std::byte* base() const;
 
-  HostMemory memory_;
+  Memory memory_;
+  Device device_{};
   int64_t capacity_ = 0;
   int64_t used_ = 0;
   int64_t peak_ = 0;

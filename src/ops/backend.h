@@ -3,8 +3,10 @@
 // Called only by the checked doors, with arguments that have passed check(). One thread at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 
+#include "core/memory.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/lightning_attention.h"
@@ -16,12 +18,40 @@
 
 namespace minimax::ops {
 
+// A recorded step: the same ops on the same buffers, launched as one.
+class StepGraph {
+ public:
+  virtual ~StepGraph() = default;
+  virtual void launch() = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual std::string_view name() const = 0;
   virtual Device device() const = 0;
+  // Whether ops compute in memory of the host, where nothing needs to be copied.
+  bool is_host() const { return device().type == DeviceType::kCpu; }
+
+  // Memory of the device, zeroed, for ops alone to touch. THROWS: Error that says what was asked and is free.
+  virtual Memory allocate(int64_t bytes) { return Memory::host(bytes); }
+  // Memory of the host that is copied to and from the device at full speed.
+  virtual Memory allocate_staging(int64_t bytes) { return Memory::host(bytes); }
+  // Copies between host and device, in the order of the ops. They may still run when the call returns: staging
+  // memory must stay as it is until synchronize(). Not called where is_host().
+  virtual void upload(void* device, const void* host, int64_t bytes);
+  virtual void download(void* host, const void* device, int64_t bytes);
+  // Waits for everything begun. THROWS: Error when some of it failed.
+  virtual void synchronize() {}
+  // The values of `host` where ops read weights and constants, as long as the backend lives; `host` itself
+  // where that is the host's memory, else dense rows. `host` may go once the call returns.
+  virtual Tensor keep(const Tensor& host) { return host; }
+  // Bytes the device could still give; of the host, what the system could without swapping.
+  virtual int64_t available_bytes() const;
+  // Records the ops of `step` without running them. RETURNS: null where the device has no such thing. What
+  // an op needs besides its operands must be there already: run the step once before.
+  virtual std::unique_ptr<StepGraph> capture(const std::function<void()>& step);
 
   // Most sequences of a decode step in which every row comes out, bit for bit, as it does alone.
   virtual int64_t invariant_decode_rows() const { return 1; }

@@ -1,16 +1,23 @@
 // The checked doors and the contracts they check.
 #include <algorithm>
 
+#include "core/host_memory.h"
 #include "ops/door.h"
 
 namespace minimax::ops {
+
+void Backend::upload(void*, const void*, int64_t) { MM_CHECK(false, "{} has no memory of its own", name()); }
+void Backend::download(void*, const void*, int64_t) { MM_CHECK(false, "{} has no memory of its own", name()); }
+int64_t Backend::available_bytes() const { return available_memory_bytes(); }
+std::unique_ptr<StepGraph> Backend::capture(const std::function<void()>&) { return nullptr; }
 
 void check_operands(const OpContext& context, const OpRecord& record) {
   for (const auto& [role, tensor] : record.operands) {
     // A tensor without elements stands at the end of what is in use.
     MM_CHECK(tensor.numel() == 0 || context.arena.is_alive(tensor.raw()),
              "{}: {} ({}) is used after its scope ended", record.op, role, tensor.describe());
-    MM_CHECK(tensor.device() == context.backend.device(), "{}: {} is on {}, the backend computes on {}",
+    // A tensor that is only planned has no memory, so it is nowhere.
+    MM_CHECK(tensor.raw() == nullptr || tensor.device() == context.backend.device(), "{}: {} is on {}, the backend computes on {}",
              record.op, role, to_string(tensor.device()), to_string(context.backend.device()));
   }
 }
