@@ -1,0 +1,380 @@
+// Prefill with Hopper's copy engine and warpgroup products; the scheme is told in
+// lightning_prefill_common.cuh. A block has two warpgroups:
+//   warps 0 to 3  the state and the output: all that depends on the chunk before
+//   warps 4 to 7  P of the chunks ahead, which depends on no state
+// One lane of the last one (of the only one in the first kernel) starts the copies of q, k and v, some chunks
+// ahead.
+#include "backends/cuda/lightning_prefill_common.cuh"
+#include "backends/cuda/lightning_prefill_kernels.h"
+
+namespace minimax::cuda {
+namespace {
+
+constexpr int kGroupThreads = 128;
+constexpr int kStages = 4;
+
+struct Maps {
+  CUtensorMap q, k, v;  // [heads, tokens, D], read in boxes of 64 x 64
+};
+
+template <int D, bool kPartial>
+struct Shape {
+  static constexpr int kTiles = D / 64;
+  static constexpr int kGroups = kPartial ? 1 : 2;
+  static constexpr int kThreads = kGroups * kGroupThreads;
+  static constexpr int kQueryBytes = kPartial ? 0 : kTiles * kTileBytes;
+  static constexpr int kStageBytes = kQueryBytes + (kTiles + 1) * kTileBytes;
+  static constexpr int kBytes = kStages * kStageBytes + (kPartial ? 0 : 4 * kTileBytes) + 1024;
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+struct Barriers {
+  uint64_t full[kStages];   // q, k, v of a chunk have arrived
+  uint64_t empty[kStages];  // and are no longer needed
+  uint64_t scored[2];       // P of a chunk is there
+  uint64_t consumed[2];     // and no longer needed
+};
+
+__device__ __forceinline__ uint32_t at(uint64_t& barrier) { return ptx::shared_address(&barrier); }
+
+// One arrival of this warp, once all its lanes are here.
+__device__ __forceinline__ void arrive_warp(uint64_t& barrier) {
+  __syncwarp();
+  if ((threadIdx.x & 31) == 0) ptx::barrier_arrive(at(barrier));
+}
+
+// The compiler may not move uses of these across this point: wgmma wrote them behind its back.
+template <int N>
+__device__ __forceinline__ void keep(float (&c)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(c[i])::"memory");
+}
+
+template <int D, bool kPartial>
+struct Block {
+  using S = Shape<D, kPartial>;
+  Barriers& barriers;
+  const float (&decays)[kChunkTokens + 1];
+  const Maps& maps;
+  uint32_t stages;
+  int first_row;
+  int head;
+  int first_value;
+  int rows;
+  int chunks;
+
+  __device__ uint32_t queries(int chunk) const { return stages + chunk % kStages * S::kStageBytes; }
+  __device__ uint32_t keys(int chunk) const { return queries(chunk) + S::kQueryBytes; }
+  __device__ uint32_t values(int chunk) const { return keys(chunk) + S::kTiles * kTileBytes; }
+  __device__ uint32_t scores(int chunk) const {
+    return stages + kStages * S::kStageBytes + chunk % 2 * kTileBytes;
+  }
+  __device__ uint32_t staged(int chunk) const { return scores(chunk) + 2 * kTileBytes; }
+  __device__ int rows_of(int chunk) const { return min(rows - chunk * kChunkTokens, kChunkTokens); }
+  __device__ void wait_full(int chunk) const {
+    ptx::barrier_wait(at(barriers.full[chunk % kStages]), chunk / kStages & 1);
+  }
+
+  __device__ void copy(int chunk) const;
+  __device__ void score() const;
+  __device__ void clear_tail(int chunk) const;
+  __device__ void write_out(int chunk, const float (&from_state)[32], const float (&from_chunk)[32],
+                            __nv_bfloat16* to, int64_t token_stride) const;
+  __device__ void advance(float (&s)[D / 2], float rate, __nv_bfloat16* to, int64_t token_stride) const;
+};
+
+// One lane. Waits until nobody needs the chunk that was there before.
+template <int D, bool kPartial>
+__device__ __forceinline__ void Block<D, kPartial>::copy(int chunk) const {
+  if (chunk >= chunks) return;
+  if (chunk >= kStages) ptx::barrier_wait(at(barriers.empty[chunk % kStages]), (chunk / kStages - 1) & 1);
+  const uint32_t full = at(barriers.full[chunk % kStages]);
+  const int row = first_row + chunk * kChunkTokens;
+  ptx::barrier_arrive_expect(full, S::kStageBytes);
+#pragma unroll
+  for (int tile = 0; tile < S::kTiles; ++tile) {
+    if (!kPartial) ptx::copy_box(queries(chunk) + tile * kTileBytes, &maps.q, full, 64 * tile, row, head);
+    ptx::copy_box(keys(chunk) + tile * kTileBytes, &maps.k, full, 64 * tile, row, head);
+  }
+  ptx::copy_box(values(chunk), &maps.v, full, first_value, row, head);
+}
+
+template <int D, bool kPartial>
+__device__ void Block<D, kPartial>::score() const {
+  const int lane = threadIdx.x & 31;
+  const int warp = threadIdx.x / 32 % 4;
+  PairDecays pair_decays;
+  pair_decays.fill(decays, warp);
+  const uint32_t row = 16 * warp + lane % 16;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    wait_full(chunk);
+    float p[32];
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < D / 16; ++step) {
+      const uint32_t offset = step / 4 * kTileBytes + step % 4 * 32;
+      ptx::wgmma_64x64(p, ptx::operand_along_k(queries(chunk) + offset),
+                       ptx::operand_along_k(keys(chunk) + offset), step > 0);
+    }
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    keep(p);
+    arrive_warp(barriers.empty[chunk % kStages]);
+    if (chunk >= 2) ptx::barrier_wait(at(barriers.consumed[chunk % 2]), (chunk / 2 - 1) & 1);
+#pragma unroll
+    for (int tile = 0; tile < 8; ++tile) pair_decays.scale(p + 4 * tile, tile);
+#pragma unroll
+    for (int tile = 0; tile < 8; tile += 2) {
+      ptx::store_matrix_x4(
+          scores(chunk) + ptx::swizzled(row, tile + lane / 16), ptx::pack_bf16(p[4 * tile], p[4 * tile + 1]),
+          ptx::pack_bf16(p[4 * tile + 2], p[4 * tile + 3]), ptx::pack_bf16(p[4 * tile + 4], p[4 * tile + 5]),
+          ptx::pack_bf16(p[4 * tile + 6], p[4 * tile + 7]));
+    }
+    ptx::fence_shared_async();
+    arrive_warp(barriers.scored[chunk % 2]);
+    // The other group is past the scores of the chunk two back, so this wait is short.
+    if (threadIdx.x == kGroupThreads && chunk >= 2) copy(chunk - 2 + kStages);
+    __syncwarp();
+  }
+}
+
+// Zeros over the keys and values of a last chunk that belong to other sequences: 0 times whatever they are is
+// not 0.
+template <int D, bool kPartial>
+__device__ void Block<D, kPartial>::clear_tail(int chunk) const {
+  const int first = rows_of(chunk) * 8;
+  for (int i = first + static_cast<int>(threadIdx.x); i < kChunkTokens * 8; i += kGroupThreads) {
+    for (int tile = 0; tile <= S::kTiles; ++tile)
+      ptx::store_shared_zero16(keys(chunk) + tile * kTileBytes + i * 16);
+  }
+  ptx::fence_shared_async();
+  ptx::named_barrier(1, kGroupThreads);
+}
+
+template <int D, bool kPartial>
+__device__ void Block<D, kPartial>::write_out(int chunk, const float (&from_state)[32],
+                                              const float (&from_chunk)[32], __nv_bfloat16* to,
+                                              int64_t token_stride) const {
+  const int lane = threadIdx.x & 31;
+  const int warp = threadIdx.x / 32;
+#pragma unroll
+  for (int tile = 0; tile < 8; tile += 2) {
+    uint32_t packed[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int at = 4 * tile + 2 * i;
+      const int row = lane_key(tile + i / 2);
+      packed[i] = ptx::pack_bf16(fmaf(from_state[at], decays[row + 1], from_chunk[at]),
+                                 fmaf(from_state[at + 1], decays[row + 2], from_chunk[at + 1]));
+    }
+    const uint32_t row = 8 * tile + lane / 16 * 8 + lane % 8;
+    ptx::store_matrix_x4_trans(staged(chunk) + ptx::swizzled(row, 2 * warp + (lane / 8 & 1)), packed[0],
+                               packed[1], packed[2], packed[3]);
+  }
+  ptx::named_barrier(1, kGroupThreads);
+  store_rows(to + int64_t{chunk} * kChunkTokens * token_stride, token_stride, staged(chunk), rows_of(chunk),
+             threadIdx.x);
+}
+
+template <int D, bool kPartial>
+__device__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, __nv_bfloat16* to,
+                                            int64_t token_stride) const {
+  const int warp = threadIdx.x / 32;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    const int chunk_rows = rows_of(chunk);
+    wait_full(chunk);
+    if (chunk_rows < kChunkTokens) clear_tail(chunk);
+    uint32_t value_operand[4][4];
+    uint32_t decayed[4][4];
+    uint32_t left[D / 16][4];
+    float from_state[32];
+    float from_chunk[32];
+    load_values(value_operand, values(chunk), warp);
+    if (!kPartial) {
+#pragma unroll
+      for (int step = 0; step < D / 16; ++step) state_operand(left[step], s, step);
+    }
+    decay_values(decayed, value_operand, decays, chunk_rows);
+    decay_state(s, expm1f(-rate * static_cast<float>(chunk_rows)));
+    if (!kPartial) ptx::barrier_wait(at(barriers.scored[chunk % 2]), chunk / 2 & 1);
+    ptx::wgmma_fence();
+    if (!kPartial) {
+#pragma unroll
+      for (int step = 0; step < D / 16; ++step) {
+        ptx::wgmma_64x64(from_state, left[step],
+                         ptx::operand_along_k(queries(chunk) + step / 4 * kTileBytes + step % 4 * 32),
+                         step > 0);
+      }
+#pragma unroll
+      for (int step = 0; step < 4; ++step) {
+        ptx::wgmma_64x64(from_chunk, value_operand[step], ptx::operand_along_k(scores(chunk) + step * 32),
+                         step > 0);
+      }
+      ptx::wgmma_commit();
+    }
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      ptx::wgmma_across_k(s, decayed[step], ptx::operand_across_k(keys(chunk) + step * 16 * 128, kTileBytes));
+    }
+    ptx::wgmma_commit();
+    if (!kPartial) {
+      ptx::wgmma_wait<1>();
+      keep(from_state);
+      keep(from_chunk);
+      arrive_warp(barriers.consumed[chunk % 2]);
+      write_out(chunk, from_state, from_chunk, to, token_stride);
+    }
+    ptx::wgmma_wait<0>();
+    keep(s);
+    arrive_warp(barriers.empty[chunk % kStages]);
+    if (kPartial) {
+      if (threadIdx.x == 0) copy(chunk + kStages);
+      __syncwarp();
+    }
+  }
+}
+
+template <int D, bool kPartial>
+__device__ void run(const PrefillParams& params, const Maps& maps) {
+  using S = Shape<D, kPartial>;
+  extern __shared__ uint8_t shared_bytes[];
+  __shared__ float decays[kChunkTokens + 1];
+  __shared__ Barriers barriers;
+
+  const int units = params.num_heads * S::kTiles;
+  const int item = blockIdx.x / units;
+  const int head = blockIdx.x % units / S::kTiles;
+  const int first_value = blockIdx.x % S::kTiles * kBlockValues;
+  const int warp = threadIdx.x / 32;
+  if (!kPartial && warp < 4) clear_unowned_rows(params, item, head, first_value, threadIdx.x);
+  const Segment segment = find_segment<kPartial>(params, item);
+  if (segment.sequence < 0) return;
+
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      ptx::barrier_init(at(barriers.full[i]), 1);
+      ptx::barrier_init(at(barriers.empty[i]), S::kGroups * 4);
+    }
+    for (int i = 0; i < 2; ++i) {
+      ptx::barrier_init(at(barriers.scored[i]), 4);
+      ptx::barrier_init(at(barriers.consumed[i]), 4);
+    }
+    ptx::barrier_init_fence();
+  }
+  const float rate = params.decay[head];
+  fill_decays(decays, rate);
+  __syncthreads();
+
+  const bool is_copy = kPartial && segment.index == segment.count - 1;
+  const int rows = is_copy ? 0 : segment.rows;
+  const Block<D, kPartial> block{barriers,
+                                 decays,
+                                 maps,
+                                 (ptx::shared_address(shared_bytes) + 1023) / 1024 * 1024,
+                                 segment.first_row,
+                                 head,
+                                 first_value,
+                                 rows,
+                                 (rows + kChunkTokens - 1) / kChunkTokens};
+  if (threadIdx.x == S::kThreads - kGroupThreads) {
+    for (int chunk = 0; chunk < kStages; ++chunk) block.copy(chunk);
+  }
+  __syncwarp();
+  if (!kPartial && warp >= 4) {
+    block.score();
+  } else {
+    const int value = first_value + 16 * warp + (threadIdx.x & 31) / 4;
+    float s[D / 2];
+    if (kPartial) {
+      load_partial_state<D>(s, params, segment, head, value);
+    } else {
+      load_entering_state<D>(s, params, segment, head, value);
+    }
+    block.advance(s, rate,
+                  params.out + segment.first_row * params.out_token_stride + head * params.out_head_stride +
+                      first_value,
+                  params.out_token_stride);
+    float* leaving = leaving_state<D, kPartial>(params, segment, head);
+    if (leaving != nullptr) store_state<D>(s, leaving, value);
+  }
+}
+
+#endif  // __CUDA_ARCH_FEAT_SM90_ALL
+
+template <int D, bool kPartial>
+__global__ void __launch_bounds__(Shape<D, kPartial>::kThreads, 1)
+    lightning_prefill_sm90(PrefillParams params, const __grid_constant__ Maps maps) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  run<D, kPartial>(params, maps);
+#else
+  __trap();
+#endif
+}
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+// The driver's function, found at run time: nothing links the driver.
+EncodeTiled encode_tiled() {
+  static const EncodeTiled found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                               cudaEnableDefault, &result);
+    const bool is_found = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
+    return is_found ? reinterpret_cast<EncodeTiled>(function) : nullptr;
+  }();
+  return found;
+}
+
+cudaError_t make_map(CUtensorMap& map, const __nv_bfloat16* rows, int64_t token_stride, int64_t head_stride,
+                     const PrefillParams& params, int head_dim) {
+  const EncodeTiled encode = encode_tiled();
+  if (encode == nullptr) return cudaErrorNotSupported;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(params.num_tokens),
+                              static_cast<cuuint64_t>(params.num_heads)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(token_stride) * 2,
+                                static_cast<cuuint64_t>(head_stride) * 2};
+  const cuuint32_t box[] = {64, kChunkTokens, 1};
+  const cuuint32_t steps[] = {1, 1, 1};
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<__nv_bfloat16*>(rows), sizes, strides, box,
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <int D, bool kPartial>
+cudaError_t launch(const PrefillParams& params, const Maps& maps, int items, cudaStream_t stream) {
+  using S = Shape<D, kPartial>;
+  const cudaError_t error = cudaFuncSetAttribute(lightning_prefill_sm90<D, kPartial>,
+                                                 cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
+  if (error != cudaSuccess) return error;
+  const int64_t blocks = int64_t{items} * params.num_heads * S::kTiles;
+  lightning_prefill_sm90<D, kPartial>
+      <<<static_cast<unsigned>(blocks), S::kThreads, S::kBytes, stream>>>(params, maps);
+  return cudaGetLastError();
+}
+
+template <int D>
+cudaError_t launch_both(const PrefillParams& params, int cut_items, cudaStream_t stream) {
+  Maps maps;
+  cudaError_t error = make_map(maps.q, params.q, params.q_token_stride, params.q_head_stride, params, D);
+  if (error == cudaSuccess)
+    error = make_map(maps.k, params.k, params.k_token_stride, params.k_head_stride, params, D);
+  if (error == cudaSuccess)
+    error = make_map(maps.v, params.v, params.v_token_stride, params.v_head_stride, params, D);
+  if (error == cudaSuccess && cut_items > 0) error = launch<D, true>(params, maps, cut_items, stream);
+  if (error == cudaSuccess) error = launch<D, false>(params, maps, params.num_items, stream);
+  return error;
+}
+
+}  // namespace
+
+cudaError_t launch_prefill_sm90(const PrefillParams& params, int head_dim, int cut_items,
+                                cudaStream_t stream) {
+  return head_dim == 64 ? launch_both<64>(params, cut_items, stream)
+                        : launch_both<128>(params, cut_items, stream);
+}
+
+}  // namespace minimax::cuda
