@@ -1,6 +1,7 @@
 #include "apps/batched_decode.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 namespace minimax::apps {
@@ -18,88 +19,42 @@ double token_bytes(const Tensor& cache) {
   return static_cast<double>(cache.size_bytes()) / static_cast<double>(cache.dim(0) * cache.dim(1));
 }
 
-double tokens_of(const Tensor& seq_lens) {
-  double sum = 0;
-  for (int64_t b = 0; b < seq_lens.dim(0); ++b) sum += seq_lens.data<int32_t>()[b];
-  return sum;
-}
+double sum_of(const std::vector<int32_t>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
 // Tokens of the chosen blocks, summed over rows and kv heads; the newest block is counted whole.
-double chosen_tokens(const Tensor& selection, int64_t block_size) {
-  const auto* chosen = selection.data<int32_t>();
-  return static_cast<double>(block_size * std::count_if(chosen, chosen + selection.numel(),
+double chosen_tokens(const std::vector<int32_t>& selection, int64_t block_size) {
+  return static_cast<double>(block_size * std::count_if(selection.begin(), selection.end(),
                                                         [](int32_t block) { return block >= 0; }));
 }
 
-// Places tensors one behind the other; without memory it only measures.
-class Placer {
- public:
-  explicit Placer(std::byte* base) : base_(base) {}
-  Tensor operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
-    const Tensor tensor(base_ + used_, dtype, shape, name);
-    used_ += (tensor.size_bytes() + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
-    return tensor;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  std::byte* base_;
-  int64_t used_ = 0;
-};
+engine::StepShape shape_of(int64_t batch, int64_t max_pages) { return {batch, batch, max_pages, batch}; }
 
 struct Placed {
   models::ModelCache cache;
-  models::StepBatch inputs;
   Tensor logits;
 };
 
-Placed place_all(const models::Model& model, int64_t batch, int64_t max_pages, Placer& place) {
-  const models::CacheLayout layout = model.cache_layout();
-  const int64_t pages = batch * max_pages;
+Placed place_all(const models::Model& model, int64_t batch, int64_t max_pages, engine::Placer& place) {
   Placed placed;
-  for (int64_t i = 0; i < layout.num_state_layers; ++i) {
-    placed.cache.states.push_back(
-        place("state", DType::kF32, {batch, layout.num_state_heads, layout.head_dim, layout.head_dim}));
-  }
-  const auto rows = [&](std::string_view name) {
-    return place(name, layout.kv_dtype, {pages, layout.page_size, layout.num_kv_heads, layout.head_dim});
-  };
-  for (int64_t i = 0; i < layout.num_kv_layers; ++i) {
-    const Tensor k = rows("k_cache");
-    placed.cache.kv.push_back({k, rows("v_cache")});
-  }
-  for (int64_t i = 0; i < layout.num_index_layers; ++i) {
-    placed.cache.index.push_back(
-        place("index_cache", layout.index_dtype, {pages, layout.page_size, layout.index_dim}));
-  }
-  models::StepBatch& inputs = placed.inputs;
-  inputs.token_ids = place("token_ids", DType::kI32, {batch});
-  inputs.positions = place("positions", DType::kI32, {batch});
-  inputs.query_starts = place("query_starts", DType::kI32, {batch + 1});
-  inputs.seq_lens = place("seq_lens", DType::kI32, {batch});
-  inputs.block_table = place("block_table", DType::kI32, {batch, max_pages});
-  inputs.slot_mapping = place("slot_mapping", DType::kI64, {batch});
-  inputs.state_read_slots = place("state_read_slots", DType::kI32, {batch});
-  inputs.state_write_slots = place("state_write_slots", DType::kI32, {batch});
-  inputs.logits_rows = place("logits_rows", DType::kI32, {batch});
-  inputs.is_decode = true;
+  placed.cache = engine::place_cache(model.cache_layout(), batch * max_pages, batch, place);
   placed.logits = place("logits", DType::kF32, {batch, model.vocab_size()});
   return placed;
 }
 
 int64_t placed_bytes(const models::Model& model, int64_t batch, int64_t max_pages) {
-  Placer measure(nullptr);
+  engine::Placer measure(nullptr);
   place_all(model, batch, max_pages, measure);
   return measure.used();
 }
 
 int64_t activation_bytes(const models::Model& model, ops::Backend& backend, int64_t batch,
                          int64_t max_pages) {
-  Placer nowhere(nullptr);
+  engine::Placer nowhere(nullptr, backend.device());
   const Placed shapes = place_all(model, batch, max_pages, nowhere);
-  Arena arena;
+  const models::StepBatch inputs = engine::place_inputs(shape_of(batch, max_pages), nowhere);
+  Arena arena(backend.device());
   ops::OpContext context{backend, arena, nullptr};
-  model.forward(context, shapes.inputs, shapes.cache, shapes.logits);
+  model.forward(context, engine::front(inputs, batch, batch, batch, true), shapes.cache, shapes.logits);
   return arena.peak_bytes();
 }
 
@@ -124,14 +79,21 @@ class Filler {
   uint64_t state_ = 1;
 };
 
-void fill_cache(const models::ModelCache& cache) {
+void fill_cache(const models::ModelCache& cache, ops::Backend& backend) {
   Filler filler;
-  for (const Tensor& state : cache.states) filler.fill(state);
+  const auto fill = [&](const Tensor& tensor) {
+    if (backend.is_host()) return filler.fill(tensor);
+    const Memory memory = Memory::host(tensor.size_bytes());
+    filler.fill(tensor.moved(memory.data(), {}));
+    backend.upload(tensor.raw(), memory.data(), tensor.size_bytes());
+    backend.synchronize();
+  };
+  for (const Tensor& state : cache.states) fill(state);
   for (const models::KvPages& pages : cache.kv) {
-    filler.fill(pages.k);
-    filler.fill(pages.v);
+    fill(pages.k);
+    fill(pages.v);
   }
-  for (const Tensor& index : cache.index) filler.fill(index);
+  for (const Tensor& index : cache.index) fill(index);
 }
 
 // What stays the same from step to step: sequence b has pages and a state slot of its own.
@@ -151,21 +113,32 @@ void fill_constants(const models::StepBatch& inputs) {
 
 }  // namespace
 
+std::vector<int32_t> StepTraffic::values_of(const Tensor& tensor) const {
+  std::vector<int32_t> values(static_cast<size_t>(tensor.numel()));
+  if (backend_.is_host()) {
+    std::copy_n(tensor.data<int32_t>(), values.size(), values.begin());
+  } else {
+    backend_.download(values.data(), tensor.raw(), tensor.size_bytes());
+    backend_.synchronize();
+  }
+  return values;
+}
+
 void StepTraffic::on_op(const ops::OpRecord& record) {
   if (record.op == "moe") {
-    const Tensor& ids = operand(record, "expert_ids");
-    std::set<int32_t> distinct(ids.data<int32_t>(), ids.data<int32_t>() + ids.numel());
+    const std::vector<int32_t> ids = values_of(operand(record, "expert_ids"));
+    std::set<int32_t> distinct(ids.begin(), ids.end());
     distinct.erase(-1);
     distinct_experts_ += static_cast<int64_t>(distinct.size());
     ++expert_layers_;
   } else if (record.op == "paged_attention") {
-    cache_bytes_ += 2 * token_bytes(operand(record, "k_cache")) * tokens_of(operand(record, "seq_lens"));
+    cache_bytes_ += 2 * token_bytes(operand(record, "k_cache")) * sum_of(values_of(operand(record, "seq_lens")));
   } else if (record.op == "sparse_paged_attention") {
     const Tensor& keys = operand(record, "k_cache");
     cache_bytes_ += 2 * token_bytes(keys) / static_cast<double>(keys.dim(2)) *
-                    chosen_tokens(operand(record, "selection"), keys.dim(1));
+                    chosen_tokens(values_of(operand(record, "selection")), keys.dim(1));
   } else if (record.op == "index_block_scores") {
-    cache_bytes_ += token_bytes(operand(record, "index_cache")) * tokens_of(operand(record, "seq_lens"));
+    cache_bytes_ += token_bytes(operand(record, "index_cache")) * sum_of(values_of(operand(record, "seq_lens")));
   } else if (record.op == "lightning_decode") {
     cache_bytes_ += 2 * static_cast<double>(operand(record, "state").size_bytes());
   }
@@ -178,29 +151,45 @@ BatchedDecode::BatchedDecode(const models::Model& model, ops::Backend& backend, 
       context_(context),
       length_(context),
       max_pages_((context + max_steps + model.cache_layout().page_size - 1) / model.cache_layout().page_size),
-      memory_(placed_bytes(model, batch, max_pages_)),
-      arena_(activation_bytes(model, backend, batch, max_pages_)) {
-  Placer place(memory_.data());
+      memory_(backend.allocate(placed_bytes(model, batch, max_pages_))),
+      inputs_(shape_of(batch, max_pages_), 0, backend),
+      device_inputs_(shape_of(batch, max_pages_), 0, backend),
+      arena_(backend.allocate(std::max<int64_t>(activation_bytes(model, backend, batch, max_pages_),
+                                                Arena::kAlignment))) {
+  engine::Placer place(memory_);
   const Placed placed = place_all(model, batch, max_pages_, place);
   cache_ = placed.cache;
-  inputs_ = placed.inputs;
   logits_ = placed.logits;
-  fill_cache(cache_);
-  fill_constants(inputs_);
+  fill_cache(cache_, backend);
+  fill_constants(inputs_.host());
+  device_inputs_.upload(inputs_, batch, max_pages_);
 }
 
 void BatchedDecode::step(std::span<const int32_t> tokens, ops::Tracer* tracer) {
   const int64_t slots = max_pages_ * model_.cache_layout().page_size;
   MM_CHECK(static_cast<int64_t>(tokens.size()) == batch() && length_ < slots,
            "{} tokens for {} sequences of {} tokens, at most {}", tokens.size(), batch(), length_, slots);
+  const models::StepBatch& host = inputs_.host();
   for (int64_t b = 0; b < batch(); ++b) {
-    inputs_.token_ids.data<int32_t>()[b] = tokens[static_cast<size_t>(b)];
-    inputs_.positions.data<int32_t>()[b] = static_cast<int32_t>(length_);
-    inputs_.seq_lens.data<int32_t>()[b] = static_cast<int32_t>(length_ + 1);
-    inputs_.slot_mapping.data<int64_t>()[b] = b * slots + length_;
+    host.token_ids.data<int32_t>()[b] = tokens[static_cast<size_t>(b)];
+    host.positions.data<int32_t>()[b] = static_cast<int32_t>(length_);
+    host.seq_lens.data<int32_t>()[b] = static_cast<int32_t>(length_ + 1);
+    host.slot_mapping.data<int64_t>()[b] = b * slots + length_;
   }
-  ops::OpContext context{backend_, arena_, tracer};
-  model_.forward(context, inputs_, cache_, logits_);
+  device_inputs_.upload(inputs_, 0, 0);
+  const auto forward = [&](ops::Tracer* watcher) {
+    ops::OpContext context{backend_, arena_, watcher};
+    model_.forward(context, engine::front(device_inputs_.batch(inputs_), batch(), batch(), batch(), true), cache_,
+                   logits_);
+  };
+  // As engines do: the first step runs op by op, later ones as one.
+  if (tracer == nullptr && recorded_ == nullptr && ++steps_ > 1) recorded_ = backend_.capture([&] { forward(nullptr); });
+  if (tracer == nullptr && recorded_ != nullptr) {
+    recorded_->launch();
+  } else {
+    forward(tracer);
+  }
+  backend_.synchronize();
   ++length_;
 }
 

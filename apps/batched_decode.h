@@ -3,18 +3,22 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
-#include "core/host_memory.h"
+#include "core/memory.h"
+#include "engine/step_memory.h"
 #include "models/model.h"
 #include "ops/backend.h"
 
 namespace minimax::apps {
 
 // Bytes of caches that steps read or wrote, and the experts that their routing chose. Counted from the
-// operands of the ops as they run, so on a backend that computes at once.
+// operands of the ops as they run: a device is waited for at every op.
 class StepTraffic : public ops::Tracer {
  public:
+  explicit StepTraffic(ops::Backend& backend) : backend_(backend) {}
   void on_op(const ops::OpRecord& record) override;
 
   double cache_bytes() const { return cache_bytes_; }
@@ -22,6 +26,10 @@ class StepTraffic : public ops::Tracer {
   int64_t expert_layers() const { return expert_layers_; }
 
  private:
+  // What an I32 operand holds.
+  std::vector<int32_t> values_of(const Tensor& tensor) const;
+
+  ops::Backend& backend_;
   double cache_bytes_ = 0;
   int64_t distinct_experts_ = 0;
   int64_t expert_layers_ = 0;
@@ -33,7 +41,7 @@ class BatchedDecode {
   BatchedDecode(const models::Model& model, ops::Backend& backend, int64_t batch, int64_t context,
                 int64_t max_steps);
 
-  int64_t batch() const { return inputs_.token_ids.dim(0); }
+  int64_t batch() const { return inputs_.host().token_ids.dim(0); }
   // Back to the context that was given; states keep what they hold.
   void reset() { length_ = context_; }
   // One token a sequence. REQUIRES: at most max_steps since the start or a reset.
@@ -45,11 +53,14 @@ class BatchedDecode {
   int64_t context_;
   int64_t length_;
   int64_t max_pages_;  // of a sequence
-  HostMemory memory_;
+  Memory memory_;
   models::ModelCache cache_;
-  models::StepBatch inputs_;
+  engine::StepInputs inputs_;
+  engine::DeviceInputs device_inputs_;
   Tensor logits_;
   Arena arena_;
+  int64_t steps_ = 0;
+  std::unique_ptr<ops::StepGraph> recorded_;
 };
 
 }  // namespace minimax::apps

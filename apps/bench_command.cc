@@ -10,7 +10,6 @@
 #include "apps/batched_decode.h"
 #include "apps/commands.h"
 #include "apps/model_setup.h"
-#include "core/host_memory.h"
 
 namespace minimax::apps {
 namespace {
@@ -69,8 +68,7 @@ struct BatchSeries {
 class Bench {
  public:
   explicit Bench(const BenchOptions& options)
-      : options_(options), runtime_(set_up_model(options.model)), probe_memory_(kProbeBytes) {
-    std::fill_n(probe_memory_.data(), kProbeBytes, std::byte{1});
+      : options_(options), runtime_(set_up_model(options.model)) {
     const int64_t context =
         std::max(options.prompt_tokens, options.prompt_before_decode + options.decode_tokens + 1);
     session_ = std::make_unique<engine::Session>(
@@ -106,8 +104,7 @@ class Bench {
       std::cout << all.dump() << "\n";
       return;
     }
-    fmt::print("{} on {}, {} threads, medians of {} repetitions\n", cpu::describe_simd(),
-               runtime_.backend->name(), runtime_.pool->num_threads(), options_.repetitions);
+    fmt::print("{}, medians of {} repetitions\n", runtime_.device->description(), options_.repetitions);
     fmt::print(
         "decode, batch 1 after {} tokens:  {:8.1f} tokens/s  {:6.1f} GB/s of weights, {:6.1f} GB/s measured: "
         "{:.0f} %\n",
@@ -133,8 +130,6 @@ class Bench {
   }
 
  private:
-  static constexpr int64_t kProbeBytes = int64_t{512} << 20U;
-
   // Bytes of weights a token at batch 1 must read; caches and activations come on top and are not credited.
   double weight_bytes_per_token() const {
     return static_cast<double>(runtime_.summary.active_bytes_with_head);
@@ -171,11 +166,23 @@ class Bench {
     decode.step(random_tokens(batch), nullptr);  // warms up
     for (int i = 0; i < options_.repetitions; ++i) {
       decode.reset();
-      StepTraffic traffic;
+      StepTraffic traffic(*runtime_.backend);
+      std::vector<std::vector<int32_t>> tokens;
+      for (int64_t step = 0; step < options_.batched_steps; ++step) tokens.push_back(random_tokens(batch));
+      // Looking at a device's operands would slow its steps, so there they are counted in a run of their own.
+      const bool counts_meanwhile = runtime_.backend->is_host();
+      const auto run = [&](ops::Tracer* tracer) {
+        for (const std::vector<int32_t>& step_tokens : tokens) decode.step(step_tokens, tracer);
+      };
+      if (!counts_meanwhile) {
+        run(&traffic);
+        decode.reset();
+        decode.step(tokens.front(), nullptr);  // recorded
+        decode.reset();
+      }
       const double before = bandwidth();
       const auto start = Clock::now();
-      for (int64_t step = 0; step < options_.batched_steps; ++step)
-        decode.step(random_tokens(batch), &traffic);
+      run(counts_meanwhile ? &traffic : nullptr);
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       const auto steps = static_cast<double>(options_.batched_steps);
       series.experts_per_layer = static_cast<double>(traffic.distinct_experts()) /
@@ -185,10 +192,8 @@ class Bench {
     }
   }
 
-  double bandwidth() {
-    return cpu::measure_read_bandwidth(*runtime_.pool, probe_memory_.data(), kProbeBytes);
-  }
-  double multiply_rate() { return cpu::measure_multiply_rate(*runtime_.pool); }
+  double bandwidth() { return runtime_.device->measure_bandwidth(); }
+  double multiply_rate() { return runtime_.device->measure_rate(); }
 
   std::vector<int32_t> random_tokens(int64_t count) {
     std::vector<int32_t> tokens(static_cast<size_t>(count));
@@ -230,7 +235,6 @@ class Bench {
 
   BenchOptions options_;
   ModelRuntime runtime_;
-  HostMemory probe_memory_;
   std::unique_ptr<engine::Session> session_;
   uint64_t random_ = 1;
   Series decode_;

@@ -7,7 +7,6 @@
 #include <iostream>
 
 #include "apps/model_location.h"
-#include "core/host_memory.h"
 #include "formats/checkpoint.h"
 
 namespace minimax::apps {
@@ -92,6 +91,12 @@ void ModelOptions::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--num-layers", num_layers, "With dummy weights, keep only the first layers (0: all)")
       ->check(CLI::NonNegativeNumber);
+  command.add_option("--device", device, "auto (a GPU if there is one), cpu, cuda or cuda:N")->capture_default_str();
+  command
+      .add_option("--cuda-architecture", cuda_architecture,
+                  "Kernels of this architecture: 80 or 90 (0: the best of the device)")
+      ->check(CLI::IsMember({0, 80, 90}))
+      ->capture_default_str();
   command.add_option("--threads", threads, "CPU threads (0: all processors)")->check(CLI::NonNegativeNumber);
   command
       .add_option("--max-model-len", max_model_len, "Longest context in tokens, e.g. 4096, 128k, 1M or auto")
@@ -153,7 +158,9 @@ ModelRuntime set_up_model(const ModelOptions& options) {
   models::describe_model(
       runtime.config);  // a configuration that cannot run is refused before weights are looked for
   runtime.pool = std::make_unique<ThreadPool>(options.threads);
-  runtime.backend = cpu::make_cpu_backend(*runtime.pool);
+  runtime.device = std::make_unique<ComputeDevice>(options.device, options.cuda_architecture, *runtime.pool);
+  runtime.backend = &runtime.device->backend();
+  runtime.compute.backend = runtime.backend;
   runtime.planned = options.dry_run;
   if (options.dry_run) {
     runtime.summary = models::summarize_model(runtime.config, nullptr, runtime.compute);
@@ -166,12 +173,11 @@ ModelRuntime set_up_model(const ModelOptions& options) {
     runtime.weights = std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(options.model));
   }
   runtime.summary = models::summarize_model(runtime.config, runtime.weights.get(), runtime.compute);
-  if (const int64_t available = available_memory_bytes(); runtime.summary.weight_bytes > available) {
+  if (const int64_t available = runtime.backend->available_bytes(); runtime.summary.weight_bytes > available) {
     fail(
-        "{}: the weights take {} bytes and {} bytes of memory are available; use a machine with more memory, "
-        "or "
-        "--load-format dummy --num-layers N to exercise a part",
-        options.model, runtime.summary.weight_bytes, available);
+        "{}: the weights take {} bytes and {} bytes of memory are available on the {}; use one with more memory, "
+        "or --load-format dummy --num-layers N to exercise a part",
+        options.model, runtime.summary.weight_bytes, available, runtime.backend->name());
   }
   const std::unique_ptr<formats::Progress> progress = make_progress(options, runtime.summary.weight_bytes);
   runtime.model = models::load_model(runtime.config, runtime.compute, *runtime.weights, *progress);
@@ -192,7 +198,9 @@ engine::SessionOptions ModelRuntime::longest_session(const ModelOptions& options
 
 std::string describe_memory(const ModelRuntime& runtime, const engine::MemoryPlan& plan) {
   const int64_t total = runtime.summary.weight_bytes + plan.total_bytes();
-  const int64_t available = available_memory_bytes();
+  // On a device loaded weights are in its memory already.
+  const bool is_loaded = !runtime.planned && !runtime.backend->is_host();
+  const int64_t available = runtime.backend->available_bytes() + (is_loaded ? runtime.summary.weight_bytes : 0);
   std::string text;
   const auto line = [&text](std::string_view what, int64_t bytes) {
     text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "backends/cpu/cpu_backend.h"
+#include "apps/device.h"
 #include "core/thread_pool.h"
 #include "engine/session.h"
 #include "formats/progress.h"
@@ -26,6 +26,8 @@ struct ModelOptions {
   std::string load_format = "auto";              // auto, dummy
   int64_t num_layers = 0;                        // with dummy weights: run only the first layers; 0: all
   int threads = 0;                               // 0: all processors
+  std::string device = "auto";                   // auto, cpu, cuda, cuda:N
+  int cuda_architecture = 0;                     // of kernels: 80, 90 or 0 for the device's best
   std::string max_model_len = "auto";
   bool dry_run = false;
   parallel::Parallel parallel{};         // one rank unless a command says otherwise
@@ -49,7 +51,8 @@ struct ModelRuntime {
   nlohmann::json config;
   models::ComputeOptions compute;
   std::unique_ptr<ThreadPool> pool;
-  std::unique_ptr<ops::Backend> backend;
+  std::unique_ptr<ComputeDevice> device;
+  ops::Backend* backend = nullptr;  // of `device`
   std::unique_ptr<formats::WeightSource> weights;  // null for a plan
   std::unique_ptr<models::Model> model;
   models::ModelSummary summary;

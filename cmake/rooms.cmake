@@ -2,11 +2,15 @@
 # with the include root src/. Tests, benches and fuzzers are declared with one line each.
 
 add_library(minimax_flags INTERFACE)
-target_compile_options(minimax_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion
-                                               -Wno-sign-conversion -fno-math-errno)
+# nvcc's own warnings; it splits sources in a way that the host compiler's would complain about.
+target_compile_options(minimax_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wno-sign-conversion
+                            -fno-math-errno>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 # GCC 12 reports false positives inside its own <string> and <regex> headers at -O2.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(minimax_flags INTERFACE -Wno-restrict -Wno-maybe-uninitialized)
+  target_compile_options(minimax_flags INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict -Wno-maybe-uninitialized>)
 endif()
 if(MINIMAX_SANITIZE)
   target_compile_options(minimax_flags INTERFACE -fsanitize=${MINIMAX_SANITIZE} -fno-omit-frame-pointer
@@ -42,6 +46,11 @@ function(minimax_test name)
   foreach(dep IN LISTS ARG_DEPS)
     target_link_libraries(${name} PRIVATE minimax_${dep})
   endforeach()
+  if(MINIMAX_HAS_CUDA AND "cpu" IN_LIST ARG_DEPS)
+    # What tests a backend tests them all.
+    target_link_libraries(${name} PRIVATE minimax_cuda)
+    target_compile_definitions(${name} PRIVATE MINIMAX_HAS_CUDA)
+  endif()
   target_compile_definitions(${name} PRIVATE MINIMAX_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                              MINIMAX_BINARY="${CMAKE_BINARY_DIR}/bin/minimax")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})

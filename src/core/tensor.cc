@@ -42,6 +42,13 @@ bool Tensor::is_contiguous() const {
   return true;
 }
 
+Tensor Tensor::moved(void* data, Device device) const {
+  Tensor view = *this;
+  view.data_ = data;
+  view.device_ = device;
+  return view;
+}
+
 Tensor Tensor::named(std::string_view name) const {
   Tensor t = *this;
   t.name_ = name;

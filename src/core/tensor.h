@@ -69,6 +69,8 @@ class Tensor {
   }
 
   Tensor named(std::string_view name) const;
+  // The same view of other memory.
+  Tensor moved(void* data, Device device) const;
   // Elements [begin, end) of `axis`.
   Tensor slice(int axis, int64_t begin, int64_t end) const;
   // Element `i` of the first dimension, rank reduced by one.

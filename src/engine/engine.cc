@@ -139,7 +139,7 @@ class Engine::Impl {
   Impl(const models::Model& model, ops::Backend& backend, const EngineOptions& options)
       : options_(options),
         vocab_size_(model.vocab_size()),
-        setup_(set_up(model, options)),
+        setup_(set_up(model, backend, options)),
         runner_(model, backend, setup_.runner),
         plan_(describe(setup_, runner_.memory())),
         cache_(setup_.cache),
@@ -623,7 +623,7 @@ Engine::Engine(const models::Model& model, ops::Backend& backend, const EngineOp
 Engine::~Engine() = default;
 
 EnginePlan Engine::plan(const models::Model& model, ops::Backend& backend, const EngineOptions& options) {
-  const EngineSetup setup = set_up(model, options);
+  const EngineSetup setup = set_up(model, backend, options);
   return describe(setup, ModelRunner::plan(model, backend, setup.runner));
 }
 

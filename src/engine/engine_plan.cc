@@ -15,8 +15,9 @@ int64_t context_limit(const models::Model& model, const EngineOptions& options) 
   return options.max_model_len == 0 ? limit : options.max_model_len;
 }
 
-// All sequences at full length if half of the memory left holds that, but one at least.
-int64_t count_pages(const models::CacheLayout& layout, const EngineOptions& options, int64_t max_model_len) {
+// All sequences at full length if half of the backend's memory left holds that, but one at least.
+int64_t count_pages(const models::CacheLayout& layout, const EngineOptions& options, int64_t max_model_len,
+                    int64_t available_bytes) {
   const int64_t one = round_up(max_model_len, layout.page_size);
   if (options.cache_tokens > 0) {
     if (options.cache_tokens < one) {
@@ -27,16 +28,16 @@ int64_t count_pages(const models::CacheLayout& layout, const EngineOptions& opti
   }
   const int64_t token_bytes =
       std::max<int64_t>(1, layout.kv_bytes_per_token() + layout.index_bytes_per_token());
-  const int64_t fitting = available_memory_bytes() / 2 / token_bytes;
+  const int64_t fitting = available_bytes / 2 / token_bytes;
   return std::clamp(fitting, one, one * options.max_sequences) / layout.page_size;
 }
 
 // Two slots a sequence and the snapshots wanted, if a quarter of the memory left holds them; a sequence can
 // do with one.
-int64_t count_slots(const models::CacheLayout& layout, const EngineOptions& options) {
+int64_t count_slots(const models::CacheLayout& layout, const EngineOptions& options, int64_t available_bytes) {
   if (layout.num_state_layers == 0) return 0;
   const int64_t wanted = 2 * options.max_sequences + options.state_snapshots;
-  const int64_t fitting = available_memory_bytes() / 4 / layout.state_bytes(1);
+  const int64_t fitting = available_bytes / 4 / layout.state_bytes(1);
   return std::clamp(fitting, std::min(wanted, options.max_sequences + 1), wanted);
 }
 
@@ -56,7 +57,7 @@ void check_options(const EngineOptions& options) {
 
 }  // namespace
 
-EngineSetup set_up(const models::Model& model, const EngineOptions& options) {
+EngineSetup set_up(const models::Model& model, const ops::Backend& backend, const EngineOptions& options) {
   check_options(options);
   const models::CacheLayout layout = model.cache_layout();
   EngineSetup setup;
@@ -64,8 +65,8 @@ EngineSetup set_up(const models::Model& model, const EngineOptions& options) {
 
   cache::HybridCacheOptions& cache = setup.cache;
   cache.page_size = layout.page_size;
-  cache.num_pages = count_pages(layout, options, setup.max_model_len);
-  cache.num_slots = count_slots(layout, options);
+  cache.num_pages = count_pages(layout, options, setup.max_model_len, backend.available_bytes());
+  cache.num_slots = count_slots(layout, options, backend.available_bytes());
   cache.num_host_slots = cache.num_slots > 0 ? options.host_snapshots : 0;
   cache.share_prefixes = options.share_prefixes;
   cache.prompt_grid = options.is_deterministic ? round_up(options.prompt_grid, layout.page_size) : 0;

@@ -14,7 +14,7 @@ struct EngineSetup {
 };
 
 // THROWS: Error naming the option that does not fit the model or the memory.
-EngineSetup set_up(const models::Model& model, const EngineOptions& options);
+EngineSetup set_up(const models::Model& model, const ops::Backend& backend, const EngineOptions& options);
 
 EnginePlan describe(const EngineSetup& setup, const MemoryPlan& memory);
 

@@ -1,6 +1,7 @@
 #include "engine/model_runner.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace minimax::engine {
@@ -16,15 +17,13 @@ StepShape largest_step(const models::CacheLayout& layout, const RunnerOptions& o
           ceil_div(options.max_model_len, layout.page_size), options.max_logits_rows};
 }
 
-Tensor place_starts(const StepShape& shape, Placer& place) {
-  return place("query_starts", DType::kI32, {2 * shape.sequences});
-}
+int64_t num_starts(const StepShape& shape) { return 2 * shape.sequences; }
 
-int64_t input_bytes(const StepShape& shape) {
-  Placer place(nullptr);
-  place_inputs(shape, place);
-  place_starts(shape, place);
-  return place.used();
+// Rows of a recorded step for `rows` sequences: few sizes, and few rows of padding.
+int64_t recorded_rows(int64_t rows) {
+  if (rows <= 8) return rows;
+  const int64_t grain = std::bit_floor(static_cast<uint64_t>(rows - 1)) / 4;
+  return ceil_div(rows, grain) * grain;
 }
 
 int64_t state_layer_bytes(const models::CacheLayout& layout) {
@@ -36,11 +35,8 @@ int64_t state_layer_bytes(const models::CacheLayout& layout) {
 StepBuffers::StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t vocab_size,
                          int64_t vocab_limit)
     : sampling(backend, shape.logits_rows, vocab_size, vocab_limit),
-      memory(input_bytes(shape)),
+      inputs(shape, num_starts(shape), backend),
       held_pages(static_cast<size_t>(shape.sequences)) {
-  Placer place(memory.data());
-  inputs = place_inputs(shape, place);
-  starts = place_starts(shape, place);
   rows.reserve(static_cast<size_t>(shape.logits_rows));
   groups.reserve(static_cast<size_t>(shape.sequences));
   patches.reserve(static_cast<size_t>(shape.sequences));
@@ -54,13 +50,13 @@ MemoryPlan ModelRunner::plan(const Model& model, ops::Backend& backend, const Ru
   plan.index_cache_bytes = layout.index_bytes(options.num_pages);
   plan.linear_state_bytes = layout.state_bytes(options.num_slots);
   plan.host_state_bytes = layout.state_bytes(options.num_host_slots);
-  plan.buffer_bytes = 2 * input_bytes(shape) + options.max_logits_rows * model.vocab_size() * 4;
+  plan.buffer_bytes = 2 * StepInputs::bytes(shape, num_starts(shape)) + options.max_logits_rows * model.vocab_size() * 4;
 
-  Placer place(nullptr);
+  Placer place(nullptr, backend.device());
   const models::ModelCache cache = place_cache(layout, options.num_pages, options.num_slots, place);
   const StepBatch inputs = place_inputs(shape, place);
-  const Tensor logits(nullptr, DType::kF32, {options.max_logits_rows, model.vocab_size()});
-  Arena arena;
+  const Tensor logits(nullptr, DType::kF32, {options.max_logits_rows, model.vocab_size()}, "logits", backend.device());
+  Arena arena(backend.device());
   ops::OpContext context{backend, arena, nullptr};
   const auto dry_run = [&](int64_t tokens, int64_t sequences, int64_t rows, bool is_decode) {
     model.forward(context, front(inputs, tokens, sequences, rows, is_decode), cache,
@@ -71,6 +67,10 @@ MemoryPlan ModelRunner::plan(const Model& model, ops::Backend& backend, const Ru
   dry_run(options.max_batched_tokens, 1, options.max_logits_rows, false);
   dry_run(sequences, sequences, sequences, true);
   dry_run(1, 1, 1, true);
+  if (!backend.is_host()) {
+    for (int64_t rows = 1; rows <= sequences; ++rows)
+      if (recorded_rows(rows) == rows) dry_run(rows, rows, rows, true);
+  }
   plan.activation_bytes = arena.peak_bytes();
   return plan;
 }
@@ -81,14 +81,16 @@ ModelRunner::ModelRunner(const Model& model, ops::Backend& backend, const Runner
       options_(options),
       layout_(model.cache_layout()),
       memory_plan_(plan(model, backend, options)),
-      arena_(memory_plan_.activation_bytes),
-      host_states_(memory_plan_.host_state_bytes),
-      logits_memory_(options.max_logits_rows * model.vocab_size() * 4),
-      logits_(logits_memory_.data(), DType::kF32, {options.max_logits_rows, model.vocab_size()}, "logits") {
+      arena_(backend.allocate(std::max<int64_t>(memory_plan_.activation_bytes, Arena::kAlignment))),
+      device_inputs_(largest_step(layout_, options), num_starts(largest_step(layout_, options)), backend),
+      host_states_(backend.allocate_staging(memory_plan_.host_state_bytes)),
+      logits_memory_(backend.allocate(options.max_logits_rows * model.vocab_size() * 4)),
+      logits_(logits_memory_.data(), DType::kF32, {options.max_logits_rows, model.vocab_size()}, "logits",
+              backend.device()) {
   Placer measure(nullptr);
   place_cache(layout_, options.num_pages, options.num_slots, measure);
-  cache_memory_ = HostMemory(measure.used());
-  Placer place(cache_memory_.data());
+  cache_memory_ = backend.allocate(measure.used());
+  Placer place(cache_memory_);
   cache_ = place_cache(layout_, options.num_pages, options.num_slots, place);
   last_tokens_.reserve(static_cast<size_t>(options.max_logits_rows));
 }
@@ -126,7 +128,7 @@ StepBuffers::Group& ModelRunner::group_for(const ScheduledSequence& s, StepBuffe
       group.first_row = last->first_row + last->num_rows;
     }
     group.is_decode = true;
-    step.starts.data<int32_t>()[group.first_sequence + std::ssize(step.groups)] = 0;
+    step.inputs.host_starts().data<int32_t>()[group.first_sequence + std::ssize(step.groups)] = 0;
     step.groups.push_back(group);
   }
   step.groups.back().is_decode = step.groups.back().is_decode && is_decode;
@@ -139,7 +141,7 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
   const int64_t b = group.first_sequence + group.num_sequences;
   const int64_t first_token = group.first_token + group.num_tokens;
   const auto first_row = static_cast<int64_t>(step.rows.size());
-  const StepBatch& inputs = step.inputs;
+  const StepBatch& inputs = step.inputs.host();
   inputs.seq_lens.data<int32_t>()[b] = static_cast<int32_t>(s.first + s.count);
   inputs.state_read_slots.data<int32_t>()[b] = s.slots.read;
   inputs.state_write_slots.data<int32_t>()[b] = s.slots.write;
@@ -157,7 +159,7 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
   prepare_rows(s, view, group, step);
   ++group.num_sequences;
   group.num_tokens += s.count;
-  step.starts.data<int32_t>()[b + std::ssize(step.groups)] = static_cast<int32_t>(group.num_tokens);
+  step.inputs.host_starts().data<int32_t>()[b + std::ssize(step.groups)] = static_cast<int32_t>(group.num_tokens);
 
   if (!s.continues_step) return;
   MM_CHECK(previous != nullptr, "request {} continues a step that is not there", s.id);
@@ -177,7 +179,7 @@ void ModelRunner::prepare_pages(int64_t row, const cache::CachedSequence& cached
   const auto count = static_cast<int64_t>(cached.pages.size());
   const int64_t kept = held.stamp == cached.pages_stamp ? std::min(held.count, count) : 0;
   std::copy(cached.pages.begin() + kept, cached.pages.end(),
-            step.inputs.block_table.row<int32_t>(row) + kept);
+            step.inputs.host().block_table.row<int32_t>(row) + kept);
   held = {cached.pages_stamp, count};
 }
 
@@ -185,7 +187,7 @@ void ModelRunner::prepare_rows(const ScheduledSequence& s, const SequenceView& v
                                StepBuffers::Group& group, StepBuffers& step) const {
   const int64_t first_token = group.num_tokens;  // rows count within their group
   const auto add = [&](int64_t i, const SamplingRow& row, bool is_prompt) {
-    step.inputs.logits_rows.data<int32_t>()[step.rows.size()] = static_cast<int32_t>(first_token + i);
+    step.inputs.host().logits_rows.data<int32_t>()[step.rows.size()] = static_cast<int32_t>(first_token + i);
     step.rows.push_back({s.id, s.first + i + 1, is_prompt});
     step.sampling.add(row);
     ++group.num_rows;
@@ -232,7 +234,13 @@ void ModelRunner::copy_states(const std::vector<cache::StateCopy>& copies) {
           static_cast<std::byte*>(cache_.states[static_cast<size_t>(l)].raw()) + copy.device_slot * bytes;
       std::byte* host = host_states_.data() + (copy.host_slot * layout_.num_state_layers + l) * bytes;
       const bool saves = copy.direction == cache::StateCopy::Direction::kToHost;
-      std::memcpy(saves ? host : device, saves ? device : host, static_cast<size_t>(bytes));
+      if (backend_.is_host()) {
+        std::memcpy(saves ? host : device, saves ? device : host, static_cast<size_t>(bytes));
+      } else if (saves) {
+        backend_.download(host, device, bytes);
+      } else {
+        backend_.upload(device, host, bytes);
+      }
     }
   }
 }
@@ -243,16 +251,18 @@ StepBatch ModelRunner::batch_of(const StepBuffers& step, size_t index) const {
   const int64_t end = first + group.num_sequences;
   const int64_t first_start = first + static_cast<int64_t>(index);
   const int64_t last_token = group.first_token + group.num_tokens;
+  const StepBatch& inputs = device_inputs_.batch(step.inputs);
   StepBatch batch;
-  batch.token_ids = step.inputs.token_ids.slice(0, group.first_token, last_token);
-  batch.positions = step.inputs.positions.slice(0, group.first_token, last_token);
-  batch.query_starts = step.starts.slice(0, first_start, first_start + group.num_sequences + 1);
-  batch.seq_lens = step.inputs.seq_lens.slice(0, first, end);
-  batch.block_table = step.inputs.block_table.slice(0, first, end);
-  batch.slot_mapping = step.inputs.slot_mapping.slice(0, group.first_token, last_token);
-  batch.state_read_slots = step.inputs.state_read_slots.slice(0, first, end);
-  batch.state_write_slots = step.inputs.state_write_slots.slice(0, first, end);
-  batch.logits_rows = step.inputs.logits_rows.slice(0, group.first_row, group.first_row + group.num_rows);
+  batch.token_ids = inputs.token_ids.slice(0, group.first_token, last_token);
+  batch.positions = inputs.positions.slice(0, group.first_token, last_token);
+  batch.query_starts =
+      device_inputs_.starts(step.inputs).slice(0, first_start, first_start + group.num_sequences + 1);
+  batch.seq_lens = inputs.seq_lens.slice(0, first, end);
+  batch.block_table = inputs.block_table.slice(0, first, end);
+  batch.slot_mapping = inputs.slot_mapping.slice(0, group.first_token, last_token);
+  batch.state_read_slots = inputs.state_read_slots.slice(0, first, end);
+  batch.state_write_slots = inputs.state_write_slots.slice(0, first, end);
+  batch.logits_rows = inputs.logits_rows.slice(0, group.first_row, group.first_row + group.num_rows);
   batch.is_decode = group.is_decode;
   return batch;
 }
@@ -261,7 +271,7 @@ void ModelRunner::execute(StepBuffers& step) {
   copy_states(step.copies);
   for (const StepBuffers::Patch& patch : step.patches) {
     const int32_t token = last_tokens_.at(static_cast<size_t>(patch.previous_row));
-    step.inputs.token_ids.data<int32_t>()[patch.token] = token;
+    step.inputs.host().token_ids.data<int32_t>()[patch.token] = token;
     if (patch.row >= 0) step.sampling.supply(patch.row, token);
     if (patch.mask_job >= 0) step.mask_jobs[static_cast<size_t>(patch.mask_job)].last_token = token;
   }
@@ -273,17 +283,72 @@ void ModelRunner::execute(StepBuffers& step) {
       if (worker != nullptr) worker->wait();
     }
   } wait{step.mask_jobs.empty() ? nullptr : mask_worker_.get()};
+  forward(step);
+  const auto num_rows = static_cast<int64_t>(step.rows.size());
+  if (wait.worker != nullptr) wait.worker->wait();
+  if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
+  last_tokens_.clear();
+  for (int64_t row = 0; row < num_rows; ++row) last_tokens_.push_back(step.sampling.token(row));
+  // The step's buffers are written again once this returns.
+  backend_.synchronize();
+}
+
+void ModelRunner::forward(StepBuffers& step) {
+  if (!backend_.is_host()) {
+    if (launch_recorded(step)) return;
+    upload_inputs(step);
+  }
   ops::OpContext context{backend_, arena_, tracer_};
   for (size_t i = 0; i < step.groups.size(); ++i) {
     const StepBuffers::Group& group = step.groups[i];
     model_.forward(context, batch_of(step, i), cache_,
                    logits_.slice(0, group.first_row, group.first_row + group.num_rows));
   }
-  const auto num_rows = static_cast<int64_t>(step.rows.size());
-  if (wait.worker != nullptr) wait.worker->wait();
-  if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
-  last_tokens_.clear();
-  for (int64_t row = 0; row < num_rows; ++row) last_tokens_.push_back(step.sampling.token(row));
+}
+
+void ModelRunner::upload_inputs(const StepBuffers& step) {
+  if (step.groups.empty()) return;
+  const StepBuffers::Group& last = step.groups.back();
+  const int64_t sequences = last.first_sequence + last.num_sequences;
+  int64_t pages = 0;
+  for (int64_t row = 0; row < sequences; ++row)
+    pages = std::max(pages, step.held_pages[static_cast<size_t>(row)].count);
+  device_inputs_.upload(step.inputs, sequences, pages);
+}
+
+bool ModelRunner::launch_recorded(StepBuffers& step) {
+  if (step.groups.size() != 1 || tracer_ != nullptr) return false;
+  const StepBuffers::Group& group = step.groups.front();
+  const int64_t rows = recorded_rows(group.num_sequences);
+  if (!group.is_decode || group.num_rows != group.num_sequences || rows > options_.max_sequences ||
+      rows > options_.max_batched_tokens || rows > options_.max_logits_rows)
+    return false;
+  const StepBatch& host = step.inputs.host();
+  for (int64_t row = group.num_sequences; row < rows; ++row) {
+    host.token_ids.data<int32_t>()[row] = -1;
+    host.positions.data<int32_t>()[row] = 0;
+    host.slot_mapping.data<int64_t>()[row] = -1;
+    host.seq_lens.data<int32_t>()[row] = 0;
+    host.state_read_slots.data<int32_t>()[row] = -1;
+    host.state_write_slots.data<int32_t>()[row] = -1;
+    host.logits_rows.data<int32_t>()[row] = -1;
+    step.inputs.host_starts().data<int32_t>()[row + 1] = static_cast<int32_t>(group.num_sequences);
+  }
+  upload_inputs(step);
+  const auto run = [&] {
+    ops::OpContext context{backend_, arena_, nullptr};
+    StepBatch batch = front(device_inputs_.batch(step.inputs), rows, rows, rows, true);
+    batch.query_starts = device_inputs_.starts(step.inputs).slice(0, 0, rows + 1);
+    model_.forward(context, batch, cache_, logits_.slice(0, 0, rows));
+  };
+  Recording& recording = recordings_[rows];
+  if (recording.graph == nullptr && ++recording.steps > 1) recording.graph = backend_.capture(run);
+  if (recording.graph != nullptr) {
+    recording.graph->launch();
+  } else {
+    run();
+  }
+  return true;
 }
 
 }  // namespace minimax::engine

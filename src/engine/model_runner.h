@@ -8,11 +8,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
 
-#include "core/host_memory.h"
+#include "core/memory.h"
 #include "engine/mask_worker.h"
 #include "engine/sampling.h"
 #include "engine/scheduler.h"
@@ -78,9 +79,8 @@ struct StepBuffers {
   std::vector<StepRow> rows;
   SamplingBatch sampling;
 
-  HostMemory memory;
-  models::StepBatch inputs;  // at full size; query_starts is in `starts`
-  Tensor starts;             // [2 sequences] I32: query_starts of one group behind the other
+  // At full size. Its starts, [2 sequences] I32, are the query_starts of one group behind the other.
+  StepInputs inputs;
   std::vector<Group> groups;
   std::vector<Patch> patches;
   std::vector<MaskJob> mask_jobs;
@@ -117,6 +117,16 @@ class ModelRunner {
   void begin_masks(StepBuffers& step);
   void copy_states(const std::vector<cache::StateCopy>& copies);
   models::StepBatch batch_of(const StepBuffers& step, size_t group) const;
+  void forward(StepBuffers& step);
+  void upload_inputs(const StepBuffers& step);
+  // Runs a step of decodes alone as one recorded step of at least as many rows. RETURNS: false when it cannot.
+  bool launch_recorded(StepBuffers& step);
+
+  // A step of so many rows, which is recorded when it comes a second time.
+  struct Recording {
+    int64_t steps = 0;
+    std::unique_ptr<ops::StepGraph> graph;
+  };
 
   const models::Model& model_;
   ops::Backend& backend_;
@@ -124,13 +134,15 @@ class ModelRunner {
   models::CacheLayout layout_;
   MemoryPlan memory_plan_;
   Arena arena_;
-  HostMemory cache_memory_;
+  Memory cache_memory_;
   models::ModelCache cache_;
-  HostMemory host_states_;  // [host slots, layers, bytes of a state]
-  HostMemory logits_memory_;
+  DeviceInputs device_inputs_;
+  Memory host_states_;  // [host slots, layers, bytes of a state]
+  Memory logits_memory_;
   Tensor logits_;                            // [max_logits_rows, vocab]
   std::vector<int32_t> last_tokens_;         // that the newest step gave, by row
   std::unique_ptr<MaskWorker> mask_worker_;  // from the first constrained step on
+  std::map<int64_t, Recording> recordings_;  // of decode steps, by rows
   ops::Tracer* tracer_ = nullptr;
 };
 

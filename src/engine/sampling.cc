@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace minimax::engine {
@@ -19,6 +20,20 @@ template <typename T>
 Tensor view(const std::vector<T>& data, DType dtype) {
   return Tensor(const_cast<T*>(data.data()), dtype, {static_cast<int64_t>(data.size())});
 }
+
+// f(tensor, is_output) for all but the logits.
+template <typename F>
+void for_each_tensor(ops::Sample& args, F&& f) {
+  for (Tensor* input :
+       {&args.temperature, &args.top_k, &args.top_p, &args.min_p, &args.repetition_penalty, &args.presence_penalty,
+        &args.frequency_penalty, &args.seed, &args.counter, &args.history_ids, &args.history_starts, &args.prompt_lens,
+        &args.forced_ids, &args.bias_ids, &args.bias_values, &args.bias_starts, &args.allowed, &args.allowed_rows}) {
+    if (input->defined()) f(*input, false);
+  }
+  for (Tensor* output : {&args.tokens, &args.logprobs, &args.top_ids, &args.top_logprobs}) f(*output, true);
+}
+
+int64_t aligned(int64_t bytes) { return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment; }
 
 }  // namespace
 
@@ -50,10 +65,12 @@ SamplingBatch::SamplingBatch(ops::Backend& backend, int64_t max_rows, int64_t vo
   SamplingRow neutral;
   neutral.params = &kNeutral;
   for (int64_t row = 0; row < max_rows; ++row) add(neutral);
-  Arena plan;
+  Arena plan(backend.device());
   ops::OpContext context{backend_, plan, nullptr};
-  ops::sample(context, arguments(Tensor(nullptr, DType::kF32, {max_rows, vocab_size})));
-  arena_ = Arena(plan.peak_bytes());
+  ops::Sample args = arguments(Tensor(nullptr, DType::kF32, {max_rows, vocab_size}));
+  for_each_tensor(args, [](Tensor& t, bool) { t = t.moved(nullptr, {}); });
+  ops::sample(context, args);
+  arena_ = Arena(backend.allocate(std::max<int64_t>(plan.peak_bytes(), Arena::kAlignment)));
   clear();
 }
 
@@ -159,8 +176,43 @@ ops::Sample SamplingBatch::arguments(const Tensor& logits) {
 }
 
 void SamplingBatch::run(const Tensor& logits) {
+  if (!backend_.is_host()) return run_on_device(logits);
   ops::OpContext context{backend_, arena_, nullptr};
   ops::sample(context, arguments(logits));
+}
+
+// One copy there, one copy back.
+void SamplingBatch::run_on_device(const Tensor& logits) {
+  ops::Sample args = arguments(logits);
+  int64_t bytes = 0;
+  for_each_tensor(args, [&](const Tensor& t, bool) { bytes += aligned(t.size_bytes()); });
+  if (bytes > device_.size_bytes()) {
+    staging_ = backend_.allocate_staging(2 * bytes);
+    device_ = backend_.allocate(2 * bytes);
+  }
+  ops::Sample on_device = args;
+  int64_t used = 0, inputs = 0;
+  for_each_tensor(on_device, [&](Tensor& t, bool is_output) {
+    if (!is_output) {
+      std::memcpy(staging_.data() + used, t.raw(), static_cast<size_t>(t.size_bytes()));
+      inputs = used + t.size_bytes();
+    }
+    const int64_t size = t.size_bytes();
+    t = t.moved(device_.data() + used, device_.device());
+    used += aligned(size);
+  });
+  backend_.upload(device_.data(), staging_.data(), inputs);
+  ops::OpContext context{backend_, arena_, nullptr};
+  ops::sample(context, on_device);
+  const auto outputs = static_cast<const std::byte*>(on_device.tokens.raw()) - device_.data();
+  backend_.download(staging_.data() + outputs, device_.data() + outputs, used - outputs);
+  backend_.synchronize();
+  used = outputs;
+  for_each_tensor(args, [&](const Tensor& t, bool is_output) {
+    if (!is_output) return;
+    std::memcpy(t.raw(), staging_.data() + used, static_cast<size_t>(t.size_bytes()));
+    used += aligned(t.size_bytes());
+  });
 }
 
 SampledToken SamplingBatch::sampled(int64_t row) const {
@@ -179,13 +231,19 @@ Sampler::Sampler(ops::Backend& backend, const SamplingParams& params, std::span<
     : params_(params),
       history_(prompt.begin(), prompt.end()),
       prompt_length_(static_cast<int64_t>(prompt.size())),
+      backend_(backend),
       batch_(backend, 1, vocab_size, vocab_limit) {
   params.check();
+  if (!backend.is_host()) logits_memory_ = backend.allocate(vocab_size * size_of(DType::kF32));
 }
 
 SampledToken Sampler::sample(std::span<const float> logits) {
-  const Tensor row(const_cast<float*>(logits.data()), DType::kF32, {1, static_cast<int64_t>(logits.size())},
-                   "logits");
+  const auto count = static_cast<int64_t>(logits.size());
+  Tensor row(const_cast<float*>(logits.data()), DType::kF32, {1, count}, "logits");
+  if (!backend_.is_host()) {
+    backend_.upload(logits_memory_.data(), logits.data(), row.size_bytes());
+    row = row.moved(logits_memory_.data(), logits_memory_.device());
+  }
   batch_.clear();
   SamplingRow next;
   next.params = &params_;

@@ -78,6 +78,7 @@ class SamplingBatch {
 
  private:
   ops::Sample arguments(const Tensor& logits);
+  void run_on_device(const Tensor& logits);
   int64_t mask_words() const { return (vocab_limit_ + 63) / 64; }
 
   ops::Backend& backend_;
@@ -93,9 +94,10 @@ class SamplingBatch {
   std::vector<int32_t> tokens_, top_ids_;
   std::vector<float> logprobs_, top_logprobs_;
   Arena arena_;
+  Memory staging_, device_;  // copies of the arrays above for a device, as large as the largest step's
 };
 
-// Draws the tokens of one sequence.
+// Draws the tokens of one sequence from logits in the host's memory.
 class Sampler {
  public:
   Sampler(ops::Backend& backend, const SamplingParams& params, std::span<const int32_t> prompt,
@@ -108,6 +110,8 @@ class Sampler {
   SamplingParams params_;
   std::vector<int32_t> history_;
   int64_t prompt_length_;
+  Memory logits_memory_;  // of a device
+  ops::Backend& backend_;
   SamplingBatch batch_;
 };
 

@@ -40,19 +40,19 @@ SessionOptions checked(const Model& model, SessionOptions options) {
 
 MemoryPlan Session::plan(const Model& model, ops::Backend& backend, const SessionOptions& requested) {
   const SessionOptions options = checked(model, requested);
-  Placer place(nullptr);
+  Placer place(nullptr, backend.device());
   MemoryPlan plan;
   const ModelCache cache = place_cache(model.cache_layout(), num_pages(model, options), 1, place);
   plan.linear_state_bytes = model.cache_layout().state_bytes(1);
   plan.index_cache_bytes = model.cache_layout().index_bytes(num_pages(model, options));
   plan.kv_cache_bytes = place.used() - plan.linear_state_bytes - plan.index_cache_bytes;
 
-  Placer place_buffers(nullptr);
+  Placer place_buffers(nullptr, backend.device());
   const StepBatch inputs = place_inputs(largest_step(model, options), place_buffers);
   const Tensor logits = place_logits(model, options, place_buffers);
   plan.buffer_bytes = place_buffers.used();
 
-  Arena arena;
+  Arena arena(backend.device());
   ops::OpContext context{backend, arena, nullptr};
   model.forward(context, front(inputs, options.prefill_chunk, 1, options.max_logits_rows, false), cache,
                 logits);
@@ -66,16 +66,26 @@ Session::Session(const Model& model, ops::Backend& backend, const SessionOptions
       backend_(backend),
       options_(checked(model, options)),
       plan_(plan(model, backend, options)),
-      arena_(plan_.activation_bytes),
-      cache_memory_(plan_.kv_cache_bytes + plan_.index_cache_bytes + plan_.linear_state_bytes),
-      buffer_memory_(plan_.buffer_bytes) {
-  Placer place(cache_memory_.data());
+      arena_(backend.allocate(std::max<int64_t>(plan_.activation_bytes, Arena::kAlignment))),
+      cache_memory_(backend.allocate(plan_.kv_cache_bytes + plan_.index_cache_bytes + plan_.linear_state_bytes)),
+      inputs_(largest_step(model, options_), 0, backend),
+      device_inputs_(largest_step(model, options_), 0, backend) {
+  Placer place(cache_memory_);
   cache_ = place_cache(model.cache_layout(), num_pages(model, options_), 1, place);
-  Placer place_buffers(buffer_memory_.data());
-  inputs_ = place_inputs(largest_step(model, options_), place_buffers);
-  logits_ = place_logits(model, options_, place_buffers);
-  auto* pages = inputs_.block_table.data<int32_t>();
-  std::iota(pages, pages + inputs_.block_table.numel(), 0);
+  Placer measure(nullptr);
+  place_logits(model, options_, measure);
+  logits_memory_ = backend.allocate(measure.used());
+  Placer place_device(logits_memory_);
+  logits_ = place_logits(model, options_, place_device);
+  host_logits_ = logits_;
+  if (!backend.is_host()) {
+    host_logits_memory_ = backend.allocate_staging(measure.used());
+    Placer place_host(host_logits_memory_);
+    host_logits_ = place_logits(model, options_, place_host);
+  }
+  auto* pages = inputs_.host().block_table.data<int32_t>();
+  std::iota(pages, pages + inputs_.host().block_table.numel(), 0);
+  device_inputs_.upload(inputs_, 1, inputs_.host().block_table.dim(1));
 }
 
 void Session::check_room(std::span<const int32_t> tokens) const {
@@ -98,7 +108,8 @@ void Session::check_room(std::span<const int32_t> tokens) const {
 StepBatch Session::fill_batch(std::span<const int32_t> tokens, int64_t logits_rows) {
   const auto count = static_cast<int64_t>(tokens.size());
   // A first token has no state to read, which only prefill knows to start from zero.
-  const StepBatch batch = front(inputs_, count, 1, logits_rows, count == 1 && length_ > 0);
+  const bool is_decode = count == 1 && length_ > 0;
+  const StepBatch batch = front(inputs_.host(), count, 1, logits_rows, is_decode);
   std::copy(tokens.begin(), tokens.end(), batch.token_ids.data<int32_t>());
   for (int64_t t = 0; t < count; ++t) {
     batch.positions.data<int32_t>()[t] = static_cast<int32_t>(length_ + t);
@@ -112,16 +123,32 @@ StepBatch Session::fill_batch(std::span<const int32_t> tokens, int64_t logits_ro
   for (int64_t r = 0; r < logits_rows; ++r) {
     batch.logits_rows.data<int32_t>()[r] = static_cast<int32_t>(count - logits_rows + r);
   }
-  return batch;
+  device_inputs_.upload(inputs_, 0, 0);
+  return front(device_inputs_.batch(inputs_), count, 1, logits_rows, is_decode);
+}
+
+void Session::forward(const StepBatch& batch, const Tensor& logits) {
+  ops::OpContext context{backend_, arena_, tracer_};
+  // Decode steps differ in the content of their inputs alone: after the first one they are recorded, if the
+  // backend can.
+  if (!batch.is_decode || backend_.is_host() || tracer_ != nullptr) return model_.forward(context, batch, cache_, logits);
+  if (decode_ == nullptr && ++decode_steps_ > 1)
+    decode_ = backend_.capture([&] { model_.forward(context, batch, cache_, logits); });
+  if (decode_ != nullptr) return decode_->launch();
+  model_.forward(context, batch, cache_, logits);
 }
 
 Tensor Session::step(std::span<const int32_t> tokens, int64_t logits_rows) {
   const StepBatch batch = fill_batch(tokens, logits_rows);
   const Tensor logits = logits_.slice(0, 0, logits_rows);
-  ops::OpContext context{backend_, arena_, tracer_};
-  model_.forward(context, batch, cache_, logits);
+  forward(batch, logits);
   length_ += static_cast<int64_t>(tokens.size());
-  return logits;
+  const Tensor host_logits = host_logits_.slice(0, 0, logits_rows);
+  if (!backend_.is_host()) {
+    backend_.download(host_logits.raw(), logits.raw(), logits.size_bytes());
+    backend_.synchronize();
+  }
+  return host_logits;
 }
 
 std::span<const float> Session::append(std::span<const int32_t> tokens) {

@@ -6,10 +6,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "core/host_memory.h"
+#include "core/memory.h"
 #include "engine/step_memory.h"
 #include "models/model.h"
 #include "ops/backend.h"
@@ -52,18 +53,25 @@ class Session {
   void check_room(std::span<const int32_t> tokens) const;
   // One forward over at most prefill_chunk tokens, with the logits of the last `logits_rows` of them.
   Tensor step(std::span<const int32_t> tokens, int64_t logits_rows);
+  // Writes the inputs. RETURNS: where ops find them.
   models::StepBatch fill_batch(std::span<const int32_t> tokens, int64_t logits_rows);
+  void forward(const models::StepBatch& batch, const Tensor& logits);
 
   const models::Model& model_;
   ops::Backend& backend_;
   SessionOptions options_;
   MemoryPlan plan_;
   Arena arena_;
-  HostMemory cache_memory_;
+  Memory cache_memory_;
   models::ModelCache cache_;
-  HostMemory buffer_memory_;
-  models::StepBatch inputs_;  // at full size; steps use the front
-  Tensor logits_;             // [max_logits_rows, vocab]
+  StepInputs inputs_;  // at full size; steps use the front
+  DeviceInputs device_inputs_;
+  Memory logits_memory_;
+  Tensor logits_;                           // [max_logits_rows, vocab], where ops write them
+  Memory host_logits_memory_;               // of a device
+  Tensor host_logits_;                      // logits_, or its copy
+  int64_t decode_steps_ = 0;                // begun one by one
+  std::unique_ptr<ops::StepGraph> decode_;  // a decode step, recorded
   int64_t length_ = 0;
   ops::Tracer* tracer_ = nullptr;
 };

@@ -3,7 +3,7 @@
 namespace minimax::engine {
 
 Tensor Placer::operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
-  const Tensor tensor(base_ + used_, dtype, shape, name);
+  const Tensor tensor(base_ + used_, dtype, shape, name, device_);
   used_ += (tensor.size_bytes() + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
   return tensor;
 }
@@ -35,11 +35,11 @@ models::StepBatch place_inputs(const StepShape& shape, Placer& place) {
   batch.positions = place("positions", DType::kI32, {shape.tokens});
   batch.query_starts = place("query_starts", DType::kI32, {shape.sequences + 1});
   batch.seq_lens = place("seq_lens", DType::kI32, {shape.sequences});
-  batch.block_table = place("block_table", DType::kI32, {shape.sequences, shape.pages});
   batch.slot_mapping = place("slot_mapping", DType::kI64, {shape.tokens});
   batch.state_read_slots = place("state_read_slots", DType::kI32, {shape.sequences});
   batch.state_write_slots = place("state_write_slots", DType::kI32, {shape.sequences});
   batch.logits_rows = place("logits_rows", DType::kI32, {shape.logits_rows});
+  batch.block_table = place("block_table", DType::kI32, {shape.sequences, shape.pages});
   return batch;
 }
 
@@ -57,6 +57,53 @@ models::StepBatch front(const models::StepBatch& inputs, int64_t tokens, int64_t
   batch.logits_rows = inputs.logits_rows.slice(0, 0, logits_rows);
   batch.is_decode = is_decode;
   return batch;
+}
+
+namespace {
+
+struct Sides {
+  Tensor starts;
+  models::StepBatch batch;
+};
+
+Sides place_sides(const StepShape& shape, int64_t starts, Placer& place) {
+  const Tensor all_starts = place("query_starts", DType::kI32, {starts});
+  return {all_starts, place_inputs(shape, place)};
+}
+
+}  // namespace
+
+int64_t StepInputs::bytes(const StepShape& shape, int64_t starts) {
+  Placer place(nullptr);
+  place_sides(shape, starts, place);
+  return place.used();
+}
+
+StepInputs::StepInputs(const StepShape& shape, int64_t starts, ops::Backend& backend)
+    : memory_(backend.allocate_staging(bytes(shape, starts))) {
+  Placer place(memory_);
+  Sides sides = place_sides(shape, starts, place);
+  host_ = std::move(sides.batch);
+  host_starts_ = sides.starts;
+}
+
+DeviceInputs::DeviceInputs(const StepShape& shape, int64_t starts, ops::Backend& backend)
+    : backend_(backend), is_host_(backend.is_host()) {
+  if (is_host_) return;
+  memory_ = backend.allocate(StepInputs::bytes(shape, starts));
+  Placer place(memory_);
+  Sides sides = place_sides(shape, starts, place);
+  device_ = std::move(sides.batch);
+  device_starts_ = sides.starts;
+}
+
+void DeviceInputs::upload(const StepInputs& host, int64_t sequences, int64_t pages) {
+  if (is_host_) return;
+  const Tensor& table = host.host_.block_table;
+  const auto small = static_cast<const std::byte*>(table.raw()) - host.memory_.data();
+  backend_.upload(memory_.data(), host.memory_.data(), small);
+  const auto width = static_cast<int64_t>(sizeof(int32_t));
+  backend_.upload_rows(device_.block_table.raw(), table.raw(), pages * width, table.stride(0) * width, sequences);
 }
 
 }  // namespace minimax::engine

@@ -6,8 +6,9 @@
 #include <string_view>
 
 #include "core/arena.h"
-#include "core/host_memory.h"
+#include "core/memory.h"
 #include "models/model.h"
+#include "ops/backend.h"
 
 namespace minimax::engine {
 
@@ -29,12 +30,14 @@ struct MemoryPlan {
 // Places tensors one behind the other; without memory it only measures.
 class Placer {
  public:
-  explicit Placer(std::byte* base) : base_(base) {}
+  explicit Placer(std::byte* base, Device device = {}) : base_(base), device_(device) {}
+  Placer(const Memory& memory) : Placer(memory.data(), memory.device()) {}
   Tensor operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape);
   int64_t used() const { return used_; }
 
  private:
   std::byte* base_;
+  Device device_;
   int64_t used_ = 0;
 };
 
@@ -50,10 +53,51 @@ struct StepShape {
   int64_t logits_rows = 0;
 };
 
+// The block table comes last, behind all that is small.
 models::StepBatch place_inputs(const StepShape& shape, Placer& place);
 
 // The front of the buffers, for a smaller step with the same width of block table.
 models::StepBatch front(const models::StepBatch& inputs, int64_t tokens, int64_t sequences,
                         int64_t logits_rows, bool is_decode);
+
+// The inputs of steps: written on the host, read by ops. They are the same memory where the backend computes
+// there; otherwise the host's side is for staging.
+class StepInputs {
+ public:
+  StepInputs() = default;
+  // `starts`: more room for query starts behind the batch's own, for several batches of a step.
+  StepInputs(const StepShape& shape, int64_t starts, ops::Backend& backend);
+  // Bytes of one side.
+  static int64_t bytes(const StepShape& shape, int64_t starts);
+
+  const models::StepBatch& host() const { return host_; }
+  const Tensor& host_starts() const { return host_starts_; }
+
+ private:
+  friend class DeviceInputs;
+
+  Memory memory_;
+  models::StepBatch host_;
+  Tensor host_starts_;
+};
+
+// What ops read: the memory of `StepInputs` itself, or a copy on the device that all of them share.
+class DeviceInputs {
+ public:
+  DeviceInputs(const StepShape& shape, int64_t starts, ops::Backend& backend);
+
+  // Where ops find the inputs of `host` after upload().
+  const models::StepBatch& batch(const StepInputs& host) const { return is_host_ ? host.host_ : device_; }
+  const Tensor& starts(const StepInputs& host) const { return is_host_ ? host.host_starts_ : device_starts_; }
+  // Copies everything but the block table, and of that the first `pages` of the first `sequences` rows.
+  void upload(const StepInputs& host, int64_t sequences, int64_t pages);
+
+ private:
+  ops::Backend& backend_;
+  bool is_host_;
+  Memory memory_;
+  models::StepBatch device_;
+  Tensor device_starts_;
+};
 
 }  // namespace minimax::engine

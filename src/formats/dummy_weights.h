@@ -25,6 +25,7 @@ class DummyWeights : public WeightSource {
   std::span<const TensorInfo> tensors() const override { return tensors_; }
   std::string describe() const override { return "dummy weights"; }
   Tensor tensor(const TensorInfo& info) override;
+  void release() override;
   using WeightSource::tensor;
 
  private:

@@ -36,6 +36,9 @@ class WeightSource {
   // REQUIRES: `info` is an element of tensors(). A scalar becomes shape [1].
   virtual Tensor tensor(const TensorInfo& info) = 0;
 
+  // Tensors given so far were copied elsewhere and are looked at no more: memory behind them may go.
+  virtual void release() {}
+
   // An F16 vector as F32, in memory that the source owns.
   Tensor as_f32(const Tensor& vector);
 

@@ -18,13 +18,15 @@ MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, const Com
       dtype_(options.activation_dtype),
       precision_(options.precision()),
       layout_(minimax::models::cache_layout(config_, options)),
-      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim)) {
+      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim), "inv_freq", options.backend) {
   int64_t lightning = 0;
   int64_t full = 0;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool is_lightning = config_.layer_kinds[layer] == AttentionKind::kLightning;
     const std::vector<float> rates = decay_rates(config_, layer);
-    decay_.emplace_back(rates.begin() + lightning_heads_.begin, rates.begin() + lightning_heads_.end);
+    decay_.emplace_back(
+        std::vector<float>(rates.begin() + lightning_heads_.begin, rates.begin() + lightning_heads_.end), "decay",
+        options.backend);
     cache_index_.push_back(is_lightning ? lightning++ : full++);
   }
 }
@@ -134,7 +136,7 @@ void MiniMaxM1::mix_lightning(ops::OpContext& context, const StepBatch& batch,
   const Tensor k = per_head.slice(2, d, 2 * d).named("k");
   const Tensor v = per_head.slice(2, 2 * d, 3 * d).named("v");
   const Tensor o = mixed.split_last(heads, d);
-  const Tensor decay = constant(decay_[layer], "decay");
+  const Tensor decay = decay_[layer].tensor();
   if (batch.is_decode) {
     ops::lightning_decode(context,
                           {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots, o});
@@ -172,7 +174,7 @@ void MiniMaxM1::mix(ops::OpContext& context, const StepBatch& batch, const FullA
   const Tensor q_heads = q.split_last(heads, d);
   const Tensor k_heads = k.split_last(kv_heads, d);
   const Tensor v_heads = v.split_last(kv_heads, d);
-  const Tensor inv_freq = constant(inv_freq_, "inv_freq");
+  const Tensor inv_freq = inv_freq_.tensor();
   ops::rope(context, {q_heads, batch.positions, inv_freq});
   ops::rope(context, {k_heads, batch.positions, inv_freq});
   ops::paged_kv_write(context, {k_heads, v_heads, batch.slot_mapping, pages.k, pages.v});

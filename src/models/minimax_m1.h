@@ -44,9 +44,9 @@ class MiniMaxM1 final : public Model {
   Range lightning_heads_;                  // of this rank
   DType dtype_;                            // of projections and caches
   ops::Precision precision_;               // of matrix products
-  std::vector<std::vector<float>> decay_;  // [layers][lightning heads of this rank]
+  std::vector<Constant> decay_;            // [layers][lightning heads of this rank]
   CacheLayout layout_;
-  std::vector<float> inv_freq_;       // [rotary_dim / 2]
+  Constant inv_freq_;       // [rotary_dim / 2]
   std::vector<int64_t> cache_index_;  // [layers]: place among the layers of its kind
 };
 

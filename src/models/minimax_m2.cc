@@ -17,7 +17,7 @@ MiniMaxM2::MiniMaxM2(MiniMaxM2Config config, MiniMaxM2Weights weights, const Com
       dtype_(options.activation_dtype),
       precision_(options.precision()),
       layout_(minimax::models::cache_layout(config_, options)),
-      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim)) {}
+      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim), "inv_freq", options.backend) {}
 
 CacheLayout cache_layout(const MiniMaxM2Config& config, const ComputeOptions& options) {
   CacheLayout layout;
@@ -96,7 +96,7 @@ void MiniMaxM2::mix(ops::OpContext& context, const StepBatch& batch, const MiniM
   write.k_norm = layer.k_norm;
   write.eps = config_.rms_norm_eps;
   write.positions = batch.positions;
-  write.inv_freq = constant(inv_freq_, "inv_freq");
+  write.inv_freq = inv_freq_.tensor();
   write.slot_mapping = batch.slot_mapping;
   write.q_out = q;
   write.k_cache = pages.k;

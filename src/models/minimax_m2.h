@@ -40,7 +40,7 @@ class MiniMaxM2 final : public Model {
   DType dtype_;               // of projections
   ops::Precision precision_;  // of matrix products
   CacheLayout layout_;
-  std::vector<float> inv_freq_;  // [rotary_dim / 2]
+  Constant inv_freq_;  // [rotary_dim / 2]
 };
 
 }  // namespace minimax::models

@@ -25,7 +25,7 @@ MiniMaxM3::MiniMaxM3(MiniMaxM3Config config, MiniMaxM3Weights weights, const Com
       index_q_dtype_(options.index_dtype() == DType::kF8E4M3 ? DType::kF8E4M3 : dtype_),
       precision_(options.precision()),
       layout_(minimax::models::cache_layout(config_, options)),
-      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim)) {
+      inv_freq_(inverse_frequencies(config_.rope_theta, config_.rotary_dim), "inv_freq", options.backend) {
   int64_t sparse_layers = 0;
   for (const bool is_sparse : config_.is_sparse) index_layer_.push_back(is_sparse ? sparse_layers++ : -1);
 }
@@ -135,7 +135,7 @@ void MiniMaxM3::mix(ops::OpContext& context, const StepBatch& batch, const Model
   write.weight_offset = kNormOffset;
   write.eps = config_.rms_norm_eps;
   write.positions = batch.positions;
-  write.inv_freq = constant(inv_freq_, "inv_freq");
+  write.inv_freq = inv_freq_.tensor();
   write.slot_mapping = batch.slot_mapping;
   write.q_out = q;
   write.k_cache = pages.k;

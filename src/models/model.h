@@ -13,6 +13,7 @@
 #include "formats/weight_source.h"
 #include "models/cache_layout.h"
 #include "models/model_summary.h"
+#include "ops/backend.h"
 #include "ops/linear.h"
 #include "ops/op.h"
 #include "parallel/comm.h"
@@ -55,6 +56,8 @@ struct ComputeOptions {
   bool fp8_activations = false;
   // Which rank this is, of how many; one by default. The model then holds its part of the weights and caches.
   parallel::Parallel parallel{};
+  // Keeps weights and constants where its ops read them, as long as it lives; null: in the host's memory.
+  ops::Backend* backend = nullptr;
 
   DType kv_dtype() const { return kv_cache_dtype.value_or(activation_dtype); }
   DType index_dtype() const { return index_cache_dtype.value_or(activation_dtype); }
@@ -77,9 +80,26 @@ class Model {
 };
 
 // A constant vector of a model as an op's operand.
-inline Tensor constant(const std::vector<float>& values, std::string_view name) {
-  return Tensor(const_cast<float*>(values.data()), DType::kF32, {static_cast<int64_t>(values.size())}, name);
-}
+class Constant {
+ public:
+  // REQUIRES: `backend`, if any, outlives this.
+  Constant(std::vector<float> values, std::string_view name, ops::Backend* backend)
+      : values_(std::move(values)),
+        tensor_(values_.data(), DType::kF32, {static_cast<int64_t>(values_.size())}, name) {
+    if (backend != nullptr) tensor_ = backend->keep(tensor_);
+  }
+  Constant(const Constant&) = delete;
+  Constant& operator=(const Constant&) = delete;
+  Constant(Constant&&) = default;
+  Constant& operator=(Constant&&) = default;
+  ~Constant() = default;
+
+  const Tensor& tensor() const { return tensor_; }
+
+ private:
+  std::vector<float> values_;
+  Tensor tensor_;
+};
 
 // The model that config.json names, with the weights of `source`, which must outlive it.
 // THROWS: Error for an architecture that is not supported, or as the family's loader says.

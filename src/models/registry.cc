@@ -141,7 +141,7 @@ json with_first_layers(const json& config, int64_t num_layers) {
 std::unique_ptr<Model> load_model(const json& config, const ComputeOptions& options,
                                   formats::WeightSource& source, formats::Progress& progress) {
   const auto architecture = open(config);
-  load_table(architecture->table(&source, options.parallel), source, progress);
+  load_table(architecture->table(&source, options.parallel), source, progress, options.backend);
   return architecture->make_model(options);
 }
 

@@ -165,6 +165,20 @@ Binding bind(const TensorTable& table, const TensorSlot& slot, const TensorNames
   return binding;
 }
 
+// Moves a slot's pieces to the backend's memory; the source may forget what it read. A tensor that is both
+// an embedding and a tied head is kept once.
+void keep_pieces(const TensorSlot& slot, ops::Backend& backend, WeightSource& source) {
+  const Tensor* shared = slot.tensors.empty() ? nullptr : slot.tensors.front().place;
+  const void* shared_host = shared == nullptr ? nullptr : shared->raw();
+  for (const TensorPiece& piece : slot.tensors) *piece.place = backend.keep(*piece.place);
+  for (const WeightPiece& piece : slot.weights) {
+    quant::Weight& weight = *piece.place;
+    weight.values = shared_host != nullptr && weight.values.raw() == shared_host ? *shared : backend.keep(weight.values);
+    if (weight.scales.defined()) weight.scales = backend.keep(weight.scales);
+  }
+  source.release();
+}
+
 NameDifference compare_names(const TensorTable& table, const TensorNames& names,
                              const std::vector<std::string>& used) {
   NameDifference difference;
@@ -287,7 +301,8 @@ void check_table(const TensorTable& table, const WeightSource& source) {
   check_table(table, source, names, used_names(table, names));
 }
 
-void load_table(const TensorTable& table, WeightSource& source, formats::Progress& progress) {
+void load_table(const TensorTable& table, WeightSource& source, formats::Progress& progress,
+                ops::Backend* backend) {
   const TensorNames names(source.tensors(), table.canonical);
   const std::vector<std::string> used = used_names(table, names);
   check_table(table, source, names, used);
@@ -307,6 +322,7 @@ void load_table(const TensorTable& table, WeightSource& source, formats::Progres
       const bool is_f16_vector = piece.place->dtype() == DType::kF16 && piece.place->rank() == 1;
       if (is_f16_vector) *piece.place = source.as_f32(*piece.place);
     }
+    if (backend != nullptr && !backend->is_host()) keep_pieces(slot, *backend, source);
   }
   progress.finish();
 }

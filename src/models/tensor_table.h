@@ -17,6 +17,7 @@
 #include "formats/weight_source.h"
 #include "models/model_summary.h"
 #include "models/quantization.h"
+#include "ops/backend.h"
 #include "quant/weight.h"
 
 namespace minimax::models {
@@ -102,8 +103,10 @@ NameDifference compare_names(const TensorTable& table, const TensorNames& names)
 void check_table(const TensorTable& table, const formats::WeightSource& source);
 
 // Gives every piece its part of a tensor of `source`, which must outlive the weights, and brings it into
-// memory; `progress` counts the bytes and is told what is left unloaded. THROWS: Error as check_table does.
-void load_table(const TensorTable& table, formats::WeightSource& source, formats::Progress& progress);
+// memory, that of `backend` if it is given; `progress` counts the bytes and is told what is left unloaded.
+// THROWS: Error as check_table does.
+void load_table(const TensorTable& table, formats::WeightSource& source, formats::Progress& progress,
+                ops::Backend* backend = nullptr);
 
 // Gives every piece its shape and released dtype and no memory: for dry runs.
 void plan_table(const TensorTable& table);

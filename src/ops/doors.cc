@@ -7,6 +7,9 @@
 namespace minimax::ops {
 
 void Backend::upload(void*, const void*, int64_t) { MM_CHECK(false, "{} has no memory of its own", name()); }
+void Backend::upload_rows(void*, const void*, int64_t, int64_t, int64_t) {
+  MM_CHECK(false, "{} has no memory of its own", name());
+}
 void Backend::download(void*, const void*, int64_t) { MM_CHECK(false, "{} has no memory of its own", name()); }
 int64_t Backend::available_bytes() const { return available_memory_bytes(); }
 std::unique_ptr<StepGraph> Backend::capture(const std::function<void()>&) { return nullptr; }

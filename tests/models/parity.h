@@ -20,6 +20,7 @@
 #include "formats/checkpoint.h"
 #include "models/model.h"
 #include "ops/backend.h"
+#include "tests/cuda_devices.h"
 #include "tests/formats/temp_dir.h"
 
 namespace minimax::testing {
@@ -136,24 +137,39 @@ class Parity {
 
 // What every family's parity test asks of all fixtures in `folder`.
 
+// The CPU's backend, and the GPU's with every kind of kernels that it runs.
+inline std::vector<std::unique_ptr<ops::Backend>> fast_backends(ThreadPool& pool) {
+  std::vector<std::unique_ptr<ops::Backend>> backends;
+  backends.push_back(cpu::make_cpu_backend(pool));
+  for (const int architecture : cuda_architectures()) backends.push_back(make_cuda_backend(architecture));
+  return backends;
+}
+
 inline void expect_agreement(const std::string& folder, const models::ComputeOptions& options,
                              std::span<const int64_t> lengths, std::span<const int64_t> chunks,
                              double tolerance) {
   ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  for (const auto& fixture : parity_fixtures(folder)) {
-    EXPECT_LE(Parity(fixture, options).worst_error(*backend, lengths, chunks), tolerance) << fixture;
+  for (const auto& backend : fast_backends(pool)) {
+    models::ComputeOptions here = options;
+    here.backend = backend.get();
+    for (const auto& fixture : parity_fixtures(folder)) {
+      EXPECT_LE(Parity(fixture, here).worst_error(*backend, lengths, chunks), tolerance)
+          << backend->name() << ", " << fixture;
+    }
   }
 }
 
 // Greedy tokens in float32, with the prompt in one chunk of `chunk` tokens and in many small ones.
 inline void expect_equal_greedy_tokens(const std::string& folder, int64_t chunk) {
   ThreadPool pool(2);
-  const auto backend = cpu::make_cpu_backend(pool);
-  for (const auto& fixture : parity_fixtures(folder)) {
-    Parity parity(fixture, {DType::kF32});
-    EXPECT_EQ(parity.greedy(*backend, chunk), parity.integers("greedy")) << fixture;
-    EXPECT_EQ(parity.greedy(*backend, 37), parity.integers("greedy")) << fixture;
+  for (const auto& backend : fast_backends(pool)) {
+    for (const auto& fixture : parity_fixtures(folder)) {
+      models::ComputeOptions options = {DType::kF32};
+      options.backend = backend.get();
+      Parity parity(fixture, options);
+      EXPECT_EQ(parity.greedy(*backend, chunk), parity.integers("greedy")) << backend->name() << ", " << fixture;
+      EXPECT_EQ(parity.greedy(*backend, 37), parity.integers("greedy")) << backend->name() << ", " << fixture;
+    }
   }
 }
 

@@ -18,7 +18,7 @@ TEST(Rope, MatchesTheOracle) {
       run_on_reference([&](OpContext& c) { rope(c, {expected, positions, inv_freq}); });
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.copy(x);
-        run_on_cpu(backend, [&](OpContext& c) {
+        run_on(backend, [&](OpContext& c) {
           if (!c.arena.is_planning()) rope(c, {out, positions, inv_freq});
         });
         expect_close(out, expected, tolerance(dtype), backend.label);
@@ -53,7 +53,7 @@ TEST(PagedAttention, MatchesTheOracle) {
         run_on_reference(call(expected));
         for (const BackendCase& backend : backend_cases()) {
           const Tensor out = batch.poisoned_out(make);
-          run_on_cpu(backend, call(out));
+          run_on(backend, call(out));
           // Weights and result are rounded: over the sixteen outputs of the longest case both may be in full.
           const bool is_longest = dtype == DType::kBF16 && p.seq_lens.front() > 100'000;
           expect_close(
@@ -79,7 +79,7 @@ TEST(PagedAttention, ASequenceGivesTheSameInAnyBatchOnAnyNumberOfThreads) {
       const Tensor out = make.poisoned(DType::kBF16, {count, p.heads, p.head_dim});
       std::vector<int32_t> starts(static_cast<size_t>(count) + 1);
       std::iota(starts.begin(), starts.end(), 0);
-      run_on_cpu({"", "auto", threads, true}, [&](OpContext& c) {
+      run_on({"", "auto", threads, true}, [&](OpContext& c) {
         paged_attention(c, {batch.q.slice(0, first, first + count), batch.k_cache, batch.v_cache,
                             batch.block_table.slice(0, first, first + count), make.ids(starts),
                             batch.seq_lens.slice(0, first, first + count), batch.scale, out});
@@ -110,7 +110,7 @@ TEST(PagedKvWrite, WritesItsSlotsAndNoOthers) {
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out_k = make.copy(start);
         const Tensor out_v = make.copy(start);
-        run_on_cpu(backend, [&](OpContext& c) { paged_kv_write(c, {k, v, slots, out_k, out_v}); });
+        run_on(backend, [&](OpContext& c) { paged_kv_write(c, {k, v, slots, out_k, out_v}); });
         expect_close(out_k, expected_k, 0, backend.label);
         expect_close(out_v, expected_v, 0, backend.label);
       }
@@ -135,7 +135,7 @@ TEST(PagedKvWrite, RoundsToE4m3AsTheScalarConversionDoes) {
   for (const BackendCase& backend : backend_cases()) {
     const Tensor k = make.poisoned(DType::kF8E4M3, {1, 1, 1, n});
     const Tensor v = make.poisoned(DType::kF8E4M3, {1, 1, 1, n});
-    run_on_cpu(backend, [&](OpContext& c) { paged_kv_write(c, {x, x, make.longs({0}), k, v}); });
+    run_on(backend, [&](OpContext& c) { paged_kv_write(c, {x, x, make.longs({0}), k, v}); });
     for (int64_t i = 0; i < n; ++i) {
       EXPECT_EQ(k.data<f8e4m3>()[i].bits, to_e4m3(values[static_cast<size_t>(i)]).bits)
           << backend.label << ": " << values[static_cast<size_t>(i)];
@@ -199,7 +199,7 @@ TEST(QkNormRopeKvWrite, MatchesTheOracle) {
         run_on_reference(call(expected));
         for (const BackendCase& backend : backend_cases()) {
           const QkvOutputs out = make_outputs(make, s, dtype, cache, cache);
-          run_on_cpu(backend, call(out));
+          run_on(backend, call(out));
           const std::string what = fmt::format("{}: {} heads of {}", backend.label, s.heads, s.head_dim);
           expect_close(out.q, expected.q, tolerance(dtype), what);
           expect_close(out.k_cache, expected.k_cache, tolerance(cache), what + ", k");
@@ -282,7 +282,7 @@ TEST(LightningPrefill, MatchesTheRecurrence) {
       for (const BackendCase& backend : backend_cases()) {
         const Tensor state = make.copy(start);
         const Tensor out = make.poisoned(dtype, {rows, l.heads, l.head_dim});
-        run_on_cpu(backend, call(state, out));
+        run_on(backend, call(state, out));
         const std::string what = fmt::format("{}: {} heads of {}", backend.label, l.heads, l.head_dim);
         expect_close(out, expected, tolerance(dtype), what);
         expect_close(state, expected_state, 1e-5, what + ", state");
@@ -301,7 +301,7 @@ TEST(LightningPrefill, AnyChunkSplitGivesTheSame) {
   const auto run_split = [&](const std::vector<int64_t>& cuts, const Tensor& state, const Tensor& out) {
     int64_t begin = 0;
     for (const int64_t end : cuts) {
-      run_on_cpu({"", "auto", 2, true}, [&](OpContext& c) {
+      run_on({"", "auto", 2, true}, [&](OpContext& c) {
         lightning_prefill(c, {q.slice(0, begin, end), k.slice(0, begin, end), v.slice(0, begin, end), decay,
                               state, make.ids({begin == 0 ? -1 : 0}), make.ids({0}),
                               make.ids({0, static_cast<int32_t>(end - begin)}), out.slice(0, begin, end)});
@@ -342,7 +342,7 @@ TEST(LightningDecode, MatchesTheRecurrenceAndLeavesPaddingAlone) {
       for (const BackendCase& backend : backend_cases()) {
         const Tensor state = make.copy(start);
         const Tensor out = make.poisoned(dtype, {4, heads, head_dim});
-        run_on_cpu(backend, call(state, out));
+        run_on(backend, call(state, out));
         expect_close(out, expected, tolerance(dtype), backend.label);
         expect_close(state, expected_state, 1e-6, backend.label + ", state");
       }
@@ -362,7 +362,7 @@ TEST(LightningPrefill, AMillionTokensAgreeWithTheRecurrenceAtSampledPositions) {
   const Tensor decay = make.floats({0.5F, 1e-5F});
   const Tensor state = make.poisoned(DType::kF32, {1, kHeads, kDim, kDim});
   const Tensor out = make.poisoned(DType::kF32, {kTokens, kHeads, kDim});
-  run_on_cpu({"", "auto", 2, true}, [&](OpContext& c) {
+  run_on({"", "auto", 2, true}, [&](OpContext& c) {
     lightning_prefill(c, {q, k, v, decay, state, make.ids({-1}), make.ids({0}), make.ids({0, kTokens}), out});
   });
 

@@ -16,7 +16,7 @@ TEST(Embedding, EqualsTheTableRowsExactly) {
       run_on_reference([&](OpContext& c) { embedding(c, {ids, table, expected}); });
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.poisoned(dtype, {6, 37});
-        run_on_cpu(backend, [&](OpContext& c) { embedding(c, {ids, table, out}); });
+        run_on(backend, [&](OpContext& c) { embedding(c, {ids, table, out}); });
         expect_close(out, expected, 0, backend.label);
       }
     }
@@ -49,7 +49,7 @@ TEST(Norms, MatchTheOracle) {
         run_on_reference(call(expected));
         for (const BackendCase& backend : backend_cases()) {
           const std::vector<Tensor> out = outputs();
-          run_on_cpu(backend, call(out));
+          run_on(backend, call(out));
           for (size_t i = 0; i < out.size(); ++i) {
             expect_close(out[i], expected[i], tolerance(dtype),
                          fmt::format("{}: output {} of [{}, {}]", backend.label, i, rows, n));
@@ -75,7 +75,7 @@ TEST(Norms, ResidualMayBeOverwritten) {
         const Tensor r = make.copy(residual);
         const Tensor b = make.copy(branch);
         const Tensor out = over_residual ? r : b;
-        run_on_cpu(backend, [&](OpContext& c) {
+        run_on(backend, [&](OpContext& c) {
           residual_rms_norm(c, {r, b, 2, 1, weight, 1e-5F, {}, out});
         });
         expect_close(out, expected, tolerance(dtype), backend.label);
@@ -100,7 +100,7 @@ void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows,
           rounds_activations(f, precision) ? tolerance(out_dtype) : tolerance(out_dtype, precision);
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.poisoned(out_dtype, {rows, n});
-        run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out, precision}); });
+        run_on(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out, precision}); });
         expect_close(out, expected, bound,
                      fmt::format("{}: {}, precision {}, [{}, {}] x [{}, {}]", backend.label,
                                  quant::name(f.format), static_cast<int>(precision), rows, k, n, k));
@@ -159,7 +159,7 @@ TEST(Linear, EveryCodeIsUnpackedExactly) {
       for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
         for (const BackendCase& backend : backend_cases()) {
           const Tensor out = make.poisoned(DType::kF32, {rows, 256});
-          run_on_cpu(backend, [&](OpContext& c) {
+          run_on(backend, [&](OpContext& c) {
             linear(c, {x, weight, Activation::kNone, out, precision});
           });
           expect_close(out, expected, 0,
@@ -179,7 +179,7 @@ TEST(Linear, TakesRowsOfAFusedWeight) {
   run_on_reference([&](OpContext& c) { linear(c, {x, fused, Activation::kNone, expected}); });
   for (const BackendCase& backend : backend_cases()) {
     const Tensor out = make.poisoned(DType::kF32, {3, 172});
-    run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, fused.rows(128, 300), Activation::kNone, out}); });
+    run_on(backend, [&](OpContext& c) { linear(c, {x, fused.rows(128, 300), Activation::kNone, out}); });
     for (int64_t t = 0; t < 3; ++t) {
       const Tensor tail = make.copy(expected.slice(0, t, t + 1).slice(1, 128, 300));
       expect_close(out.slice(0, t, t + 1), tail, 1e-5, backend.label);
@@ -204,7 +204,7 @@ TEST(Moe, RoutingMatchesTheOracle) {
       for (const BackendCase& backend : backend_cases()) {
         auto [ids, weights] = outputs();
         ids = Tensor(ids.raw(), DType::kI32, {rows, k});
-        run_on_cpu(backend, [&](OpContext& c) { route_softmax(c, {logits, ids, weights}); });
+        run_on(backend, [&](OpContext& c) { route_softmax(c, {logits, ids, weights}); });
         expect_close(ids, expected_ids, 0, backend.label);
         expect_close(weights, expected_weights, 1e-6, backend.label);
       }
@@ -233,7 +233,7 @@ TEST(Moe, SigmoidRoutingMatchesTheOracle) {
         for (const BackendCase& backend : backend_cases()) {
           const Tensor ids = make.ids(unset).reshape({rows, k});
           const Tensor weights = make.poisoned(DType::kF32, {rows, k});
-          run_on_cpu(backend, call(ids, weights));
+          run_on(backend, call(ids, weights));
           expect_close(ids, expected_ids, 0, backend.label);
           expect_close(weights, expected_weights, 1e-6, backend.label);
         }
@@ -311,7 +311,7 @@ void check_moe(TensorMaker& make, const MoeShape& s, const Format& format, DType
     const double bound = rounds_activations(format, precision) ? 2e-2 : 1.5 * tolerance(dtype, precision);
     for (const BackendCase& backend : backend_cases()) {
       const std::array out = outputs();
-      run_on_cpu(backend, call(out, precision));
+      run_on(backend, call(out, precision));
       for (size_t i = 0; i < out.size(); ++i) {
         expect_close(out[i], expected[i], bound,
                      fmt::format("{}: output {} of {} rows, {}, precision {}", backend.label, i, s.rows,
@@ -347,7 +347,7 @@ TEST(Moe, SharedExpertIsMixedByItsCoefficient) {
     run_on_reference([&](OpContext& c) { mix_shared(c, {routed, shared, coefficient, expected}); });
     for (const BackendCase& backend : backend_cases()) {
       const Tensor out = make.poisoned(dtype, {9, 50});
-      run_on_cpu(backend, [&](OpContext& c) { mix_shared(c, {routed, shared, coefficient, out}); });
+      run_on(backend, [&](OpContext& c) { mix_shared(c, {routed, shared, coefficient, out}); });
       expect_close(out, expected, tolerance(dtype), backend.label);
     }
   }

@@ -12,6 +12,8 @@
 #include "backends/cpu/cpu_backend.h"
 #include "ops/backend.h"
 #include "quant/encode.h"
+#include "tests/cuda_devices.h"
+#include "tests/ops/mirror_backend.h"
 
 namespace minimax::ops {
 
@@ -170,23 +172,39 @@ inline double tolerance(DType dtype, Precision precision) {
   return precision == Precision::kF32 ? tolerance(dtype) : 8e-3;
 }
 
-// A backend under test, or the oracle.
+// A backend under test.
 struct BackendCase {
   std::string label;
   std::string simd = "auto";
   int threads = 1;
   bool use_bf16_dot = true;
+  int cuda_architecture = 0;  // 80 or 90: the CUDA backend with those kernels
 };
 
 inline std::vector<BackendCase> backend_cases() {
   std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3, true}};
   for (const std::string& target : cpu::simd_targets()) cases.push_back({"cpu, " + target, target, 1, false});
+  for (const int architecture : testing::cuda_architectures())
+    cases.push_back({fmt::format("cuda, SM{}", architecture), "auto", 1, true, architecture});
   return cases;
 }
 
-// Runs `call(context)` on a CPU backend of the case, scratch memory planned by a dry run of the same call.
+// Backends are made once: a GPU takes a while to start.
+inline Backend& cuda_backend(int architecture) {
+  static std::map<int, std::unique_ptr<Backend>> backends;
+  std::unique_ptr<Backend>& backend = backends[architecture];
+  if (backend == nullptr) backend = std::make_unique<MirrorBackend>(testing::make_cuda_backend(architecture));
+  return *backend;
+}
+
+// Runs `call(context)` on a backend of the case, scratch memory planned by a dry run of the same call.
 template <typename Call>
-void run_on_cpu(const BackendCase& c, const Call& call) {
+void run_on(const BackendCase& c, const Call& call) {
+  if (c.cuda_architecture > 0) {
+    Arena arena(1);
+    OpContext context{cuda_backend(c.cuda_architecture), arena, nullptr};
+    return call(context);
+  }
   cpu::select_simd_target(c.simd);
   ThreadPool pool(c.threads);
   const auto backend = cpu::make_cpu_backend(pool, {c.use_bf16_dot});

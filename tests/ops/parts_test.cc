@@ -19,7 +19,7 @@ void check_part(TensorMaker& make, const Format& f, const quant::Weight& weight,
       rounds_activations(f, precision) ? tolerance(DType::kF32) : tolerance(DType::kF32, precision);
   for (const BackendCase& backend : backend_cases()) {
     const Tensor out = make.poisoned(DType::kF32, {rows, weight.out_features()});
-    run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
+    run_on(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
     expect_close(out, expected, bound,
                  fmt::format("{}: {} in blocks of {} x {}, {} rows, {} columns, {} into a block",
                              backend.label, quant::name(f.format), weight.block_rows, weight.block_columns,
@@ -56,7 +56,7 @@ TEST(Parts, LinearWithoutInputsIsZeroAndWithoutOutputsNothing) {
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.poisoned(DType::kF32, {rows, 33});
         const Tensor x = make.uniform(DType::kF32, {rows, 64});
-        run_on_cpu(backend, [&](OpContext& c) {
+        run_on(backend, [&](OpContext& c) {
           linear(c, {x.slice(1, 0, 0), weight.part({0, 33}, {64, 64}), Activation::kNone, out});
           linear(c, {x, weight.rows(5, 5), Activation::kNone, out.slice(1, 0, 0)});
         });
@@ -103,10 +103,10 @@ TEST(Parts, MoeRunsTheExpertsThatAreHere) {
       run_on_reference(call(parts.experts, expected));
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.poisoned(dtype, {rows, 64});
-        run_on_cpu(backend, call(parts.experts, out));
+        run_on(backend, call(parts.experts, out));
         expect_close(out, expected, 1.5 * tolerance(dtype), backend.label);
         const Tensor nothing = make.poisoned(dtype, {rows, 64});
-        run_on_cpu(backend, call({}, nothing));
+        run_on(backend, call({}, nothing));
         expect_close(nothing, make.uniform(dtype, {rows, 64}, 0, 0), 0, backend.label + ", no experts");
       }
     }
@@ -122,7 +122,7 @@ TEST(Parts, MoeGivesZeroWhereNoChosenExpertIsHere) {
   const Tensor weights = make.uniform(DType::kF32, {3, 1}, 1, 1);
   for (const BackendCase& backend : backend_cases()) {
     const Tensor out = make.poisoned(DType::kF32, {3, 64});
-    run_on_cpu(backend, [&](OpContext& c) {
+    run_on(backend, [&](OpContext& c) {
       moe(c, {x, ids, weights, parts.experts, out, Precision::kF32, {}, parts.first_expert});
     });
     EXPECT_NE(out.row<float>(0)[0], 0) << backend.label;
@@ -144,7 +144,7 @@ TEST(Parts, EmbeddingLooksUpTheRowsThatAreHere) {
   }
   for (const BackendCase& backend : backend_cases()) {
     const Tensor out = make.poisoned(DType::kF32, {6, 37});
-    run_on_cpu(backend, [&](OpContext& c) { embedding(c, {ids, table.slice(0, 5, 10), out, 5}); });
+    run_on(backend, [&](OpContext& c) { embedding(c, {ids, table.slice(0, 5, 10), out, 5}); });
     expect_close(out, expected, 0, backend.label);
   }
 }
@@ -158,7 +158,7 @@ TEST(Parts, SumsOfSquaresMatchTheOracle) {
       run_on_reference([&](OpContext& c) { sum_of_squares(c, {x, expected.slice(1, 1, 2)}); });
       for (const BackendCase& backend : backend_cases()) {
         const Tensor out = make.poisoned(DType::kF32, {5, 2});
-        run_on_cpu(backend, [&](OpContext& c) { sum_of_squares(c, {x, out.slice(1, 1, 2)}); });
+        run_on(backend, [&](OpContext& c) { sum_of_squares(c, {x, out.slice(1, 1, 2)}); });
         expect_close(out, expected, 1e-5, backend.label);  // the column beside stays as it was
       }
     }
@@ -190,7 +190,7 @@ TEST(Parts, GatedNormTakesTheSumOverAWiderWidth) {
     expect_close(expected, whole, tolerance(dtype), "the oracle's parts");
     for (const BackendCase& backend : backend_cases()) {
       const Tensor out = make.poisoned(dtype, {7, 130});
-      run_on_cpu(backend, call(out));
+      run_on(backend, call(out));
       expect_close(out, expected, tolerance(dtype), backend.label);
     }
   }
@@ -277,7 +277,7 @@ TEST(Parts, QkNormTakesTheSumsOverAllHeads) {
     }
     for (const BackendCase& backend : backend_cases()) {
       const QkNormRopeKvWrite out = write_part();
-      run_on_cpu(backend, call(out));
+      run_on(backend, call(out));
       expect_close(out.q_out, expected.q_out, tolerance(dtype), backend.label);
       expect_close(out.k_cache, expected.k_cache, 1e-5, backend.label + ", k");
       expect_close(out.v_cache, expected.v_cache, 0, backend.label + ", v");

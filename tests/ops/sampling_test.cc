@@ -104,7 +104,7 @@ TEST(Sample, MatchesTheOracle) {
     const Sample expected = c.args;
     for (const BackendCase& backend : backend_cases()) {
       c.fresh_outputs(4);
-      run_on_cpu(backend, [&](OpContext& context) { sample(context, c.args); });
+      run_on(backend, [&](OpContext& context) { sample(context, c.args); });
       expect_close(c.args.tokens, expected.tokens, 0, backend.label);
       expect_close(c.args.logprobs, expected.logprobs, 1e-5, backend.label);
       expect_close(c.args.top_ids, expected.top_ids, 0, backend.label);
@@ -116,7 +116,7 @@ TEST(Sample, MatchesTheOracle) {
 TEST(Sample, GreedyTakesTheLowestIdOfATieAndNeverAPaddingRow) {
   SampleCase c(1, 1, 10, 8, 1);
   for (int64_t i = 0; i < 10; ++i) set(c.args.logits, i, i >= 8 ? 100.0F : (i == 3 || i == 5 ? 2.0F : 1.0F));
-  run_on_cpu(backend_cases()[0], [&](OpContext& context) { sample(context, c.args); });
+  run_on(backend_cases()[0], [&](OpContext& context) { sample(context, c.args); });
   EXPECT_EQ(c.args.tokens.data<int32_t>()[0], 3);
 }
 
@@ -127,7 +127,7 @@ TEST(Sample, WhatTheMaskBansIsNeverDrawn) {
   c.args.allowed = c.make.longs(mask).reshape({1, 3});
   c.args.allowed_rows = c.make.ids({0});
   std::set<int32_t> drawn;
-  run_on_cpu({"", "auto", 1, true}, [&](OpContext& context) {
+  run_on({"", "auto", 1, true}, [&](OpContext& context) {
     for (int i = 0; i < (context.arena.is_planning() ? 1 : 200); ++i) {
       c.args.counter.data<int64_t>()[0] = i;
       sample(context, c.args);
@@ -145,7 +145,7 @@ TEST(Sample, DrawsFollowTheProbabilities) {
   set(c.args.temperature, 0, 1.0F);
   constexpr int kDraws = 20000;
   std::array<int, 4> counts{};
-  run_on_cpu({"", "auto", 1, true}, [&](OpContext& context) {
+  run_on({"", "auto", 1, true}, [&](OpContext& context) {
     if (context.arena.is_planning()) return sample(context, c.args);
     for (int i = 0; i < kDraws; ++i) {
       c.args.counter.data<int64_t>()[0] = i;
@@ -163,7 +163,7 @@ TEST(Sample, DrawsFollowTheProbabilities) {
 TEST(Sample, AllLogitsNaNStillGivesAToken) {
   SampleCase c(3, 1, 6, 6, 1);
   for (int64_t i = 0; i < 6; ++i) set(c.args.logits, i, NAN);
-  run_on_cpu(backend_cases()[0], [&](OpContext& context) { sample(context, c.args); });
+  run_on(backend_cases()[0], [&](OpContext& context) { sample(context, c.args); });
   EXPECT_EQ(c.args.tokens.data<int32_t>()[0], 0);
 }
 

@@ -60,7 +60,7 @@ TEST(IndexBlockScores, MatchesTheOracle) {
       run_on_reference(call(expected));
       for (const BackendCase& backend : backend_cases()) {
         const Tensor scores = poisoned();
-        run_on_cpu(backend, call(scores));
+        run_on(backend, call(scores));
         expect_close_scores(make, scores, expected, 1e-6,
                             fmt::format("{}, {} and {}", describe(backend, p), name(q_dtype), name(cache)));
       }
@@ -107,7 +107,7 @@ TEST(SelectBlocks, ChoosesTheOraclesBlocks) {
           select_on_reference(make, batch, p, scores, choice.k, choice.init_blocks, choice.local_blocks);
       for (const BackendCase& backend : backend_cases()) {
         const Tensor selection = make.poisoned_ids({batch.rows, p.kv_heads, choice.k});
-        run_on_cpu(backend, [&](OpContext& c) {
+        run_on(backend, [&](OpContext& c) {
           select_blocks(c, {scores, p.page_size, batch.query_starts, batch.seq_lens, choice.init_blocks,
                             choice.local_blocks, selection});
         });
@@ -124,7 +124,7 @@ TEST(SelectBlocks, ForcesTheFirstAndNewestAndTakesTheLowestOfEqualBlocks) {
   const Tensor scores = make.floats({1, 7, 7, 7, 9, NAN, 0, 0, 5, 5}).reshape({1, 1, 10});
   const auto choose = [&](int32_t seq_len, int64_t k, int64_t init_blocks, int64_t local_blocks) {
     const Tensor selection = make.poisoned_ids({1, 1, k});
-    run_on_cpu({"", "auto", 1, true}, [&](OpContext& c) {
+    run_on({"", "auto", 1, true}, [&](OpContext& c) {
       select_blocks(c,
                     {scores, 4, make.ids({0, 1}), make.ids({seq_len}), init_blocks, local_blocks, selection});
     });
@@ -158,7 +158,7 @@ TEST(SparsePagedAttention, MatchesTheOracle) {
           run_on_reference(call(expected));
           for (const BackendCase& backend : backend_cases()) {
             const Tensor out = batch.poisoned_out(make);
-            run_on_cpu(backend, call(out));
+            run_on(backend, call(out));
             expect_close(out, expected, tolerance(dtype),
                          fmt::format("{}, {} cache, {} chosen", describe(backend, p), name(cache), choice.k));
           }
@@ -177,7 +177,7 @@ TEST(SparsePagedAttention, EqualsDenseAttentionWhenEveryBlockIsChosen) {
     for (const BackendCase& backend : backend_cases()) {
       const Tensor sparse = batch.poisoned_out(make);
       const Tensor dense = batch.poisoned_out(make);
-      run_on_cpu(backend, [&](OpContext& c) {
+      run_on(backend, [&](OpContext& c) {
         sparse_paged_attention(c, {batch.q, batch.k_cache, batch.v_cache, batch.block_table,
                                    batch.query_starts, batch.seq_lens, selection, batch.scale, sparse});
         paged_attention(c, {batch.q, batch.k_cache, batch.v_cache, batch.block_table, batch.query_starts,

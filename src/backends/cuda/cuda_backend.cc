@@ -118,6 +118,15 @@ void CudaBackend::upload(void* device, const void* host, int64_t bytes) {
   check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_.get()), "upload");
 }
 
+void CudaBackend::upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes,
+                              int64_t rows) {
+  if (row_bytes == 0 || rows == 0) return;
+  const auto stride = static_cast<size_t>(stride_bytes);
+  check(cudaMemcpy2DAsync(device, stride, host, stride, static_cast<size_t>(row_bytes), static_cast<size_t>(rows),
+                          cudaMemcpyHostToDevice, stream_.get()),
+        "upload");
+}
+
 void CudaBackend::download(void* host, const void* device, int64_t bytes) {
   if (bytes == 0) return;
   check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_.get()),

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "backends/cuda/lightning.h"
+#include "quant/fp8.h"
 
 namespace minimax::cuda {
 namespace {
