@@ -43,7 +43,8 @@ Gemm::Gemm(Memory workspace) : workspace_(std::move(workspace)) {
 bool Gemm::can_multiply(const Matrix& x, const WeightView& weight, const Matrix& out) {
   const auto address = reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(weight.values) |
                        reinterpret_cast<uintptr_t>(out.data);
-  return weight.scalar == x.scalar && (x.scalar == Scalar::kBF16 || x.scalar == Scalar::kF32) &&
+  const bool has_kernels = x.scalar == Scalar::kBF16 || (x.scalar == Scalar::kF32 && out.scalar == Scalar::kF32);
+  return weight.scalar == x.scalar && has_kernels &&
          weight.scales == nullptr && address % 16 == 0 && weight.columns > 0 && weight.columns % 8 == 0 &&
          weight.rows % 8 == 0 && x.stride % 8 == 0 && weight.stride % 8 == 0 && out.stride % 8 == 0;
 }
