@@ -4,6 +4,7 @@
 //   warps 4 to 7  P of the chunks ahead, which depends on no state
 // One lane of the last one (of the only one in the first kernel) starts the copies of q, k and v, some chunks
 // ahead.
+#include "backends/cuda/launch.cuh"
 #include "backends/cuda/lightning_prefill_common.cuh"
 #include "backends/cuda/lightning_prefill_kernels.h"
 
@@ -187,6 +188,7 @@ __device__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, __nv_
     if (chunk_rows < kChunkTokens) clear_tail(chunk);
     uint32_t value_operand[4][4];
     uint32_t decayed[4][4];
+    uint32_t rest[4][4];
     uint32_t left[D / 16][4];
     float from_state[32];
     float from_chunk[32];
@@ -195,7 +197,7 @@ __device__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, __nv_
 #pragma unroll
       for (int step = 0; step < D / 16; ++step) state_operand(left[step], s, step);
     }
-    decay_values(decayed, value_operand, decays, chunk_rows);
+    decay_values(decayed, rest, value_operand, decays, chunk_rows);
     decay_state(s, expm1f(-rate * static_cast<float>(chunk_rows)));
     if (!kPartial) ptx::barrier_wait(at(barriers.scored[chunk % 2]), chunk / 2 & 1);
     ptx::wgmma_fence();
@@ -215,7 +217,9 @@ __device__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, __nv_
     }
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      ptx::wgmma_across_k(s, decayed[step], ptx::operand_across_k(keys(chunk) + step * 16 * 128, kTileBytes));
+      const uint64_t right = ptx::operand_across_k(keys(chunk) + step * 16 * 128, kTileBytes);
+      ptx::wgmma_across_k(s, decayed[step], right);
+      ptx::wgmma_across_k(s, rest[step], right);
     }
     ptx::wgmma_commit();
     if (!kPartial) {
@@ -247,6 +251,7 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
   const int head = blockIdx.x % units / S::kTiles;
   const int first_value = blockIdx.x % S::kTiles * kBlockValues;
   const int warp = threadIdx.x / 32;
+  ptx::wait_for_previous_kernel();
   if (!kPartial && warp < 4) clear_unowned_rows(params, item, head, first_value, threadIdx.x);
   const Segment segment = find_segment<kPartial>(params, item);
   if (segment.sequence < 0) return;
@@ -351,9 +356,8 @@ cudaError_t launch(const PrefillParams& params, const Maps& maps, int items, cud
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   if (error != cudaSuccess) return error;
   const int64_t blocks = int64_t{items} * params.num_heads * S::kTiles;
-  lightning_prefill_sm90<D, kPartial>
-      <<<static_cast<unsigned>(blocks), S::kThreads, S::kBytes, stream>>>(params, maps);
-  return cudaGetLastError();
+  return launch_early(lightning_prefill_sm90<D, kPartial>, static_cast<unsigned>(blocks), S::kThreads,
+                      S::kBytes, stream, params, maps);
 }
 
 template <int D>
