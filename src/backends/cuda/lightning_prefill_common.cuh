@@ -260,26 +260,34 @@ __device__ __forceinline__ void load_values(uint32_t (&values)[4][4], uint32_t t
   }
 }
 
-// The same values decayed to the end of a chunk of `rows` rows, rounded, and what the rounding left: their
-// sum keeps the state accurate beyond BF16. Rows beyond hold zeros.
+// exp(-rate (rows - 1 - j)) for the tokens j whose values a lane holds.
+struct ValueDecays {
+  float even[8];
+  float odd[8];
+
+  __device__ __forceinline__ void fill(const float (&decays)[kChunkTokens + 1], int rows) {
+#pragma unroll
+    for (int tile = 0; tile < 8; ++tile) {
+      const int left = rows - 1 - lane_key(tile);  // rows beyond the last hold zeros
+      even[tile] = decays[max(left, 0)];
+      odd[tile] = decays[max(left - 1, 0)];
+    }
+  }
+};
+
+// The same values decayed to the end of the chunk, rounded, and what the rounding left: their sum keeps the
+// state accurate beyond BF16.
 __device__ __forceinline__ void decay_values(uint32_t (&decayed)[4][4], uint32_t (&rest)[4][4],
-                                             const uint32_t (&values)[4][4],
-                                             const float (&decays)[kChunkTokens + 1], int rows) {
+                                             const uint32_t (&values)[4][4], const ValueDecays& decays) {
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int left = rows - 1 - lane_key(2 * step + half);
-      const float even_decay = decays[max(left, 0)];
-      const float odd_decay = decays[max(left - 1, 0)];
-#pragma unroll
-      for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        const float even = ptx::low_float(values[step][i]) * even_decay;
-        const float odd = ptx::high_float(values[step][i]) * odd_decay;
-        decayed[step][i] = ptx::pack_bf16(even, odd);
-        rest[step][i] =
-            ptx::pack_bf16(even - ptx::low_float(decayed[step][i]), odd - ptx::high_float(decayed[step][i]));
-      }
+    for (int i = 0; i < 4; ++i) {
+      const float even = ptx::low_float(values[step][i]) * decays.even[2 * step + i / 2];
+      const float odd = ptx::high_float(values[step][i]) * decays.odd[2 * step + i / 2];
+      decayed[step][i] = ptx::pack_bf16(even, odd);
+      rest[step][i] =
+          ptx::pack_bf16(even - ptx::low_float(decayed[step][i]), odd - ptx::high_float(decayed[step][i]));
     }
   }
 }

@@ -205,7 +205,9 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
     }
     uint32_t decayed[4][4];
     uint32_t rest[4][4];
-    decay_values(decayed, rest, values, decays, chunk_rows);
+    ValueDecays value_decays;
+    value_decays.fill(decays, chunk_rows);
+    decay_values(decayed, rest, values, value_decays);
     decay_state(s, expm1f(-rate * static_cast<float>(chunk_rows)));
     update_state<D>(s, decayed, rest, k_tile);
     __syncthreads();
