@@ -1,12 +1,13 @@
 // Decode reads and writes each state once and does little else, so all that counts is bytes in flight: every
 // thread loads its whole share of a state in 16-byte pieces before it uses any.
+#include "backends/cuda/launch.cuh"
 #include "backends/cuda/lightning.h"
 #include "backends/cuda/lightning_element.cuh"
 
 namespace minimax::cuda {
 namespace {
 
-constexpr int kLoads = 8;  // pieces of state a thread holds
+constexpr int kLoads = 16;  // pieces of state a thread holds
 
 // A block: kValues value columns of one head of one row, all D keys.
 template <typename T, typename StateT, int D, int kValues>
@@ -17,6 +18,8 @@ struct Shape {
   static constexpr int kRows = kThreads / kLanes;  // keys loaded side by side
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kBlocks = D / kValues;
+  static constexpr int kElements = D / kThreads;  // of q and of k that a thread fetches
+  static_assert(kThreads % 32 == 0 && D % kThreads == 0, "threads divide the keys");
 };
 
 template <typename T>
@@ -59,14 +62,25 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
   T* out = static_cast<T*>(args.out.data) + row * args.out.token_stride + head * args.out.head_stride +
            first_value;
 
+  ptx::wait_for_previous_kernel();
   const int read_slot = args.read_slots[row];
+  const int write_slot = args.write_slots[row];
+  const int column = thread % S::kLanes * S::kVector;
+  const int first_key = thread / S::kLanes;
+  float own_q[S::kElements];
+  float own_k[S::kElements];
+#pragma unroll
+  for (int i = 0; i < S::kElements; ++i) {
+    own_q[i] = to_float(row_of<T>(args.q, row, head)[thread + i * S::kThreads]);
+    own_k[i] = to_float(row_of<T>(args.k, row, head)[thread + i * S::kThreads]);
+  }
+  float v[S::kVector];
+  load_elements(v, row_of<T>(args.v, row, head) + first_value + column);
+  const float rate = args.decay[head];
   if (read_slot < 0) {
     for (int i = thread; i < kValues; i += S::kThreads) out[i] = from_float<T>(0.0F);
     return;
   }
-  const int write_slot = args.write_slots[row];
-  const int column = thread % S::kLanes * S::kVector;
-  const int first_key = thread / S::kLanes;
   const auto piece = [&](int slot) {
     return static_cast<StateT*>(args.state) + (int64_t{slot} * args.num_heads + head) * (D * D) +
            first_key * D + first_value + column;
@@ -76,13 +90,12 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
 #pragma unroll
   for (int i = 0; i < kLoads; ++i) pieces[i] = *reinterpret_cast<const uint4*>(from + i * S::kRows * D);
 
-  for (int i = thread; i < D; i += S::kThreads) {
-    q[i] = to_float(row_of<T>(args.q, row, head)[i]);
-    k[i] = to_float(row_of<T>(args.k, row, head)[i]);
+#pragma unroll
+  for (int i = 0; i < S::kElements; ++i) {
+    q[thread + i * S::kThreads] = own_q[i];
+    k[thread + i * S::kThreads] = own_k[i];
   }
-  float v[S::kVector];
-  load_elements(v, row_of<T>(args.v, row, head) + first_value + column);
-  const float decay_minus_one = expm1f(-args.decay[head]);
+  const float decay_minus_one = expm1f(-rate);
   __syncthreads();
 
   float sum[S::kVector] = {};
@@ -125,6 +138,7 @@ __global__ void lightning_decode_generic(LightningDecodeArgs args) {
   const int64_t row = blockIdx.x / args.num_heads;
   const int head = blockIdx.x % args.num_heads;
   const int value = threadIdx.x;
+  ptx::wait_for_previous_kernel();
   if (value >= dim) return;
   T* out = static_cast<T*>(args.out.data) + row * args.out.token_stride + head * args.out.head_stride;
   const int read_slot = args.read_slots[row];
@@ -156,8 +170,7 @@ template <typename T, typename StateT, int D, int kValues>
 cudaError_t launch_vectors(const LightningDecodeArgs& args, cudaStream_t stream) {
   using S = Shape<T, StateT, D, kValues>;
   const auto blocks = static_cast<unsigned>(args.batch * args.num_heads * S::kBlocks);
-  lightning_decode_vectors<T, StateT, D, kValues><<<blocks, S::kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return launch_early(lightning_decode_vectors<T, StateT, D, kValues>, blocks, S::kThreads, 0, stream, args);
 }
 
 template <typename T, typename StateT>
@@ -168,8 +181,7 @@ cudaError_t launch(const LightningDecodeArgs& args, cudaStream_t stream) {
   if (is_reachable && args.head_dim == 64) return launch_vectors<T, StateT, 64, 64>(args, stream);
   const int threads = (args.head_dim + 31) / 32 * 32;
   const auto blocks = static_cast<unsigned>(args.batch * args.num_heads);
-  lightning_decode_generic<T, StateT><<<blocks, threads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return launch_early(lightning_decode_generic<T, StateT>, blocks, threads, 0, stream, args);
 }
 
 }  // namespace

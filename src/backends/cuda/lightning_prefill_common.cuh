@@ -8,7 +8,9 @@
 //   P[i][j] = exp(-s (i - j)) q_i . k_j for j <= i, else 0
 //   O^T     = (S^T q^T) diag(exp(-s (i + 1))) + V^T P^T
 //   S^T     = exp(-s n) S^T + (V^T diag(exp(-s (n - 1 - j)))) k        n: the chunk's rows
-// No exponent is positive. S decays as S + S (exp(-s n) - 1), which loses nothing where s n is tiny.
+// No exponent is positive. S decays as S + S (exp(-s n) - 1), which loses nothing where s n is tiny. The
+// decayed values enter as two BF16 terms: rounding them to one would cost the state, and with it every later
+// output, 1.6e-3.
 //
 // Few heads leave most multiprocessors idle, so sequences are then cut into segments (lightning_prefill.cu).
 // A first kernel sums each segment by itself into the workspace, and each block of the second begins with the
@@ -258,21 +260,34 @@ __device__ __forceinline__ void load_values(uint32_t (&values)[4][4], uint32_t t
   }
 }
 
-// The same values decayed to the end of a chunk of `rows` rows. Rows beyond hold zeros.
-__device__ __forceinline__ void decay_values(uint32_t (&decayed)[4][4], const uint32_t (&values)[4][4],
-                                             const float (&decays)[kChunkTokens + 1], int rows) {
+// exp(-rate (rows - 1 - j)) for the tokens j whose values a lane holds.
+struct ValueDecays {
+  float even[8];
+  float odd[8];
+
+  __device__ __forceinline__ void fill(const float (&decays)[kChunkTokens + 1], int rows) {
+#pragma unroll
+    for (int tile = 0; tile < 8; ++tile) {
+      const int left = rows - 1 - lane_key(tile);  // rows beyond the last hold zeros
+      even[tile] = decays[max(left, 0)];
+      odd[tile] = decays[max(left - 1, 0)];
+    }
+  }
+};
+
+// The same values decayed to the end of the chunk, rounded, and what the rounding left: their sum keeps the
+// state accurate beyond BF16.
+__device__ __forceinline__ void decay_values(uint32_t (&decayed)[4][4], uint32_t (&rest)[4][4],
+                                             const uint32_t (&values)[4][4], const ValueDecays& decays) {
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int left = rows - 1 - lane_key(2 * step + half);
-      const float even = decays[max(left, 0)];
-      const float odd = decays[max(left - 1, 0)];
-#pragma unroll
-      for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        decayed[step][i] =
-            ptx::pack_bf16(ptx::low_float(values[step][i]) * even, ptx::high_float(values[step][i]) * odd);
-      }
+    for (int i = 0; i < 4; ++i) {
+      const float even = ptx::low_float(values[step][i]) * decays.even[2 * step + i / 2];
+      const float odd = ptx::high_float(values[step][i]) * decays.odd[2 * step + i / 2];
+      decayed[step][i] = ptx::pack_bf16(even, odd);
+      rest[step][i] =
+          ptx::pack_bf16(even - ptx::low_float(decayed[step][i]), odd - ptx::high_float(decayed[step][i]));
     }
   }
 }

@@ -1,5 +1,6 @@
 // Prefill with mma.sync and cp.async; the scheme is told in lightning_prefill_common.cuh. Four warps share
 // the work of a chunk: each computes 16 rows of P and 16 value columns of everything else.
+#include "backends/cuda/launch.cuh"
 #include "backends/cuda/lightning_prefill_common.cuh"
 #include "backends/cuda/lightning_prefill_kernels.h"
 
@@ -86,7 +87,8 @@ __device__ __forceinline__ void multiply_along(float (&out)[32], const uint32_t 
 }
 
 template <int D>
-__device__ __forceinline__ void update_state(float (&s)[D / 2], const uint32_t (&decayed)[4][4], uint32_t k) {
+__device__ __forceinline__ void update_state(float (&s)[D / 2], const uint32_t (&decayed)[4][4],
+                                             const uint32_t (&rest)[4][4], uint32_t k) {
   const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
@@ -97,6 +99,8 @@ __device__ __forceinline__ void update_state(float (&s)[D / 2], const uint32_t (
           keys, k + pair / 4 * kTileBytes + ptx::swizzled(16 * step + lane % 16, pair % 4 * 2 + lane / 16));
       ptx::mma_16x8x16(s + 8 * pair, decayed[step], keys[0], keys[1]);
       ptx::mma_16x8x16(s + 8 * pair + 4, decayed[step], keys[2], keys[3]);
+      ptx::mma_16x8x16(s + 8 * pair, rest[step], keys[0], keys[1]);
+      ptx::mma_16x8x16(s + 8 * pair + 4, rest[step], keys[2], keys[3]);
     }
   }
 }
@@ -130,6 +134,7 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
   const int first_value = blockIdx.x % kTiles * kBlockValues;
   const int warp = threadIdx.x / 32;
   const int value = first_value + 16 * warp + (threadIdx.x & 31) / 4;
+  ptx::wait_for_previous_kernel();
   if (!kPartial) clear_unowned_rows(params, item, head, first_value, threadIdx.x);
   const Segment segment = find_segment<kPartial>(params, item);
   if (segment.sequence < 0) return;
@@ -199,9 +204,12 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
       stage_out(staged, out, warp);
     }
     uint32_t decayed[4][4];
-    decay_values(decayed, values, decays, chunk_rows);
+    uint32_t rest[4][4];
+    ValueDecays value_decays;
+    value_decays.fill(decays, chunk_rows);
+    decay_values(decayed, rest, values, value_decays);
     decay_state(s, expm1f(-rate * static_cast<float>(chunk_rows)));
-    update_state<D>(s, decayed, k_tile);
+    update_state<D>(s, decayed, rest, k_tile);
     __syncthreads();
     if (!kPartial) {
       store_rows(to + int64_t{chunk} * kChunkTokens * params.out_token_stride, params.out_token_stride,
@@ -219,9 +227,8 @@ cudaError_t launch(const PrefillParams& params, int items, cudaStream_t stream) 
       lightning_prefill_sm80<D, kPartial>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles<D>::kBytes);
   if (error != cudaSuccess) return error;
   const int64_t blocks = int64_t{items} * params.num_heads * Tiles<D>::kPerRow;
-  lightning_prefill_sm80<D, kPartial>
-      <<<static_cast<unsigned>(blocks), kThreads, Tiles<D>::kBytes, stream>>>(params);
-  return cudaGetLastError();
+  return launch_early(lightning_prefill_sm80<D, kPartial>, static_cast<unsigned>(blocks), kThreads,
+                      Tiles<D>::kBytes, stream, params);
 }
 
 template <int D>

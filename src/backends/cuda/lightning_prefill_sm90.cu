@@ -1,9 +1,11 @@
 // Prefill with Hopper's copy engine and warpgroup products; the scheme is told in
-// lightning_prefill_common.cuh. A block has two warpgroups:
-//   warps 0 to 3  the state and the output: all that depends on the chunk before
-//   warps 4 to 7  P of the chunks ahead, which depends on no state
-// One lane of the last one (of the only one in the first kernel) starts the copies of q, k and v, some chunks
-// ahead.
+// lightning_prefill_common.cuh. A block has two warpgroups, so that the chain from state to state is as short
+// as can be:
+//   warps 0 to 3  the state: they publish what it was before a chunk, then add the chunk to it
+//   warps 4 to 7  P, and the output from P and the published state; here O is not transposed
+// One lane of the first starts the copies of q, k and v, some chunks ahead. The first kernel has no second
+// warpgroup.
+#include "backends/cuda/launch.cuh"
 #include "backends/cuda/lightning_prefill_common.cuh"
 #include "backends/cuda/lightning_prefill_kernels.h"
 
@@ -24,7 +26,8 @@ struct Shape {
   static constexpr int kThreads = kGroups * kGroupThreads;
   static constexpr int kQueryBytes = kPartial ? 0 : kTiles * kTileBytes;
   static constexpr int kStageBytes = kQueryBytes + (kTiles + 1) * kTileBytes;
-  static constexpr int kBytes = kStages * kStageBytes + (kPartial ? 0 : 4 * kTileBytes) + 1024;
+  static constexpr int kStateBytes = kPartial ? 0 : kTiles * kTileBytes;
+  static constexpr int kBytes = kStages * kStageBytes + 2 * kStateBytes + (kPartial ? 0 : kTileBytes) + 1024;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -32,7 +35,7 @@ struct Shape {
 struct Barriers {
   uint64_t full[kStages];   // q, k, v of a chunk have arrived
   uint64_t empty[kStages];  // and are no longer needed
-  uint64_t scored[2];       // P of a chunk is there
+  uint64_t published[2];    // the state before a chunk is there
   uint64_t consumed[2];     // and no longer needed
 };
 
@@ -67,21 +70,24 @@ struct Block {
   __device__ uint32_t queries(int chunk) const { return stages + chunk % kStages * S::kStageBytes; }
   __device__ uint32_t keys(int chunk) const { return queries(chunk) + S::kQueryBytes; }
   __device__ uint32_t values(int chunk) const { return keys(chunk) + S::kTiles * kTileBytes; }
-  __device__ uint32_t scores(int chunk) const {
-    return stages + kStages * S::kStageBytes + chunk % 2 * kTileBytes;
+  // The state before a chunk, transposed: 64 values, D keys in BF16.
+  __device__ uint32_t state(int chunk) const {
+    return stages + kStages * S::kStageBytes + chunk % 2 * S::kStateBytes;
   }
-  __device__ uint32_t staged(int chunk) const { return scores(chunk) + 2 * kTileBytes; }
+  __device__ uint32_t staged() const { return stages + kStages * S::kStageBytes + 2 * S::kStateBytes; }
   __device__ int rows_of(int chunk) const { return min(rows - chunk * kChunkTokens, kChunkTokens); }
   __device__ void wait_full(int chunk) const {
     ptx::barrier_wait(at(barriers.full[chunk % kStages]), chunk / kStages & 1);
   }
 
   __device__ void copy(int chunk) const;
-  __device__ void score() const;
   __device__ void clear_tail(int chunk) const;
+  __device__ void publish(int chunk, const float (&s)[D / 2]) const;
+  __device__ void advance(float (&s)[D / 2], float rate) const;
+  __device__ void start_scores(int chunk, float (&p)[32]) const;
   __device__ void write_out(int chunk, const float (&from_state)[32], const float (&from_chunk)[32],
                             __nv_bfloat16* to, int64_t token_stride) const;
-  __device__ void advance(float (&s)[D / 2], float rate, __nv_bfloat16* to, int64_t token_stride) const;
+  __device__ void attend(__nv_bfloat16* to, int64_t token_stride) const;
 };
 
 // One lane. Waits until nobody needs the chunk that was there before.
@@ -100,45 +106,6 @@ __device__ __forceinline__ void Block<D, kPartial>::copy(int chunk) const {
   ptx::copy_box(values(chunk), &maps.v, full, first_value, row, head);
 }
 
-template <int D, bool kPartial>
-__device__ void Block<D, kPartial>::score() const {
-  const int lane = threadIdx.x & 31;
-  const int warp = threadIdx.x / 32 % 4;
-  PairDecays pair_decays;
-  pair_decays.fill(decays, warp);
-  const uint32_t row = 16 * warp + lane % 16;
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    wait_full(chunk);
-    float p[32];
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int step = 0; step < D / 16; ++step) {
-      const uint32_t offset = step / 4 * kTileBytes + step % 4 * 32;
-      ptx::wgmma_64x64(p, ptx::operand_along_k(queries(chunk) + offset),
-                       ptx::operand_along_k(keys(chunk) + offset), step > 0);
-    }
-    ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    keep(p);
-    arrive_warp(barriers.empty[chunk % kStages]);
-    if (chunk >= 2) ptx::barrier_wait(at(barriers.consumed[chunk % 2]), (chunk / 2 - 1) & 1);
-#pragma unroll
-    for (int tile = 0; tile < 8; ++tile) pair_decays.scale(p + 4 * tile, tile);
-#pragma unroll
-    for (int tile = 0; tile < 8; tile += 2) {
-      ptx::store_matrix_x4(
-          scores(chunk) + ptx::swizzled(row, tile + lane / 16), ptx::pack_bf16(p[4 * tile], p[4 * tile + 1]),
-          ptx::pack_bf16(p[4 * tile + 2], p[4 * tile + 3]), ptx::pack_bf16(p[4 * tile + 4], p[4 * tile + 5]),
-          ptx::pack_bf16(p[4 * tile + 6], p[4 * tile + 7]));
-    }
-    ptx::fence_shared_async();
-    arrive_warp(barriers.scored[chunk % 2]);
-    // The other group is past the scores of the chunk two back, so this wait is short.
-    if (threadIdx.x == kGroupThreads && chunk >= 2) copy(chunk - 2 + kStages);
-    __syncwarp();
-  }
-}
-
 // Zeros over the keys and values of a last chunk that belong to other sequences: 0 times whatever they are is
 // not 0.
 template <int D, bool kPartial>
@@ -152,87 +119,146 @@ __device__ void Block<D, kPartial>::clear_tail(int chunk) const {
   ptx::named_barrier(1, kGroupThreads);
 }
 
+// The state to shared memory in BF16, for the products of the other warpgroup.
 template <int D, bool kPartial>
-__device__ void Block<D, kPartial>::write_out(int chunk, const float (&from_state)[32],
-                                              const float (&from_chunk)[32], __nv_bfloat16* to,
-                                              int64_t token_stride) const {
+__device__ __forceinline__ void Block<D, kPartial>::publish(int chunk, const float (&s)[D / 2]) const {
   const int lane = threadIdx.x & 31;
+  const uint32_t row = 16 * (threadIdx.x / 32) + lane % 16;
+  if (chunk >= 2) ptx::barrier_wait(at(barriers.consumed[chunk % 2]), (chunk / 2 - 1) & 1);
+#pragma unroll
+  for (int step = 0; step < D / 16; ++step) {
+    uint32_t packed[4];
+    state_operand(packed, s, step);
+    ptx::store_matrix_x4(state(chunk) + step / 4 * kTileBytes + ptx::swizzled(row, step % 4 * 2 + lane / 16),
+                         packed[0], packed[1], packed[2], packed[3]);
+  }
+  ptx::fence_shared_async();
+  arrive_warp(barriers.published[chunk % 2]);
+}
+
+template <int D, bool kPartial>
+__device__ __forceinline__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate) const {
   const int warp = threadIdx.x / 32;
+  ValueDecays value_decays;
+  value_decays.fill(decays, kChunkTokens);
+  float decay_minus_one = expm1f(-rate * static_cast<float>(kChunkTokens));
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    wait_full(chunk);
+    if (rows_of(chunk) < kChunkTokens) {
+      clear_tail(chunk);
+      value_decays.fill(decays, rows_of(chunk));
+      decay_minus_one = expm1f(-rate * static_cast<float>(rows_of(chunk)));
+    }
+    if (!kPartial) publish(chunk, s);
+    // The other group has consumed the state of the chunk two back, and so that chunk: this wait is short.
+    const int next = kPartial ? chunk - 1 + kStages : chunk - 2 + kStages;
+    if (threadIdx.x == 0 && next >= kStages) copy(next);
+    __syncwarp();
+    uint32_t value_operand[4][4];
+    uint32_t decayed[4][4];
+    uint32_t rest[4][4];
+    load_values(value_operand, values(chunk), warp);
+    decay_values(decayed, rest, value_operand, value_decays);
+    decay_state(s, decay_minus_one);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      const uint64_t right = ptx::operand_across_k(keys(chunk) + step * 16 * 128, kTileBytes);
+      ptx::wgmma_across_k(s, decayed[step], right, true);
+      ptx::wgmma_across_k(s, rest[step], right, true);
+    }
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    keep(s);
+    arrive_warp(barriers.empty[chunk % kStages]);
+  }
+}
+
+template <int D, bool kPartial>
+__device__ __forceinline__ void Block<D, kPartial>::start_scores(int chunk, float (&p)[32]) const {
+  wait_full(chunk);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < D / 16; ++step) {
+    const uint32_t offset = step / 4 * kTileBytes + step % 4 * 32;
+    ptx::wgmma_64x64(p, ptx::operand_along_k(queries(chunk) + offset),
+                     ptx::operand_along_k(keys(chunk) + offset), step > 0);
+  }
+  ptx::wgmma_commit();
+}
+
+// A warp's 16 rows of the output.
+template <int D, bool kPartial>
+__device__ __forceinline__ void Block<D, kPartial>::write_out(int chunk, const float (&from_state)[32],
+                                                              const float (&from_chunk)[32],
+                                                              __nv_bfloat16* to, int64_t token_stride) const {
+  const int lane = threadIdx.x & 31;
+  const int first = threadIdx.x / 32 % 4 * 16;
+  const float decay[] = {decays[first + lane / 4 + 1], decays[first + lane / 4 + 9]};
+  __syncwarp();
 #pragma unroll
   for (int tile = 0; tile < 8; tile += 2) {
     uint32_t packed[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int at = 4 * tile + 2 * i;
-      const int row = lane_key(tile + i / 2);
-      packed[i] = ptx::pack_bf16(fmaf(from_state[at], decays[row + 1], from_chunk[at]),
-                                 fmaf(from_state[at + 1], decays[row + 2], from_chunk[at + 1]));
+      packed[i] = ptx::pack_bf16(fmaf(from_state[at], decay[i % 2], from_chunk[at]),
+                                 fmaf(from_state[at + 1], decay[i % 2], from_chunk[at + 1]));
     }
-    const uint32_t row = 8 * tile + lane / 16 * 8 + lane % 8;
-    ptx::store_matrix_x4_trans(staged(chunk) + ptx::swizzled(row, 2 * warp + (lane / 8 & 1)), packed[0],
-                               packed[1], packed[2], packed[3]);
+    ptx::store_matrix_x4(staged() + ptx::swizzled(first + lane % 16, tile + lane / 16), packed[0], packed[1],
+                         packed[2], packed[3]);
   }
-  ptx::named_barrier(1, kGroupThreads);
-  store_rows(to + int64_t{chunk} * kChunkTokens * token_stride, token_stride, staged(chunk), rows_of(chunk),
-             threadIdx.x);
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row = first + 4 * i + lane / 8;
+    const uint4 vector = ptx::load_shared16(staged() + ptx::swizzled(row, lane % 8));
+    if (row < rows_of(chunk)) {
+      reinterpret_cast<uint4*>(to + (int64_t{chunk} * kChunkTokens + row) * token_stride)[lane % 8] = vector;
+    }
+  }
 }
 
 template <int D, bool kPartial>
-__device__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, __nv_bfloat16* to,
-                                            int64_t token_stride) const {
-  const int warp = threadIdx.x / 32;
+__device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, int64_t token_stride) const {
+  PairDecays pair_decays;
+  pair_decays.fill(decays, threadIdx.x / 32 % 4);
+  float p[32];
+  float from_state[32];
+  float from_chunk[32];
+  if (chunks == 0) return;
+  start_scores(0, p);
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const int chunk_rows = rows_of(chunk);
-    wait_full(chunk);
-    if (chunk_rows < kChunkTokens) clear_tail(chunk);
-    uint32_t value_operand[4][4];
-    uint32_t decayed[4][4];
-    uint32_t left[D / 16][4];
-    float from_state[32];
-    float from_chunk[32];
-    load_values(value_operand, values(chunk), warp);
-    if (!kPartial) {
+    ptx::wgmma_wait<0>();
+    keep(p);
+    uint32_t scores[4][4];
 #pragma unroll
-      for (int step = 0; step < D / 16; ++step) state_operand(left[step], s, step);
-    }
-    decay_values(decayed, value_operand, decays, chunk_rows);
-    decay_state(s, expm1f(-rate * static_cast<float>(chunk_rows)));
-    if (!kPartial) ptx::barrier_wait(at(barriers.scored[chunk % 2]), chunk / 2 & 1);
+    for (int tile = 0; tile < 8; ++tile) pair_decays.scale(p + 4 * tile, tile);
+#pragma unroll
+    for (int step = 0; step < 4; ++step) state_operand(scores[step], p, step);
+    ptx::barrier_wait(at(barriers.published[chunk % 2]), chunk / 2 & 1);
     ptx::wgmma_fence();
-    if (!kPartial) {
 #pragma unroll
-      for (int step = 0; step < D / 16; ++step) {
-        ptx::wgmma_64x64(from_state, left[step],
-                         ptx::operand_along_k(queries(chunk) + step / 4 * kTileBytes + step % 4 * 32),
-                         step > 0);
-      }
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        ptx::wgmma_64x64(from_chunk, value_operand[step], ptx::operand_along_k(scores(chunk) + step * 32),
-                         step > 0);
-      }
-      ptx::wgmma_commit();
+    for (int step = 0; step < D / 16; ++step) {
+      const uint32_t offset = step / 4 * kTileBytes + step % 4 * 32;
+      ptx::wgmma_64x64(from_state, ptx::operand_along_k(queries(chunk) + offset),
+                       ptx::operand_along_k(state(chunk) + offset), step > 0);
     }
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      ptx::wgmma_across_k(s, decayed[step], ptx::operand_across_k(keys(chunk) + step * 16 * 128, kTileBytes));
+      ptx::wgmma_across_k(from_chunk, scores[step],
+                          ptx::operand_across_k(values(chunk) + step * 16 * 128, kTileBytes), step > 0);
     }
     ptx::wgmma_commit();
-    if (!kPartial) {
-      ptx::wgmma_wait<1>();
-      keep(from_state);
-      keep(from_chunk);
-      arrive_warp(barriers.consumed[chunk % 2]);
-      write_out(chunk, from_state, from_chunk, to, token_stride);
-    }
-    ptx::wgmma_wait<0>();
-    keep(s);
+    start_scores(min(chunk + 1, chunks - 1), p);  // the last ones are not used: a branch here would serialize all
+    ptx::wgmma_wait<1>();
+    keep(from_state);
+    keep(from_chunk);
+    arrive_warp(barriers.consumed[chunk % 2]);
     arrive_warp(barriers.empty[chunk % kStages]);
-    if (kPartial) {
-      if (threadIdx.x == 0) copy(chunk + kStages);
-      __syncwarp();
-    }
+    write_out(chunk, from_state, from_chunk, to, token_stride);
   }
+  ptx::wgmma_wait<0>();
 }
 
 template <int D, bool kPartial>
@@ -247,6 +273,7 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
   const int head = blockIdx.x % units / S::kTiles;
   const int first_value = blockIdx.x % S::kTiles * kBlockValues;
   const int warp = threadIdx.x / 32;
+  ptx::wait_for_previous_kernel();
   if (!kPartial && warp < 4) clear_unowned_rows(params, item, head, first_value, threadIdx.x);
   const Segment segment = find_segment<kPartial>(params, item);
   if (segment.sequence < 0) return;
@@ -257,7 +284,7 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
       ptx::barrier_init(at(barriers.empty[i]), S::kGroups * 4);
     }
     for (int i = 0; i < 2; ++i) {
-      ptx::barrier_init(at(barriers.scored[i]), 4);
+      ptx::barrier_init(at(barriers.published[i]), 4);
       ptx::barrier_init(at(barriers.consumed[i]), 4);
     }
     ptx::barrier_init_fence();
@@ -277,12 +304,14 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
                                  first_value,
                                  rows,
                                  (rows + kChunkTokens - 1) / kChunkTokens};
-  if (threadIdx.x == S::kThreads - kGroupThreads) {
+  if (threadIdx.x == 0) {
     for (int chunk = 0; chunk < kStages; ++chunk) block.copy(chunk);
   }
   __syncwarp();
   if (!kPartial && warp >= 4) {
-    block.score();
+    block.attend(params.out + segment.first_row * params.out_token_stride + head * params.out_head_stride +
+                     first_value,
+                 params.out_token_stride);
   } else {
     const int value = first_value + 16 * warp + (threadIdx.x & 31) / 4;
     float s[D / 2];
@@ -291,10 +320,7 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
     } else {
       load_entering_state<D>(s, params, segment, head, value);
     }
-    block.advance(s, rate,
-                  params.out + segment.first_row * params.out_token_stride + head * params.out_head_stride +
-                      first_value,
-                  params.out_token_stride);
+    block.advance(s, rate);
     float* leaving = leaving_state<D, kPartial>(params, segment, head);
     if (leaving != nullptr) store_state<D>(s, leaving, value);
   }
@@ -351,9 +377,8 @@ cudaError_t launch(const PrefillParams& params, const Maps& maps, int items, cud
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   if (error != cudaSuccess) return error;
   const int64_t blocks = int64_t{items} * params.num_heads * S::kTiles;
-  lightning_prefill_sm90<D, kPartial>
-      <<<static_cast<unsigned>(blocks), S::kThreads, S::kBytes, stream>>>(params, maps);
-  return cudaGetLastError();
+  return launch_early(lightning_prefill_sm90<D, kPartial>, static_cast<unsigned>(blocks), S::kThreads,
+                      S::kBytes, stream, params, maps);
 }
 
 template <int D>

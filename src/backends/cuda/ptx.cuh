@@ -90,6 +90,15 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// In a kernel started by launch_early(): until here nothing of the kernel before it may be read or
+// overwritten. From here on the kernel after it may be started, and waits in turn.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 __device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals) {
@@ -141,13 +150,6 @@ __device__ __forceinline__ void store_matrix_x4(uint32_t address, uint32_t a, ui
                "r"(b), "r"(c), "r"(d)
                : "memory");
 }
-__device__ __forceinline__ void store_matrix_x4_trans(uint32_t address, uint32_t a, uint32_t b, uint32_t c,
-                                                      uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
-               "r"(a), "r"(b), "r"(c), "r"(d)
-               : "memory");
-}
-
 // Descriptors of operands in swizzled tiles. `along_k`: the reduced dimension is the dense one. Else the
 // other one is, in boxes of 64 elements that lie `box_bytes` apart.
 __device__ __forceinline__ uint64_t operand_along_k(uint32_t address) {
@@ -187,27 +189,24 @@ __device__ __forceinline__ void wgmma_64x64(float (&c)[32], uint64_t a, uint64_t
       : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16)
       : "l"(a), "l"(b), "r"(static_cast<int>(adds)));
 }
-// The same with a from registers.
-__device__ __forceinline__ void wgmma_64x64(float (&c)[32], const uint32_t (&a)[4], uint64_t b, bool adds) {
+// c [64, N] (+)= a [64, 16] b [16, N]; a from registers, b across k; N is 64 or 128 by the size of c.
+__device__ __forceinline__ void wgmma_across_k(float (&c)[32], const uint32_t (&a)[4], uint64_t b,
+                                               bool adds) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " MINIMAX_REGS_32
-      ", {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+      ", {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"
       : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));
 }
-// c [64, N] += a [64, 16] b [16, N]; a from registers, b across k; N is 64 or 128 by the size of c.
-__device__ __forceinline__ void wgmma_across_k(float (&c)[32], const uint32_t (&a)[4], uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " MINIMAX_REGS_32
-               ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-               : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-__device__ __forceinline__ void wgmma_across_k(float (&c)[64], const uint32_t (&a)[4], uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " MINIMAX_REGS_64
-               ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-               : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16), MINIMAX_ACC16(c, 32), MINIMAX_ACC16(c, 48)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+__device__ __forceinline__ void wgmma_across_k(float (&c)[64], const uint32_t (&a)[4], uint64_t b,
+                                               bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " MINIMAX_REGS_64
+      ", {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
+      : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16), MINIMAX_ACC16(c, 32), MINIMAX_ACC16(c, 48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));
 }
 
 #undef MINIMAX_REGS_64
