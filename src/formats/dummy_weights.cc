@@ -49,13 +49,11 @@ void fill_values(const Tensor& tensor, uint64_t seed) {
   Generator generator(seed);
   T* values = tensor.data<T>();
   const int64_t n = tensor.numel();
-  // Drawing takes longer than a large tensor's numbers are worth: they repeat, out of step with its rows.
-  constexpr int64_t kPeriod = 4'000'037;
-  const int64_t drawn = std::min(n, kPeriod);
-  for (int64_t i = 0; i < drawn; ++i) values[i] = from_float<T>(mean + deviation * generator.normal());
-  for (int64_t done = drawn; done < n; done += kPeriod)
-    std::copy_n(values, std::min(kPeriod, n - done), values + done);
+  for (int64_t i = 0; i < n; ++i) values[i] = from_float<T>(mean + deviation * generator.normal());
 }
+
+// Drawing takes longer than a large tensor's numbers are worth.
+constexpr int64_t kLargeDraws = 4'000'037;
 
 // An 8-bit matrix of `width` inputs holds codes of this standard deviation, between 64 and 128 so that the
 // largest, 3.5 times it, are in range; its scales are about the power of two that is missing to
@@ -120,7 +118,7 @@ int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 }  // namespace
 
 DummyWeights::DummyWeights(std::vector<TensorInfo> tensors, uint64_t seed)
-    : tensors_(std::move(tensors)), is_filled_(tensors_.size()), seed_(seed) {
+    : tensors_(std::move(tensors)), places_(tensors_.size()), seed_(seed) {
   std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   for (const auto& info : tensors_) {
     MM_CHECK(can_fill(info, scaled_by(info) != nullptr), "dummy weights: {} is {}", info.name,
@@ -138,39 +136,62 @@ const TensorInfo* DummyWeights::scaled_by(const TensorInfo& info) const {
   return nullptr;
 }
 
-void DummyWeights::reserve() {
-  if (!offsets_.empty()) return;
-  int64_t total = 0;
-  for (const auto& info : tensors_) {
-    offsets_.push_back(total);
-    total += aligned(info.size_bytes());
+std::byte* DummyWeights::place(size_t index) {
+  if (memory_.data() == nullptr) {
+    int64_t total = 0;
+    for (const auto& info : tensors_) total += aligned(info.size_bytes());
+    memory_ = HostMemory(total);
   }
-  memory_ = HostMemory(total);
+  places_[index] = memory_.data() + used_;
+  used_ += aligned(tensors_[index].size_bytes());
+  return places_[index];
 }
 
 Tensor DummyWeights::tensor(const TensorInfo& info) {
   const auto i = static_cast<size_t>(&info - tensors_.data());
   MM_CHECK(i < tensors_.size(), "dummy weights: {} is another source's tensor", info.name);
-  reserve();
-  const Tensor tensor(memory_.data() + offsets_[i], info.dtype, info.shape, info.name);
-  if (!is_filled_[i]) {
-    is_filled_[i] = true;
-    fill(info, tensor);
-  }
+  const bool is_new = places_[i] == nullptr;
+  const Tensor tensor(is_new ? place(i) : places_[i], info.dtype, info.shape, info.name);
+  if (is_new) fill(info, tensor);
   return tensor;
 }
 
-// The values come again from the seed when somebody asks.
+// The values come again from the seed when somebody asks; pages that were touched are used again first.
 void DummyWeights::release() {
-  offsets_.clear();
-  std::fill(is_filled_.begin(), is_filled_.end(), false);
-  memory_ = HostMemory();
+  std::fill(places_.begin(), places_.end(), nullptr);
+  used_ = 0;
 }
 
-void DummyWeights::fill(const TensorInfo& info, const Tensor& tensor) const {
+template <typename T>
+void DummyWeights::fill_large(const Tensor& tensor, uint64_t seed, std::map<int64_t, std::vector<T>>& draws) {
+  const int64_t width = tensor.dim(tensor.rank() - 1);
+  std::vector<T>& drawn = draws[width];
+  if (drawn.empty()) {
+    drawn.resize(static_cast<size_t>(kLargeDraws));
+    fill_values<T>(Tensor(drawn.data(), tensor.dtype(), {kLargeDraws / width, width}), seed_);
+    Generator generator(seed_);
+    const float deviation = 1.0F / std::sqrt(static_cast<float>(width));
+    for (int64_t i = kLargeDraws / width * width; i < kLargeDraws; ++i)
+      drawn[static_cast<size_t>(i)] = from_float<T>(deviation * generator.normal());
+  }
+  // Every tensor begins elsewhere, and the length is out of step with its rows.
+  const int64_t n = tensor.numel();
+  auto from = static_cast<int64_t>(seed % static_cast<uint64_t>(kLargeDraws));
+  for (int64_t done = 0; done < n; from = 0) {
+    const int64_t count = std::min(kLargeDraws - from, n - done);
+    std::copy_n(drawn.data() + from, count, tensor.data<T>() + done);
+    done += count;
+  }
+}
+
+void DummyWeights::fill(const TensorInfo& info, const Tensor& tensor) {
   const uint64_t seed = seed_ ^ hash(info.name);
   if (const TensorInfo* matrix = scaled_by(info); matrix != nullptr)
     return fill_scales(tensor, eight_bit(*matrix).exponent, seed);
+  if (tensor.rank() > 1 && tensor.numel() > kLargeDraws) {
+    if (info.dtype == DType::kBF16) return fill_large<bf16>(tensor, seed, bf16_draws_);
+    if (info.dtype == DType::kF32) return fill_large<float>(tensor, seed, f32_draws_);
+  }
   switch (info.dtype) {
     case DType::kBF16:
       return fill_values<bf16>(tensor, seed);

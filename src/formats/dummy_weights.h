@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,15 +30,20 @@ class DummyWeights : public WeightSource {
   using WeightSource::tensor;
 
  private:
-  void reserve();
-  void fill(const TensorInfo& info, const Tensor& tensor) const;
+  std::byte* place(size_t index);
+  void fill(const TensorInfo& info, const Tensor& tensor);
+  // A large matrix: draws that repeat, which are made once for a width.
+  template <typename T>
+  void fill_large(const Tensor& tensor, uint64_t seed, std::map<int64_t, std::vector<T>>& draws);
   // The 8-bit matrix that `info` holds the scales of, or null.
   const TensorInfo* scaled_by(const TensorInfo& info) const;
 
   std::vector<TensorInfo> tensors_;
-  std::vector<int64_t> offsets_;  // [tensors] in memory_, once reserved
-  std::vector<bool> is_filled_;   // [tensors]
+  std::vector<std::byte*> places_;  // [tensors] in memory_; null before somebody asks and after release()
   HostMemory memory_;
+  int64_t used_ = 0;
+  std::map<int64_t, std::vector<bf16>> bf16_draws_;  // by width
+  std::map<int64_t, std::vector<float>> f32_draws_;
   uint64_t seed_;
 };
 
