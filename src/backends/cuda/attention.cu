@@ -130,6 +130,7 @@ __device__ QueryTile find_query_tile(const Ragged& batch, int64_t tile, int64_t 
 // are few, one for prefill. Partial results go to `a.partial` when the keys are split over blocks.
 template <int kDim, int kKeyWarps, typename Cache>
 __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
+  ptx::wait_for_previous_kernel();
   constexpr int kRowWarps = 4 / kKeyWarps;
   constexpr int kTileRowsHere = 16 * kRowWarps;
   constexpr int kWarpKeys = kKeys / kKeyWarps;
@@ -362,6 +363,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
 
 // Adds up the splits of a row and head.
 __global__ void attention_combine_kernel(AttentionArgs a) {
+  ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x, head = blockIdx.y;
   if (t >= a.batch.query_starts[a.batch.sequences]) return;
   const int64_t dim = a.q.dim, width = dim + 2;
@@ -382,6 +384,7 @@ __global__ void attention_combine_kernel(AttentionArgs a) {
 
 // Rows that belong to no sequence.
 __global__ void attention_padding_kernel(AttentionArgs a) {
+  ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x;
   if (t < a.batch.query_starts[a.batch.sequences]) return;
   for (int64_t i = threadIdx.x; i < a.out.heads * a.out.dim; i += blockDim.x) {
@@ -407,12 +410,12 @@ void launch_mma(const AttentionArgs& a, cudaStream_t stream) {
                        kBytes);
   const dim3 grid(static_cast<unsigned>(tiles * ceil_div(group, heads_per_tile)),
                   static_cast<unsigned>(a.cache.kv_heads), static_cast<unsigned>(a.splits));
-  attention_mma_kernel<kDim, kKeyWarps, Cache><<<grid, 128, kBytes, stream>>>(a);
+  launch(attention_mma_kernel<kDim, kKeyWarps, Cache>, grid, 128, kBytes, stream, a);
   if (a.splits > 1) {
-    attention_combine_kernel<<<dim3(static_cast<unsigned>(a.batch.tokens), static_cast<unsigned>(a.q.heads)), 128,
-                               0, stream>>>(a);
+    launch(attention_combine_kernel, dim3(static_cast<unsigned>(a.batch.tokens), static_cast<unsigned>(a.q.heads)), 128,
+                               0, stream, a);
   }
-  attention_padding_kernel<<<static_cast<unsigned>(a.batch.tokens), 128, 0, stream>>>(a);
+  launch(attention_padding_kernel, static_cast<unsigned>(a.batch.tokens), 128, 0, stream, a);
 }
 
 }  // namespace

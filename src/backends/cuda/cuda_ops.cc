@@ -407,12 +407,16 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
   launch_expert_order(a, stream());
   if (is_bf16) {
-    const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
-    launch_convert(a.x, packed, stream());
-    if (a.x.rows <= kMostSmallMoeTokens) {
+    const bool is_small = a.x.rows <= kMostSmallMoeTokens;
+    if (!is_small || !reads_inputs_as_they_are(a)) {
+      const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
+      launch_convert(a.x, packed, stream());
+      a.x = packed;
+    }
+    if (is_small) {
       launch_moe_small(a, stream());
     } else {
-      launch_moe_tiles(a, stream());
+      launch_moe_tiles(a, architecture_, stream());
     }
   } else {
     const quant::Weight& weight = args.experts.front().w1;

@@ -8,6 +8,8 @@
 #include <cstdint>
 
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/launch.cuh"
+#include "backends/cuda/ptx.cuh"
 
 namespace minimax::cuda {
 
@@ -171,6 +173,12 @@ __device__ inline uint4 load_stream_16(const void* p) {
 }
 
 __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Launches a kernel that begins with ptx::wait_for_previous_kernel(). Failures show in cudaGetLastError.
+template <typename Kernel, typename... Args>
+void launch(Kernel* kernel, dim3 blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream, Args&&... args) {
+  static_cast<void>(launch_early(kernel, blocks, threads, shared_bytes, stream, std::forward<Args>(args)...));
+}
 
 // The sequence that owns row t, or -1 for padding.
 __device__ inline int64_t sequence_of(const Ragged& batch, int64_t t) {

@@ -28,6 +28,7 @@ void for_row_parts(int64_t rows, F&& f) {
 
 template <typename T, typename Out>
 __global__ void embedding_kernel(const int32_t* ids, Matrix table, Matrix out, int64_t first_id) {
+  ptx::wait_for_previous_kernel();
   const int64_t row = static_cast<int64_t>(ids[blockIdx.x]) - first_id;
   const bool is_there = row >= 0 && row < table.rows;
   const T* from = static_cast<const T*>(table.data) + (is_there ? row : 0) * table.stride;
@@ -39,6 +40,7 @@ __global__ void embedding_kernel(const int32_t* ids, Matrix table, Matrix out, i
 
 template <typename From, typename To>
 __global__ void convert_kernel(Matrix from, Matrix to) {
+  ptx::wait_for_previous_kernel();
   const From* x = static_cast<const From*>(from.data) + static_cast<int64_t>(blockIdx.y) * from.stride;
   To* y = static_cast<To*>(to.data) + static_cast<int64_t>(blockIdx.y) * to.stride;
   const int64_t i = global_index();
@@ -47,6 +49,7 @@ __global__ void convert_kernel(Matrix from, Matrix to) {
 
 // Eight numbers a thread.
 __global__ void convert_f32_to_bf16_kernel(const float4* from, uint4* to, int64_t count) {
+  ptx::wait_for_previous_kernel();
   const int64_t i = global_index();
   if (i >= count) return;
   const float4 a = from[2 * i], b = from[2 * i + 1];
@@ -62,6 +65,7 @@ __global__ void silu_kernel(Matrix x) {
 
 template <typename Hidden>
 __global__ void swiglu_kernel(Matrix gate, Matrix up, SwigluParams params, Matrix hidden) {
+  ptx::wait_for_previous_kernel();
   const int64_t row = blockIdx.y;
   const int64_t i = global_index();
   if (i >= hidden.columns) return;
@@ -72,6 +76,7 @@ __global__ void swiglu_kernel(Matrix gate, Matrix up, SwigluParams params, Matri
 
 template <typename Y, typename Out>
 __global__ void add_kernel(Matrix x, Matrix y, Matrix out) {
+  ptx::wait_for_previous_kernel();
   const int64_t row = blockIdx.y;
   const int64_t i = global_index();
   if (i >= out.columns) return;
@@ -94,6 +99,7 @@ __global__ void mix_shared_kernel(Matrix routed, Matrix shared, const float* coe
 
 template <typename T>
 __global__ void rope_kernel(Heads x, const int32_t* positions, const float* inv_freq, int64_t half) {
+  ptx::wait_for_previous_kernel();
   const int64_t i = global_index();
   if (i >= x.tokens * x.heads * half) return;
   const int64_t c = i % half;
@@ -109,6 +115,7 @@ __global__ void rope_kernel(Heads x, const int32_t* positions, const float* inv_
 
 template <typename T, typename Cache>
 __global__ void kv_write_kernel(Heads k, Heads v, const int64_t* slots, PagedKv cache) {
+  ptx::wait_for_previous_kernel();
   const int64_t token = blockIdx.x;
   const int64_t slot = slots[token];
   if (slot < 0) return;
@@ -128,6 +135,7 @@ constexpr int kQkWarps = 8;
 // One block a token. Warps take heads in turn: queries, keys, values, index queries, the index key.
 template <typename T, typename Q, typename Cache>
 __global__ void qk_norm_rope_kernel(QkNormRopeArgs a, int32_t index_scalar) {
+  ptx::wait_for_previous_kernel();
   __shared__ float scratch[33];
   __shared__ float rows[kQkWarps][kMostHeadDim];
   const int64_t token = blockIdx.x;
@@ -225,8 +233,7 @@ void launch_embedding(const int32_t* ids, const Matrix& table, const Matrix& out
   if (out.rows == 0) return;
   with_table(table.scalar, [&](auto t) {
     with_activation(out.scalar, [&](auto o) {
-      embedding_kernel<decltype(t), decltype(o)>
-          <<<static_cast<unsigned>(out.rows), kThreads, 0, stream>>>(ids, table, out, first_id);
+      launch(embedding_kernel<decltype(t), decltype(o)>, static_cast<unsigned>(out.rows), kThreads, 0, stream, ids, table, out, first_id);
     });
   });
 }
@@ -238,15 +245,14 @@ void launch_convert(const Matrix& from, const Matrix& to, cudaStream_t stream) {
   if (is_dense && from.scalar == Scalar::kF32 && to.scalar == Scalar::kBF16 && address % 16 == 0 &&
       from.rows * from.columns % 8 == 0) {
     const int64_t count = from.rows * from.columns / 8;
-    convert_f32_to_bf16_kernel<<<blocks_for(count), kThreads, 0, stream>>>(
+    launch(convert_f32_to_bf16_kernel, blocks_for(count), kThreads, 0, stream, 
         static_cast<const float4*>(from.data), static_cast<uint4*>(to.data), count);
     return;
   }
   for_row_parts(from.rows, [&](int64_t first, int64_t rows) {
     with_activation(from.scalar, [&](auto f) {
       with_activation(to.scalar, [&](auto t) {
-        convert_kernel<decltype(f), decltype(t)>
-            <<<dim3(blocks_for(from.columns), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
+        launch(convert_kernel<decltype(f), decltype(t)>, dim3(blocks_for(from.columns), static_cast<unsigned>(rows)), kThreads, 0, stream, 
                 rows_from(from, first, rows), rows_from(to, first, rows));
       });
     });
@@ -268,8 +274,7 @@ void launch_swiglu(const Matrix& gate, const Matrix& up, const SwigluParams& par
   if (hidden.rows * hidden.columns == 0) return;
   for_row_parts(hidden.rows, [&](int64_t first, int64_t rows) {
     with_activation(hidden.scalar, [&](auto t) {
-      swiglu_kernel<decltype(t)>
-          <<<dim3(blocks_for(hidden.columns), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
+      launch(swiglu_kernel<decltype(t)>, dim3(blocks_for(hidden.columns), static_cast<unsigned>(rows)), kThreads, 0, stream, 
               rows_from(gate, first, rows), rows_from(up, first, rows), params, rows_from(hidden, first, rows));
     });
   });
@@ -280,8 +285,7 @@ void launch_add(const Matrix& x, const Matrix& y, const Matrix& out, cudaStream_
   for_row_parts(out.rows, [&](int64_t first, int64_t rows) {
     with_activation(y.scalar, [&](auto in) {
       with_activation(out.scalar, [&](auto o) {
-        add_kernel<decltype(in), decltype(o)>
-            <<<dim3(blocks_for(out.columns), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
+        launch(add_kernel<decltype(in), decltype(o)>, dim3(blocks_for(out.columns), static_cast<unsigned>(rows)), kThreads, 0, stream, 
                 rows_from(x, first, rows), rows_from(y, first, rows), rows_from(out, first, rows));
       });
     });
@@ -306,7 +310,7 @@ void launch_rope(const Heads& x, const int32_t* positions, const float* inv_freq
   const int64_t count = x.tokens * x.heads * half;
   if (count == 0) return;
   with_activation(x.scalar, [&](auto t) {
-    rope_kernel<decltype(t)><<<blocks_for(count), kThreads, 0, stream>>>(x, positions, inv_freq, half);
+    launch(rope_kernel<decltype(t)>, blocks_for(count), kThreads, 0, stream, x, positions, inv_freq, half);
   });
 }
 
@@ -315,8 +319,7 @@ void launch_paged_kv_write(const Heads& k, const Heads& v, const int64_t* slots,
   if (k.tokens == 0) return;
   with_activation(k.scalar, [&](auto t) {
     with_cache(cache.scalar, [&](auto c) {
-      kv_write_kernel<decltype(t), decltype(c)>
-          <<<static_cast<unsigned>(k.tokens), kThreads, 0, stream>>>(k, v, slots, cache);
+      launch(kv_write_kernel<decltype(t), decltype(c)>, static_cast<unsigned>(k.tokens), kThreads, 0, stream, k, v, slots, cache);
     });
   });
 }
@@ -326,8 +329,7 @@ void launch_qk_norm_rope_kv_write(const QkNormRopeArgs& a, cudaStream_t stream) 
   with_activation(a.qkv.scalar, [&](auto t) {
     with_activation(a.q_out.scalar, [&](auto q) {
       with_cache(a.cache.scalar, [&](auto c) {
-        qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>
-            <<<static_cast<unsigned>(a.qkv.rows), kQkWarps * 32, 0, stream>>>(
+        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, static_cast<unsigned>(a.qkv.rows), kQkWarps * 32, 0, stream, 
                 a, static_cast<int32_t>(a.index_scalar));
       });
     });

@@ -187,10 +187,13 @@ void launch_expert_order(const MoeArgs&, cudaStream_t);
 // F32 arithmetic, any format and shape.
 void launch_moe_f32(const MoeArgs&, cudaStream_t);
 bool can_moe_bf16(const MoeArgs&);
+// Whether launch_moe_small takes x as it is; else `x` must be a copy in BF16.
+bool reads_inputs_as_they_are(const MoeArgs&);
 // BF16 products of few tokens: reads the chosen experts alone.
 void launch_moe_small(const MoeArgs&, cudaStream_t);
 // BF16 products of many tokens on tiles.
-void launch_moe_tiles(const MoeArgs&, cudaStream_t);
+void launch_moe_tiles(const MoeArgs&, int architecture, cudaStream_t);
+void launch_moe_tiles_sm90(const MoeArgs&, cudaStream_t);  // without the weighted sum
 
 // --- attention.cu
 struct AttentionArgs {

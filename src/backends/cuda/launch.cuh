@@ -11,7 +11,7 @@ namespace minimax::cuda {
 // Launches a kernel that calls ptx::wait_for_previous_kernel() before it touches memory: on devices that can
 // (9.0 and newer), its blocks are placed while the last ones of the previous kernel finish.
 template <typename... Parameters, typename... Args>
-cudaError_t launch_early(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+cudaError_t launch_early(void (*kernel)(Parameters...), dim3 blocks, unsigned threads,
                          std::size_t shared_bytes, cudaStream_t stream, Args&&... args) {
   int device = 0;
   int major = 0;
@@ -22,7 +22,7 @@ cudaError_t launch_early(void (*kernel)(Parameters...), unsigned blocks, unsigne
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(blocks);
+  config.gridDim = blocks;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;

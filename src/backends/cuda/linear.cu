@@ -15,6 +15,7 @@ __device__ void store_out(const Matrix& out, int64_t t, int64_t n, float sum, bo
 // One block a row of the weight, for a few tokens: the row is read once.
 template <typename X, typename Out>
 __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
+  ptx::wait_for_previous_kernel();
   __shared__ float scratch[33];
   const int64_t n = blockIdx.x;
   const int64_t first = static_cast<int64_t>(blockIdx.y) * kRowTokens;
@@ -32,6 +33,56 @@ __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Ma
     const float sum = block_sum(sums[t], scratch);
     if (threadIdx.x == 0) store_out<Out>(out, first + t, n, sum, applies_silu);
   }
+}
+
+// The same for F32 weights and inputs, four numbers at a time: routers, which stand between two steps of memory
+// traffic.
+template <typename Out>
+__global__ void linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
+  __shared__ float scratch[33];
+  const int64_t n = blockIdx.x;
+  const int64_t first = static_cast<int64_t>(blockIdx.y) * kRowTokens;
+  const int64_t count = x.rows - first < kRowTokens ? x.rows - first : kRowTokens;
+  const float4* row = reinterpret_cast<const float4*>(static_cast<const float*>(w.values) + n * w.stride);
+  float sums[kRowTokens] = {};
+  constexpr int kAhead = 6;
+  const int64_t quads = w.columns / 4;
+  bool is_first = true;
+  for (int64_t base = threadIdx.x; base < quads; base += kAhead * kRowThreads) {
+    float4 weights[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t k = base + i * kRowThreads;
+      weights[i] = k < quads ? row[k] : float4{0, 0, 0, 0};
+    }
+    if (is_first) ptx::wait_for_previous_kernel();
+    is_first = false;
+#pragma unroll
+    for (int t = 0; t < kRowTokens; ++t) {
+      if (t >= count) break;
+      const float4* inputs =
+          reinterpret_cast<const float4*>(static_cast<const float*>(x.data) + (first + t) * x.stride);
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int64_t k = base + i * kRowThreads;
+        const float4 v = k < quads ? inputs[k] : float4{0, 0, 0, 0};
+        sums[t] += weights[i].x * v.x + weights[i].y * v.y + weights[i].z * v.z + weights[i].w * v.w;
+      }
+    }
+  }
+  if (is_first) ptx::wait_for_previous_kernel();
+#pragma unroll
+  for (int t = 0; t < kRowTokens; ++t) {
+    if (t >= count) break;
+    const float sum = block_sum(sums[t], scratch);
+    if (threadIdx.x == 0) store_out<Out>(out, first + t, n, sum, applies_silu);
+  }
+}
+
+bool is_plain_f32(const Matrix& x, const WeightView& w) {
+  const auto address = reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(w.values);
+  return x.scalar == Scalar::kF32 && w.scalar == Scalar::kF32 && w.scales == nullptr && address % 16 == 0 &&
+         w.columns % 4 == 0 && w.stride % 4 == 0 && x.stride % 4 == 0;
 }
 
 constexpr int kTile = 64;
@@ -112,7 +163,11 @@ void launch_linear_f32(const Matrix& x, const WeightView& w, bool applies_silu, 
       using Out = decltype(o);
       if (x.rows <= 4 * kRowTokens) {
         const dim3 grid(static_cast<unsigned>(w.rows), static_cast<unsigned>(ceil_div(x.rows, kRowTokens)));
-        linear_rows_kernel<X, Out><<<grid, kRowThreads, 0, stream>>>(x, w, applies_silu, out);
+        if (is_plain_f32(x, w)) {
+          launch(linear_rows_f32_kernel<Out>, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
+          return;
+        }
+        launch(linear_rows_kernel<X, Out>, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
       } else {
         const dim3 grid(static_cast<unsigned>(ceil_div(x.rows, kTile)),
                         static_cast<unsigned>(ceil_div(w.rows, kTile)));

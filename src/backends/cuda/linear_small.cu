@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(kRowsWarps * 32)
     inputs[n] = t < x.rows ? static_cast<const X*>(x.data) + t * x.stride : nullptr;
   }
   float sums[kTiles][kGroups][4] = {};
-  multiply_rows<kTiles, kGroups, X>(low, high, inputs, w.columns, sums);
+  // The first weights are on their way before the kernel that made the inputs is done.
+  multiply_rows<kTiles, kGroups, X, true>(low, high, inputs, w.columns, sums);
   reduce_rows<kTiles, kGroups>(sums, shared, [&](const float(&values)[kTiles], int row, int column) {
     if (column >= x.rows) return;
 #pragma unroll
@@ -54,20 +55,19 @@ void launch_linear_small(const Matrix& x, const WeightView& w, bool applies_silu
     with_activation(out.scalar, [&](auto o) {
       using X = decltype(in);
       using Out = decltype(o);
-      const auto launch = [&]<int kTiles, int kGroups>() {
-        linear_small_kernel<kTiles, kGroups, X, Out>
-            <<<static_cast<unsigned>(ceil_div(w.rows, 16 * kTiles)), kRowsWarps * 32, 0, stream>>>(
+      const auto start = [&]<int kTiles, int kGroups>() {
+        launch(linear_small_kernel<kTiles, kGroups, X, Out>, static_cast<unsigned>(ceil_div(w.rows, 16 * kTiles)), kRowsWarps * 32, 0, stream, 
                 x, w, applies_silu, out);
       };
       // With more rows the activations are read more often than they are worth, unless tiles share them.
       if (x.rows <= 4) {
-        launch.template operator()<1, 1>();
+        start.template operator()<1, 1>();
       } else if (x.rows <= 8) {
-        launch.template operator()<2, 1>();
+        start.template operator()<2, 1>();
       } else if (x.rows <= 16) {
-        launch.template operator()<2, 2>();
+        start.template operator()<2, 2>();
       } else {
-        launch.template operator()<1, 4>();
+        start.template operator()<1, 4>();
       }
     });
   });

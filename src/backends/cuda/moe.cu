@@ -1,6 +1,7 @@
 // Mixture of experts: routing, the order of tokens by expert, expert MLPs for few and for many tokens, and
 // the weighted sum. A pair is one of a token's choices, t * top_k + j; its place is where it stands among all
 // pairs in the order of experts. Sums over a token's choices run in the order of j, so no atomics.
+#include "backends/cuda/expert_tile.cuh"
 #include "backends/cuda/rows_product.cuh"
 #include "backends/cuda/tile_product.cuh"
 
@@ -13,6 +14,7 @@ constexpr float kNever = -INFINITY;
 
 // One warp a token. The k best are found one by one; ties go to the lowest id.
 __global__ void route_kernel(RouteArgs a) {
+  ptx::wait_for_previous_kernel();
   extern __shared__ float rows[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t t = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp;
@@ -70,6 +72,7 @@ __device__ int64_t expert_of(const MoeArgs& a, int64_t pair) {
 }
 
 constexpr int kOrderThreads = 1024;
+constexpr int64_t kFewPairs = 1024;
 
 __device__ int32_t warp_prefix_sum(int32_t x) {
   for (int i = 1; i < 32; i <<= 1) {
@@ -79,8 +82,28 @@ __device__ int32_t warp_prefix_sum(int32_t x) {
   return x;
 }
 
-// Counts, then where each expert's pairs begin and which experts have any. One block.
+// The pairs of expert e from `at` on, in their order; all lanes of a warp call it.
+__device__ void collect_pairs(const MoeArgs& a, int64_t e, int32_t at) {
+  const int lane = threadIdx.x % 32;
+  const int64_t pairs = a.x.rows * a.top_k;
+  for (int64_t base = 0; base < pairs; base += 32) {
+    const int64_t p = base + lane;
+    const bool is_its = p < pairs && expert_of(a, p) == e;
+    const uint32_t mask = __ballot_sync(0xffffffffU, is_its);
+    if (is_its) {
+      const int32_t place = at + __popc(mask & ((1U << lane) - 1U));
+      a.order.pairs[place] = static_cast<int32_t>(p);
+      a.order.places[p] = place;
+    }
+    at += __popc(mask);
+  }
+}
+
+// Counts, then where each expert's pairs begin and which experts have any; with kCollects, which is for few
+// pairs, also which these are. One block.
+template <bool kCollects>
 __global__ void expert_counts_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
   extern __shared__ int32_t counts[];
   const int64_t pairs = a.x.rows * a.top_k;
   for (int64_t e = threadIdx.x; e < a.experts; e += kOrderThreads) counts[e] = 0;
@@ -94,13 +117,12 @@ __global__ void expert_counts_kernel(MoeArgs a) {
     }
   }
   __syncthreads();
-  if (threadIdx.x >= 32) return;
-  const int lane = threadIdx.x;
+  const int lane = threadIdx.x % 32;
   int32_t before = 0, active = 0, tiles_before = 0;
-  for (int64_t base = 0; base < a.experts; base += 32) {
+  for (int64_t base = 0; threadIdx.x < 32 && base < a.experts; base += 32) {
     const int64_t e = base + lane;
     const int32_t count = e < a.experts ? counts[e] : 0;
-    const int32_t tiles = (count + kTileRows - 1) / kTileRows;
+    const int32_t tiles = (count + kExpertTileRows - 1) / kExpertTileRows;
     const int32_t upto = warp_prefix_sum(count), tiles_upto = warp_prefix_sum(tiles);
     const uint32_t with_pairs = __ballot_sync(0xffffffffU, count > 0);
     if (e < a.experts) {
@@ -112,15 +134,20 @@ __global__ void expert_counts_kernel(MoeArgs a) {
     before += __shfl_sync(0xffffffffU, upto, 31);
     tiles_before += __shfl_sync(0xffffffffU, tiles_upto, 31);
   }
-  if (lane == 0) {
+  if (threadIdx.x == 0) {
     a.order.starts[a.experts] = before;
     a.order.tiles[a.experts] = tiles_before;
   }
-  for (int64_t e = active + lane; e < a.experts; e += 32) a.order.active[e] = -1;
+  for (int64_t e = active + lane; threadIdx.x < 32 && e < a.experts; e += 32) a.order.active[e] = -1;
+  if (!kCollects) return;
+  __syncthreads();
+  for (int64_t e = threadIdx.x / 32; e < a.experts; e += kOrderThreads / 32)
+    if (counts[e] > 0) collect_pairs(a, e, a.order.starts[e]);
 }
 
 // One block an expert looks through all pairs and keeps their order.
 __global__ void expert_pairs_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
   __shared__ int32_t warps[33];
   const int64_t e = blockIdx.x;
   const int64_t pairs = a.x.rows * a.top_k;
@@ -186,6 +213,7 @@ __global__ void moe_any_down_kernel(MoeArgs a) {
 
 template <typename Out>
 __global__ void moe_combine_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.y;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= a.out.columns) return;
@@ -212,7 +240,7 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
       part.order.places += first * a.top_k;
       if (a.addend != nullptr) part.addend = static_cast<const Out*>(a.addend) + first * a.out.stride;
       const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, kThreads)), static_cast<unsigned>(rows));
-      moe_combine_kernel<Out><<<grid, kThreads, 0, stream>>>(part);
+      launch(moe_combine_kernel<Out>, grid, kThreads, 0, stream, part);
     }
   });
 }
@@ -220,7 +248,9 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
 // --- few tokens
 
 // hidden [place, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens, eight at a time.
+template <typename X>
 __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_up_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
   __shared__ float shared[kRowsWarps * 2 * 16 * 8];
   const int32_t e = a.order.active[blockIdx.y];
   if (e < 0) return;
@@ -235,13 +265,13 @@ __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_up_kernel(MoeArgs a
                                 static_cast<const bf16_t*>(w3.values) + high * w3.stride};
   const int32_t end = a.order.starts[e + 1];
   for (int32_t place = a.order.starts[e]; place < end; place += 8) {
-    const bf16_t* inputs[1] = {nullptr};
+    const X* inputs[1] = {nullptr};
     if (place + lane / 4 < end) {
       const int64_t token = a.order.pairs[place + lane / 4] / a.top_k;
-      inputs[0] = static_cast<const bf16_t*>(a.x_bf16) + token * a.x.columns;
+      inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
     }
     float sums[2][1][4] = {};
-    multiply_rows<2, 1, bf16_t>(low_rows, high_rows, inputs, w1.columns, sums);
+    multiply_rows<2, 1, X>(low_rows, high_rows, inputs, w1.columns, sums);
     reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
       if (place + column >= end || first + row > last) return;
       static_cast<bf16_t*>(a.hidden)[(place + column) * a.intermediate + first + row] =
@@ -251,6 +281,7 @@ __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_up_kernel(MoeArgs a
 }
 
 __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
   __shared__ float shared[kRowsWarps * 2 * 16 * 8];
   const int32_t e = a.order.active[blockIdx.y];
   if (e < 0) return;
@@ -285,29 +316,6 @@ __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs
 
 // --- many tokens
 
-// Which expert, which of its pairs and which columns of its weights a block's tile holds; expert -1: none. The
-// tiles of one expert follow one another, and of those the ones with the same columns, so that its weights are
-// read once.
-struct ExpertTile {
-  int64_t expert = -1;
-  int64_t first = 0;
-  int64_t end = 0;
-  int64_t column = 0;
-};
-__device__ ExpertTile find_tile(const MoeArgs& a, int64_t column_tiles) {
-  const int64_t block = blockIdx.x;
-  const int32_t* tiles = a.order.tiles;
-  if (block >= tiles[a.experts] * column_tiles) return {};
-  int64_t low = 0, high = a.experts;  // the last expert whose tiles begin at or before this block
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    (tiles[middle] * column_tiles <= block ? low : high) = middle;
-  }
-  const int64_t inside = block - tiles[low] * column_tiles;
-  const int64_t row_tiles = tiles[low + 1] - tiles[low];
-  return {low, a.order.starts[low] + inside % row_tiles * kTileRows, a.order.starts[low + 1], inside / row_tiles};
-}
-
 // hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the gate
 // and the up value of an element.
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
@@ -318,7 +326,7 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   const WeightView &w1 = a.table[tile.expert].w1, &w3 = a.table[tile.expert].w3;
   const auto a_row = [&](int row) -> const bf16_t* {
     if (tile.first + row >= tile.end) return nullptr;
-    return static_cast<const bf16_t*>(a.x_bf16) + a.order.pairs[tile.first + row] / a.top_k * a.x.columns;
+    return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
   const auto b_row = [&](int row) -> const bf16_t* {
     const WeightView& w = row < kTileColumns / 2 ? w1 : w3;
@@ -362,16 +370,17 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a)
 void launch_route(const RouteArgs& a, cudaStream_t stream) {
   if (a.tokens == 0) return;
   constexpr int kWarps = 4;
-  route_kernel<<<static_cast<unsigned>(ceil_div(a.tokens, kWarps)), kWarps * 32,
-                 static_cast<size_t>(kWarps * a.experts) * sizeof(float), stream>>>(a);
+  launch(route_kernel, static_cast<unsigned>(ceil_div(a.tokens, kWarps)), kWarps * 32,
+                 static_cast<size_t>(kWarps * a.experts) * sizeof(float), stream, a);
 }
 
 void launch_expert_order(const MoeArgs& a, cudaStream_t stream) {
   if (a.x.rows * a.top_k == 0) return;
   const auto bytes = static_cast<size_t>(a.experts) * sizeof(int32_t);
-  expert_counts_kernel<<<1, kOrderThreads, bytes, stream>>>(a);
-  const unsigned threads = a.x.rows * a.top_k > 1024 ? 256 : 32;
-  expert_pairs_kernel<<<static_cast<unsigned>(a.experts), threads, 0, stream>>>(a);
+  if (a.x.rows * a.top_k <= kFewPairs)
+    return launch(expert_counts_kernel<true>, 1, kOrderThreads, bytes, stream, a);
+  launch(expert_counts_kernel<false>, 1, kOrderThreads, bytes, stream, a);
+  launch(expert_pairs_kernel, static_cast<unsigned>(a.experts), 256, 0, stream, a);
 }
 
 void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
@@ -394,6 +403,13 @@ void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
   launch_combine(a, stream);
 }
 
+bool reads_inputs_as_they_are(const MoeArgs& a) {
+  // More tokens read them so often that half the bytes are worth a conversion.
+  constexpr int64_t kMostF32Tokens = 8;
+  const bool is_aligned = a.x.stride % 8 == 0 && reinterpret_cast<uintptr_t>(a.x.data) % 16 == 0;
+  return is_aligned && (a.x.scalar == Scalar::kBF16 || a.x.rows <= kMostF32Tokens);
+}
+
 bool can_moe_bf16(const MoeArgs& a) {
   const auto fits = [](const WeightView& w) {
     return w.scalar == Scalar::kBF16 && w.columns % 32 == 0 && w.stride % 8 == 0 &&
@@ -406,18 +422,21 @@ void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
   const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
-  moe_small_up_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0,
-                        stream>>>(a);
-  moe_small_down_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.out.columns, 32)), experts), kRowsWarps * 32, 0,
-                          stream>>>(a);
+  with_activation(a.x.scalar, [&](auto x) {
+    launch(moe_small_up_kernel<decltype(x)>, dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream, a);
+  });
+  launch(moe_small_down_kernel, dim3(static_cast<unsigned>(ceil_div(a.out.columns, 32)), experts), kRowsWarps * 32, 0, stream, a);
   launch_combine(a, stream);
 }
 
-void launch_moe_tiles(const MoeArgs& a, cudaStream_t stream) {
+void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   if (a.x.rows == 0) return;
-  const int64_t pairs = a.x.rows * a.top_k;
-  const int64_t parts = pairs < a.experts ? pairs : a.experts;
-  const int64_t tiles = ceil_div(pairs, kTileRows) + parts;
+  static_assert(kTileRows == kExpertTileRows);
+  if (architecture >= 90) {
+    launch_moe_tiles_sm90(a, stream);
+    return launch_combine(a, stream);
+  }
+  const int64_t tiles = most_expert_tiles(a);
   cudaFuncSetAttribute(moe_tiles_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
   cudaFuncSetAttribute(moe_tiles_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
   moe_tiles_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)), kTileThreads,

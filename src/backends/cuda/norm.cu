@@ -12,6 +12,7 @@ __device__ float mixed(const NormArgs& a, const T* x, const T* branch, int64_t i
 
 template <typename T, typename Out>
 __global__ void norm_kernel(NormArgs a) {
+  ptx::wait_for_previous_kernel();
   __shared__ float scratch[33];
   const int64_t row = blockIdx.x;
   const int64_t n = a.x.columns;
@@ -68,7 +69,7 @@ void launch_norm(const NormArgs& a, cudaStream_t stream) {
   const auto rows = static_cast<unsigned>(a.x.rows);
   with_activation(a.x.scalar, [&](auto in) {
     with_activation(a.out.scalar, [&](auto out) {
-      norm_kernel<decltype(in), decltype(out)><<<rows, threads_for(a.x.rows, a.x.columns), 0, stream>>>(a);
+      launch(norm_kernel<decltype(in), decltype(out)>, rows, threads_for(a.x.rows, a.x.columns), 0, stream, a);
     });
   });
 }

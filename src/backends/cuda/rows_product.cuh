@@ -36,8 +36,9 @@ __device__ inline void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[4
 
 // sums[m][n] += the products of the warp's share of K inputs: sixteen rows of kTiles weights each with
 // 8 kGroups activation rows. `weights[m]` is row 0 of tile m at this lane's row (lane / 4), `last_rows` says
-// whether rows 0..7 and 8..15 exist. `inputs[n]` is the lane's activation row or null.
-template <int kTiles, int kGroups, typename X>
+// whether rows 0..7 and 8..15 exist. `inputs[n]` is the lane's activation row or null. With kWaits the previous
+// kernel is waited for, behind the first loads of weights.
+template <int kTiles, int kGroups, typename X, bool kWaits = false>
 __device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles], const bf16_t* const (&high_rows)[kTiles],
                               const X* const (&inputs)[kGroups], int64_t columns,
                               float (&sums)[kTiles][kGroups][4]) {
@@ -46,6 +47,7 @@ __device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles], const bf1
   // Warps take 32 inputs in turn, so that a block reads long runs.
   constexpr int64_t kStep = 32 * kRowsWarps;
   int64_t k = warp * 32 + quarter * 8;
+  bool is_first = true;
   const auto step = [&](const uint4 (&low)[kTiles], const uint4 (&high)[kTiles], int64_t at) {
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
@@ -70,9 +72,12 @@ __device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles], const bf1
         high[a][m] = load_stream_16(high_rows[m] + k + a * kStep);
       }
     }
+    if (kWaits && is_first) ptx::wait_for_previous_kernel();
+    is_first = false;
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) step(low[a], high[a], k + a * kStep);
   }
+  if (kWaits && is_first) ptx::wait_for_previous_kernel();
   for (; k < columns; k += kStep) {
     uint4 low[kTiles], high[kTiles];
 #pragma unroll
