@@ -8,7 +8,7 @@ The rules:
   1. A room includes only the rooms in MAY_USE. Composition roots (apps, tests, bench, fuzz) include anything,
      and they alone see a backend.
   2. Tokenizer and formats are seen by the engine only in engine/text*.
-  3. CUDA headers appear only in backends/cuda and parallel/nccl.
+  3. CUDA headers appear only in backends/cuda and parallel/nccl, and in tests/cuda and bench/cuda.
   4. No header has a `using namespace`.
   5. Environment variables are read in apps and tests only.
 """
@@ -45,7 +45,7 @@ MAY_USE = {
     "server": {"core", "chat", "engine", "http", "observe", "openai", "tokenizer", "webui", "anthropic"},
 }
 ROOTS = ("apps", "tests", "bench", "fuzz")
-CUDA_ROOMS = ("backends/cuda/", "parallel/nccl")
+CUDA_ROOMS = ("backends/cuda/", "parallel/nccl", "tests/cuda/", "bench/cuda/")
 SUFFIXES = {".h", ".cc", ".cu", ".cuh", ".inc"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')

@@ -4,9 +4,16 @@
 import sys
 import unittest
 
-import torch
+try:
+    import torch
+except ImportError:
+    print("skipped: torch is not installed")
+    sys.exit(77)
+if not torch.cuda.is_available():
+    print("skipped: no CUDA device")
+    sys.exit(77)
 
-import minimax_kernels as kernels
+import minimax_kernels as kernels  # noqa: E402
 
 
 def recurrence(q, k, v, decay, state):
@@ -131,7 +138,4 @@ class Errors(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if not torch.cuda.is_available():
-        print("skipped: no CUDA device")
-        sys.exit(77)
     unittest.main()

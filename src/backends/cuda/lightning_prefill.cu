@@ -112,6 +112,7 @@ cudaError_t lightning_prefill(const LightningPrefillArgs& args, cudaStream_t str
   const bool is_reachable = is_aligned(args.q, args.element) && is_aligned(args.k, args.element) &&
                             is_aligned(args.v, args.element) && is_aligned(args.out, args.element);
   if (!has_tensor_core_kernel(args.element, args.head_dim) || !is_reachable) {
+    if (args.num_sequences * args.num_heads > INT32_MAX / 8) return cudaErrorInvalidValue;
     return launch_prefill_generic(args, stream);
   }
   const Plan plan = make_plan(args.num_tokens, args.num_sequences, args.num_heads, args.head_dim, args.sm);

@@ -2,9 +2,8 @@
 //
 // A block owns one segment of one sequence, one head and 64 value columns, and walks the segment in chunks of
 // 64 tokens. It keeps the state transposed, S^T [64 values, D keys] in F32, as accumulator fragments: 16
-// values to a warp, all keys. That one layout serves both as the sum of the state update and, rounded to
-// BF16, as the left operand of the output, so the state never passes through shared memory. Per chunk, with s
-// the decay rate and i, j in it:
+// values to a warp, all keys. Rounded to BF16, those fragments are also an operand of the output. Per chunk,
+// with s the decay rate and i, j in it:
 //   P[i][j] = exp(-s (i - j)) q_i . k_j for j <= i, else 0
 //   O^T     = (S^T q^T) diag(exp(-s (i + 1))) + V^T P^T
 //   S^T     = exp(-s n) S^T + (V^T diag(exp(-s (n - 1 - j)))) k        n: the chunk's rows
@@ -292,22 +291,11 @@ __device__ __forceinline__ void decay_values(uint32_t (&decayed)[4][4], uint32_t
   }
 }
 
-// S^T as left operand: 16 keys.
+// Accumulators as left operand of the next product, rounded to BF16: 16 of their columns.
 template <int N>
-__device__ __forceinline__ void state_operand(uint32_t (&operand)[4], const float (&s)[N], int step) {
+__device__ __forceinline__ void left_operand(uint32_t (&operand)[4], const float (&s)[N], int step) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) operand[i] = ptx::pack_bf16(s[8 * step + 2 * i], s[8 * step + 2 * i + 1]);
-}
-
-// 64 or fewer rows of 64 values from a tile to out, 16 bytes at a time. 128 threads.
-__device__ __forceinline__ void store_rows(__nv_bfloat16* to, int64_t token_stride, uint32_t tile, int rows,
-                                           int thread) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int row = 16 * i + thread / 8;
-    const uint4 values = ptx::load_shared16(tile + ptx::swizzled(row, thread % 8));
-    if (row < rows) reinterpret_cast<uint4*>(to + row * token_stride)[thread % 8] = values;
-  }
 }
 
 }  // namespace minimax::cuda

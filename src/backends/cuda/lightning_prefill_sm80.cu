@@ -119,6 +119,17 @@ __device__ __forceinline__ void stage_out(uint32_t tile, const float (&out)[32],
   }
 }
 
+// 64 or fewer rows of 64 values from a tile to out, 16 bytes at a time. 128 threads.
+__device__ __forceinline__ void store_rows(__nv_bfloat16* to, int64_t token_stride, uint32_t tile, int rows) {
+  const int thread = threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row = 16 * i + thread / 8;
+    const uint4 values = ptx::load_shared16(tile + ptx::swizzled(row, thread % 8));
+    if (row < rows) reinterpret_cast<uint4*>(to + row * token_stride)[thread % 8] = values;
+  }
+}
+
 template <int D, bool kPartial>
 __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams params) {
   extern __shared__ uint8_t shared_bytes[];
@@ -193,7 +204,7 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
 #pragma unroll
       for (int step = 0; step < D / 16; ++step) {
         uint32_t left[4];
-        state_operand(left, s, step);
+        left_operand(left, s, step);
         multiply_along(out, left, q_tile + step / 4 * kTileBytes, step % 4 * 2, 0);
       }
 #pragma unroll
@@ -213,7 +224,7 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
     __syncthreads();
     if (!kPartial) {
       store_rows(to + int64_t{chunk} * kChunkTokens * params.out_token_stride, params.out_token_stride,
-                 staged, chunk_rows, threadIdx.x);
+                 staged, chunk_rows);
     }
   }
 

@@ -128,7 +128,7 @@ __device__ __forceinline__ void Block<D, kPartial>::publish(int chunk, const flo
 #pragma unroll
   for (int step = 0; step < D / 16; ++step) {
     uint32_t packed[4];
-    state_operand(packed, s, step);
+    left_operand(packed, s, step);
     ptx::store_matrix_x4(state(chunk) + step / 4 * kTileBytes + ptx::swizzled(row, step % 4 * 2 + lane / 16),
                          packed[0], packed[1], packed[2], packed[3]);
   }
@@ -235,7 +235,7 @@ __device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, in
 #pragma unroll
     for (int tile = 0; tile < 8; ++tile) pair_decays.scale(p + 4 * tile, tile);
 #pragma unroll
-    for (int step = 0; step < 4; ++step) state_operand(scores[step], p, step);
+    for (int step = 0; step < 4; ++step) left_operand(scores[step], p, step);
     ptx::barrier_wait(at(barriers.published[chunk % 2]), chunk / 2 & 1);
     ptx::wgmma_fence();
 #pragma unroll
@@ -250,7 +250,8 @@ __device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, in
                           ptx::operand_across_k(values(chunk) + step * 16 * 128, kTileBytes), step > 0);
     }
     ptx::wgmma_commit();
-    start_scores(min(chunk + 1, chunks - 1), p);  // the last ones are not used: a branch here would serialize all
+    start_scores(min(chunk + 1, chunks - 1),
+                 p);  // the last ones are not used: a branch here would serialize all
     ptx::wgmma_wait<1>();
     keep(from_state);
     keep(from_chunk);
