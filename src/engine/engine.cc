@@ -145,7 +145,10 @@ class Engine::Impl {
         cache_(setup_.cache),
         scheduler_(setup_.scheduler, cache_),
         steps_(runner_) {
-    for (auto& buffers : buffers_) buffers = runner_.make_buffers();
+    for (auto& buffers : buffers_) {
+      buffers = runner_.make_buffers();
+      runner_.record_decodes(*buffers);
+    }
     stats_.num_pages = setup_.cache.num_pages;
     callback_thread_ = std::thread([this] { run_callbacks(); });
     planning_thread_ = std::thread([this] { run_planning(); });

@@ -283,10 +283,12 @@ void ModelRunner::execute(StepBuffers& step) {
       if (worker != nullptr) worker->wait();
     }
   } wait{step.mask_jobs.empty() ? nullptr : mask_worker_.get()};
-  forward(step);
   const auto num_rows = static_cast<int64_t>(step.rows.size());
-  if (wait.worker != nullptr) wait.worker->wait();
-  if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
+  if (!launch_recorded(step)) {
+    forward(step);
+    if (wait.worker != nullptr) wait.worker->wait();
+    if (num_rows > 0) step.sampling.run(logits_.slice(0, 0, num_rows));
+  }
   last_tokens_.clear();
   for (int64_t row = 0; row < num_rows; ++row) last_tokens_.push_back(step.sampling.token(row));
   // The step's buffers are written again once this returns.
@@ -294,10 +296,7 @@ void ModelRunner::execute(StepBuffers& step) {
 }
 
 void ModelRunner::forward(StepBuffers& step) {
-  if (!backend_.is_host()) {
-    if (launch_recorded(step)) return;
-    upload_inputs(step);
-  }
+  if (!backend_.is_host()) upload_inputs(step);
   ops::OpContext context{backend_, arena_, tracer_};
   for (size_t i = 0; i < step.groups.size(); ++i) {
     const StepBuffers::Group& group = step.groups[i];
@@ -307,24 +306,34 @@ void ModelRunner::forward(StepBuffers& step) {
 }
 
 void ModelRunner::upload_inputs(const StepBuffers& step) {
-  if (step.groups.empty()) return;
-  const StepBuffers::Group& last = step.groups.back();
-  const int64_t sequences = last.first_sequence + last.num_sequences;
+  const int64_t sequences =
+      step.groups.empty() ? 0 : step.groups.back().first_sequence + step.groups.back().num_sequences;
   int64_t pages = 0;
   for (int64_t row = 0; row < sequences; ++row)
     pages = std::max(pages, step.held_pages[static_cast<size_t>(row)].count);
   device_inputs_.upload(step.inputs, sequences, pages);
 }
 
+bool ModelRunner::can_record(int64_t rows) const {
+  return rows <= options_.max_sequences && rows <= options_.max_batched_tokens && rows <= options_.max_logits_rows;
+}
+
 bool ModelRunner::launch_recorded(StepBuffers& step) {
-  if (step.groups.size() != 1 || tracer_ != nullptr) return false;
+  if (backend_.is_host() || step.groups.size() != 1 || tracer_ != nullptr) return false;
   const StepBuffers::Group& group = step.groups.front();
   const int64_t rows = recorded_rows(group.num_sequences);
-  if (!group.is_decode || group.num_rows != group.num_sequences || rows > options_.max_sequences ||
-      rows > options_.max_batched_tokens || rows > options_.max_logits_rows)
+  if (!group.is_decode || group.num_rows != group.num_sequences || !can_record(rows) ||
+      !step.sampling.can_be_recorded())
     return false;
+  launch_decode(step, rows);
+  step.sampling.download();
+  return true;
+}
+
+void ModelRunner::pad(StepBuffers& step, int64_t sequences, int64_t rows) {
   const StepBatch& host = step.inputs.host();
-  for (int64_t row = group.num_sequences; row < rows; ++row) {
+  auto* starts = step.inputs.host_starts().data<int32_t>();
+  for (int64_t row = sequences; row < rows; ++row) {
     host.token_ids.data<int32_t>()[row] = -1;
     host.positions.data<int32_t>()[row] = 0;
     host.slot_mapping.data<int64_t>()[row] = -1;
@@ -332,23 +341,41 @@ bool ModelRunner::launch_recorded(StepBuffers& step) {
     host.state_read_slots.data<int32_t>()[row] = -1;
     host.state_write_slots.data<int32_t>()[row] = -1;
     host.logits_rows.data<int32_t>()[row] = -1;
-    step.inputs.host_starts().data<int32_t>()[row + 1] = static_cast<int32_t>(group.num_sequences);
+    starts[row + 1] = static_cast<int32_t>(sequences);
   }
+}
+
+void ModelRunner::launch_decode(StepBuffers& step, int64_t rows) {
+  const int64_t sequences = step.groups.empty() ? 0 : step.groups.front().num_sequences;
+  pad(step, sequences, rows);
   upload_inputs(step);
+  step.sampling.upload();
   const auto run = [&] {
     ops::OpContext context{backend_, arena_, nullptr};
     StepBatch batch = front(device_inputs_.batch(step.inputs), rows, rows, rows, true);
     batch.query_starts = device_inputs_.starts(step.inputs).slice(0, 0, rows + 1);
-    model_.forward(context, batch, cache_, logits_.slice(0, 0, rows));
+    const Tensor logits = logits_.slice(0, 0, rows);
+    model_.forward(context, batch, cache_, logits);
+    step.sampling.draw(logits, rows);
   };
-  Recording& recording = recordings_[rows];
-  if (recording.graph == nullptr && ++recording.steps > 1) recording.graph = backend_.capture(run);
-  if (recording.graph != nullptr) {
-    recording.graph->launch();
-  } else {
-    run();
+  // Everything an op makes at its first call is there once the step has run as it is.
+  StepBuffers::Recording& recording = step.recordings[rows];
+  const bool is_new = recording.graph == nullptr;
+  if (is_new) run();
+  if (is_new || recording.generation != step.sampling.generation()) {
+    recording.graph = backend_.capture(run);
+    recording.generation = step.sampling.generation();
   }
-  return true;
+  if (!is_new) recording.graph->launch();
+}
+
+void ModelRunner::record_decodes(StepBuffers& step) {
+  if (backend_.is_host()) return;
+  MM_CHECK(step.groups.empty() && step.rows.empty(), "buffers of a step in use");
+  for (int64_t rows = std::min(options_.max_sequences, options_.max_logits_rows); rows > 0; --rows) {
+    if (recorded_rows(rows) == rows && can_record(rows)) launch_decode(step, rows);
+  }
+  backend_.synchronize();
 }
 
 }  // namespace minimax::engine

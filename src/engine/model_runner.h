@@ -73,6 +73,10 @@ struct StepBuffers {
     int64_t stamp = -1;
     int64_t count = 0;
   };
+  struct Recording {
+    int64_t generation = 0;  // of `sampling`
+    std::unique_ptr<ops::StepGraph> graph;
+  };
 
   StepBuffers(const StepShape& shape, ops::Backend& backend, int64_t vocab_size, int64_t vocab_limit);
 
@@ -86,6 +90,7 @@ struct StepBuffers {
   std::vector<MaskJob> mask_jobs;
   std::vector<HeldPages> held_pages;  // what each row of the block table holds
   std::vector<cache::StateCopy> copies;
+  std::map<int64_t, Recording> recordings;  // decode steps of a device, by rows
 };
 
 class ModelRunner {
@@ -105,6 +110,9 @@ class ModelRunner {
   // Runs the step; results are in `step.sampling`, by `step.rows`. Steps run in the order of their plans.
   void execute(StepBuffers& step);
 
+  // Records decode steps of every size on a device, with buffers not in use yet; nothing on the host's backends.
+  void record_decodes(StepBuffers& step);
+
   void set_tracer(ops::Tracer* tracer) { tracer_ = tracer; }
 
  private:
@@ -119,14 +127,13 @@ class ModelRunner {
   models::StepBatch batch_of(const StepBuffers& step, size_t group) const;
   void forward(StepBuffers& step);
   void upload_inputs(const StepBuffers& step);
-  // Runs a step of decodes alone as one recorded step of at least as many rows. RETURNS: false when it cannot.
+  // Runs a step of decodes alone, sampling included, as one recorded step of at least as many rows. RETURNS:
+  // false when it cannot.
   bool launch_recorded(StepBuffers& step);
-
-  // A step of so many rows, which is recorded when it comes a second time.
-  struct Recording {
-    int64_t steps = 0;
-    std::unique_ptr<ops::StepGraph> graph;
-  };
+  bool can_record(int64_t rows) const;
+  void launch_decode(StepBuffers& step, int64_t rows);
+  // Rows beyond `sequences` become padding.
+  static void pad(StepBuffers& step, int64_t sequences, int64_t rows);
 
   const models::Model& model_;
   ops::Backend& backend_;
@@ -142,7 +149,6 @@ class ModelRunner {
   Tensor logits_;                            // [max_logits_rows, vocab]
   std::vector<int32_t> last_tokens_;         // that the newest step gave, by row
   std::unique_ptr<MaskWorker> mask_worker_;  // from the first constrained step on
-  std::map<int64_t, Recording> recordings_;  // of decode steps, by rows
   ops::Tracer* tracer_ = nullptr;
 };
 

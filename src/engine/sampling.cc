@@ -1,6 +1,7 @@
 #include "engine/sampling.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -21,19 +22,26 @@ Tensor view(const std::vector<T>& data, DType dtype) {
   return Tensor(const_cast<T*>(data.data()), dtype, {static_cast<int64_t>(data.size())});
 }
 
-// f(tensor, is_output) for all but the logits.
-template <typename F>
-void for_each_tensor(ops::Sample& args, F&& f) {
-  for (Tensor* input :
-       {&args.temperature, &args.top_k, &args.top_p, &args.min_p, &args.repetition_penalty, &args.presence_penalty,
-        &args.frequency_penalty, &args.seed, &args.counter, &args.history_ids, &args.history_starts, &args.prompt_lens,
-        &args.forced_ids, &args.bias_ids, &args.bias_values, &args.bias_starts, &args.allowed, &args.allowed_rows}) {
-    if (input->defined()) f(*input, false);
-  }
-  for (Tensor* output : {&args.tokens, &args.logprobs, &args.top_ids, &args.top_logprobs}) f(*output, true);
-}
+using Member = Tensor ops::Sample::*;
 
-int64_t aligned(int64_t bytes) { return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment; }
+// Operands of the sampling op with a number for each row, and with one for some rows or many.
+constexpr std::array<Member, 14> kRowInputs = {
+    &ops::Sample::temperature,        &ops::Sample::top_k,
+    &ops::Sample::top_p,              &ops::Sample::min_p,
+    &ops::Sample::repetition_penalty, &ops::Sample::presence_penalty,
+    &ops::Sample::frequency_penalty,  &ops::Sample::seed,
+    &ops::Sample::counter,            &ops::Sample::history_starts,
+    &ops::Sample::prompt_lens,        &ops::Sample::forced_ids,
+    &ops::Sample::bias_starts,        &ops::Sample::allowed_rows};
+constexpr std::array<Member, 2> kRowOutputs = {&ops::Sample::tokens, &ops::Sample::logprobs};
+constexpr std::array<Member, 6> kLists = {&ops::Sample::history_ids, &ops::Sample::bias_ids,
+                                          &ops::Sample::bias_values, &ops::Sample::allowed,
+                                          &ops::Sample::top_ids,     &ops::Sample::top_logprobs};
+
+// Bytes of a row array for at most so many rows: ends of lists are one more than rows, of 8 bytes each.
+int64_t slot_bytes(int64_t max_rows) {
+  return ((max_rows + 1) * 8 + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+}
 
 }  // namespace
 
@@ -68,7 +76,12 @@ SamplingBatch::SamplingBatch(ops::Backend& backend, int64_t max_rows, int64_t vo
   Arena plan(backend.device());
   ops::OpContext context{backend_, plan, nullptr};
   ops::Sample args = arguments(Tensor(nullptr, DType::kF32, {max_rows, vocab_size}));
-  for_each_tensor(args, [](Tensor& t, bool) { t = t.moved(nullptr, {}); });
+  const auto forget = [&](const auto& members) {
+    for (const auto member : members) args.*member = (args.*member).moved(nullptr, {});
+  };
+  forget(kRowInputs);
+  forget(kRowOutputs);
+  forget(kLists);
   ops::sample(context, args);
   arena_ = Arena(backend.allocate(std::max<int64_t>(plan.peak_bytes(), Arena::kAlignment)));
   clear();
@@ -176,43 +189,115 @@ ops::Sample SamplingBatch::arguments(const Tensor& logits) {
 }
 
 void SamplingBatch::run(const Tensor& logits) {
-  if (!backend_.is_host()) return run_on_device(logits);
+  if (!backend_.is_host()) {
+    upload();
+    draw(logits, size());
+    return download();
+  }
   ops::OpContext context{backend_, arena_, nullptr};
   ops::sample(context, arguments(logits));
 }
 
-// One copy there, one copy back.
-void SamplingBatch::run_on_device(const Tensor& logits) {
-  ops::Sample args = arguments(logits);
-  int64_t bytes = 0;
-  for_each_tensor(args, [&](const Tensor& t, bool) { bytes += aligned(t.size_bytes()); });
-  if (bytes > device_.size_bytes()) {
-    staging_ = backend_.allocate_staging(2 * bytes);
-    device_ = backend_.allocate(2 * bytes);
+// A row's neutral numbers are zeros, ends of lists that end where the last row's do, and no forced token.
+void SamplingBatch::upload_rows(const ops::Sample& args) {
+  const int64_t slot = slot_bytes(max_rows_);
+  if (rows_device_.data() == nullptr) {
+    const auto bytes = static_cast<int64_t>(kRowInputs.size() + kRowOutputs.size()) * slot;
+    rows_staging_ = backend_.allocate_staging(bytes);
+    rows_device_ = backend_.allocate(bytes);
   }
-  ops::Sample on_device = args;
-  int64_t used = 0, inputs = 0;
-  for_each_tensor(on_device, [&](Tensor& t, bool is_output) {
-    if (!is_output) {
-      std::memcpy(staging_.data() + used, t.raw(), static_cast<size_t>(t.size_bytes()));
-      inputs = used + t.size_bytes();
+  std::byte* at = rows_staging_.data();
+  for (const auto member : kRowInputs) {
+    const Tensor& values = args.*member;
+    std::memset(at, 0, static_cast<size_t>(slot));
+    if (values.defined()) std::memcpy(at, values.raw(), static_cast<size_t>(values.size_bytes()));
+    if (member == &ops::Sample::history_starts || member == &ops::Sample::bias_starts) {
+      auto* starts = reinterpret_cast<int64_t*>(at);
+      std::fill(starts + size() + 1, starts + max_rows_ + 1, starts[size()]);
+    } else if (member == &ops::Sample::forced_ids) {
+      auto* ids = reinterpret_cast<int32_t*>(at);
+      std::fill(ids + size(), ids + max_rows_, -1);
     }
-    const int64_t size = t.size_bytes();
-    t = t.moved(device_.data() + used, device_.device());
-    used += aligned(size);
-  });
-  backend_.upload(device_.data(), staging_.data(), inputs);
+    at += slot;
+  }
+  backend_.upload(rows_device_.data(), rows_staging_.data(), static_cast<int64_t>(kRowInputs.size()) * slot);
+}
+
+void SamplingBatch::upload_list(size_t list, const Tensor& values) {
+  const int64_t bytes = values.defined() ? values.size_bytes() : 0;
+  List& memory = lists_[list];
+  if (bytes > memory.device.size_bytes() || memory.device.data() == nullptr) {
+    // Twice as long, so that a history that grows by a token a step seldom moves.
+    constexpr int64_t kLeastBytes = int64_t{16} << 10U;
+    memory.staging = backend_.allocate_staging(std::max(2 * bytes, kLeastBytes));
+    memory.device = backend_.allocate(std::max(2 * bytes, kLeastBytes));
+    ++generation_;
+  }
+  if (bytes == 0) return;
+  std::memcpy(memory.staging.data(), values.raw(), static_cast<size_t>(bytes));
+  backend_.upload(memory.device.data(), memory.staging.data(), bytes);
+}
+
+void SamplingBatch::upload() {
+  const ops::Sample args = arguments(Tensor(nullptr, DType::kF32, {size(), vocab_limit_}));
+  upload_rows(args);
+  lists_.resize(kLists.size());
+  for (size_t i = 0; i < kLists.size(); ++i) upload_list(i, args.*kLists[i]);
+}
+
+void SamplingBatch::draw(const Tensor& logits, int64_t rows) {
+  const int64_t slot = slot_bytes(max_rows_);
+  const Device device = rows_device_.device();
+  ops::Sample args = arguments(logits);
+  std::byte* at = rows_device_.data();
+  const auto place_row = [&](Tensor& t) {
+    const bool is_starts = &t == &args.history_starts || &t == &args.bias_starts;
+    t = Tensor(at, t.dtype(), {rows + (is_starts ? 1 : 0)}, t.name(), device);
+    at += slot;
+  };
+  for (const auto member : kRowInputs) {
+    if ((args.*member).defined()) {
+      place_row(args.*member);
+    } else {
+      at += slot;
+    }
+  }
+  for (const auto member : kRowOutputs) place_row(args.*member);
+  for (size_t i = 0; i < kLists.size(); ++i) {
+    Tensor& t = args.*kLists[i];
+    if (!t.defined()) continue;
+    // Lists that a recorded step reads are as long as there is room: where a row's part ends is said elsewhere.
+    const Memory& memory = lists_[i].device;
+    if (kLists[i] == &ops::Sample::top_ids || kLists[i] == &ops::Sample::top_logprobs) {
+      t = Tensor(memory.data(), t.dtype(), {rows, most_top_}, t.name(), device);
+    } else if (t.rank() == 1) {
+      t = Tensor(memory.data(), t.dtype(), {memory.size_bytes() / size_of(t.dtype())}, t.name(), device);
+    } else {
+      t = t.moved(memory.data(), device);
+    }
+  }
+  // Ids and values of biases pair up.
+  const int64_t biases = std::min(args.bias_ids.dim(0), args.bias_values.dim(0));
+  args.bias_ids = args.bias_ids.slice(0, 0, biases);
+  args.bias_values = args.bias_values.slice(0, 0, biases);
   ops::OpContext context{backend_, arena_, nullptr};
-  ops::sample(context, on_device);
-  const auto outputs = static_cast<const std::byte*>(on_device.tokens.raw()) - device_.data();
-  backend_.download(staging_.data() + outputs, device_.data() + outputs, used - outputs);
+  ops::sample(context, args);
+}
+
+void SamplingBatch::download() {
+  const int64_t slot = slot_bytes(max_rows_);
+  const int64_t outputs = static_cast<int64_t>(kRowInputs.size()) * slot;
+  backend_.download(rows_staging_.data() + outputs, rows_device_.data() + outputs,
+                    static_cast<int64_t>(kRowOutputs.size()) * slot);
+  const auto tops = static_cast<int64_t>(sizeof(float)) * size() * most_top_;
+  for (size_t i = kLists.size() - 2; i < kLists.size(); ++i)
+    backend_.download(lists_[i].staging.data(), lists_[i].device.data(), tops);
   backend_.synchronize();
-  used = outputs;
-  for_each_tensor(args, [&](const Tensor& t, bool is_output) {
-    if (!is_output) return;
-    std::memcpy(t.raw(), staging_.data() + used, static_cast<size_t>(t.size_bytes()));
-    used += aligned(t.size_bytes());
-  });
+  std::memcpy(tokens_.data(), rows_staging_.data() + outputs, tokens_.size() * sizeof(int32_t));
+  std::memcpy(logprobs_.data(), rows_staging_.data() + outputs + slot, tokens_.size() * sizeof(float));
+  if (tops == 0) return;
+  std::memcpy(top_ids_.data(), lists_[kLists.size() - 2].staging.data(), static_cast<size_t>(tops));
+  std::memcpy(top_logprobs_.data(), lists_[kLists.size() - 1].staging.data(), static_cast<size_t>(tops));
 }
 
 SampledToken SamplingBatch::sampled(int64_t row) const {

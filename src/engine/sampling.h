@@ -72,13 +72,24 @@ class SamplingBatch {
 
   // Draws a token for each row. logits [size(), vocab] F32.
   void run(const Tensor& logits);
+
+  // The same in three parts, for a backend of a device that records the middle one: what the rows ask for is
+  // copied there, `rows` of them are drawn, of which those beyond size() are padding, and the tokens come back.
+  // RETURNS: false when rows report likely tokens or have masks: their buffers are not those of every step.
+  bool can_be_recorded() const { return most_top_ == 0 && num_masks_ == 0; }
+  void upload();
+  void draw(const Tensor& logits, int64_t rows);
+  void download();
+  // Changes when buffers of the device have moved: what was recorded before draws from the old ones.
+  int64_t generation() const { return generation_; }
   // Of the last run.
   int32_t token(int64_t row) const { return tokens_[static_cast<size_t>(row)]; }
   SampledToken sampled(int64_t row) const;
 
  private:
   ops::Sample arguments(const Tensor& logits);
-  void run_on_device(const Tensor& logits);
+  void upload_rows(const ops::Sample& args);
+  void upload_list(size_t list, const Tensor& values);
   int64_t mask_words() const { return (vocab_limit_ + 63) / 64; }
 
   ops::Backend& backend_;
@@ -94,7 +105,15 @@ class SamplingBatch {
   std::vector<int32_t> tokens_, top_ids_;
   std::vector<float> logprobs_, top_logprobs_;
   Arena arena_;
-  Memory staging_, device_;  // copies of the arrays above for a device, as large as the largest step's
+
+  // On a device: arrays with a number for each row lie side by side, as long as the largest batch's; lists have
+  // memory of their own, which grows.
+  struct List {
+    Memory staging, device;
+  };
+  Memory rows_staging_, rows_device_;
+  std::vector<List> lists_;
+  int64_t generation_ = 0;
 };
 
 // Draws the tokens of one sequence from logits in the host's memory.
