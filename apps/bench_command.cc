@@ -10,6 +10,7 @@
 #include "apps/batched_decode.h"
 #include "apps/commands.h"
 #include "apps/model_setup.h"
+#include "apps/op_times.h"
 
 namespace minimax::apps {
 namespace {
@@ -25,6 +26,7 @@ struct BenchOptions {
   std::vector<int64_t> batches;
   int64_t batched_steps = 16;
   int repetitions = 5;
+  bool ops = false;
   bool json = false;
 };
 
@@ -83,6 +85,7 @@ class Bench {
       measure_prefill();
     }
     for (const int64_t batch : options_.batches) measure_batch(batch);
+    if (options_.ops) measure_ops();
   }
 
   void print() const {
@@ -117,6 +120,7 @@ class Bench {
         options_.prompt_tokens, median(prefill_.tokens_per_second),
         median(prefill_.tokens_per_second) * prefill_flops / 1e9, median(prefill_.probe) / 1e9,
         100 * median(prefill_.share));
+    std::cout << op_tables_;
     for (const BatchSeries& series : batches_) {
       fmt::print(
           "decode, batch {} after {} tokens each: {:7.2f} ms a step ({:.1f} tokens/s), {:.1f} MB and {:.1f} "
@@ -192,6 +196,26 @@ class Bench {
     }
   }
 
+  // One prefill step and decode steps, op by op.
+  void measure_ops() {
+    const double read = bandwidth(), rate = multiply_rate();
+    OpTimes times(*runtime_.backend);
+    const auto table = [&](const std::string& what) {
+      op_tables_ += what + "\n" + times.table(read, rate);
+      times.clear();
+    };
+    session_->set_tracer(&times);
+    prefill_once();
+    session_->set_tracer(nullptr);
+    table(fmt::format("ops of a prefill of {} tokens:", options_.prompt_tokens));
+    for (const int64_t batch : options_.batches) {
+      BatchedDecode decode(*runtime_.model, *runtime_.backend, batch, options_.prompt_before_decode, 4);
+      decode.step(random_tokens(batch), nullptr);  // warms up
+      for (int step = 0; step < 3; ++step) decode.step(random_tokens(batch), &times);
+      table(fmt::format("ops of decode steps, batch {}:", batch));
+    }
+  }
+
   double bandwidth() { return runtime_.device->measure_bandwidth(); }
   double multiply_rate() { return runtime_.device->measure_rate(); }
 
@@ -240,6 +264,7 @@ class Bench {
   Series decode_;
   Series prefill_;
   std::vector<BatchSeries> batches_;
+  std::string op_tables_;
 };
 
 void run_bench(const BenchOptions& options) {
@@ -283,6 +308,7 @@ void add_bench_command(CLI::App& app) {
   command->add_option("--repetitions", options->repetitions)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command->add_flag("--ops", options->ops, "Also time each op of a prefill and of the decodes that --batch names");
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([options] { run_bench(*options); });
 }
