@@ -290,7 +290,7 @@ void SamplingBatch::download() {
   backend_.download(rows_staging_.data() + outputs, rows_device_.data() + outputs,
                     static_cast<int64_t>(kRowOutputs.size()) * slot);
   const auto tops = static_cast<int64_t>(sizeof(float)) * size() * most_top_;
-  for (size_t i = kLists.size() - 2; i < kLists.size(); ++i)
+  for (size_t i = kLists.size() - 2; tops > 0 && i < kLists.size(); ++i)
     backend_.download(lists_[i].staging.data(), lists_[i].device.data(), tops);
   backend_.synchronize();
   std::memcpy(tokens_.data(), rows_staging_.data() + outputs, tokens_.size() * sizeof(int32_t));

@@ -344,17 +344,9 @@ const ExpertTable& CudaBackend::table_of(std::span<const ops::MlpWeights> expert
   std::vector<ExpertPointers> wanted;
   wanted.reserve(experts.size());
   for (const ops::MlpWeights& expert : experts) wanted.push_back({view(expert.w1), view(expert.w3), view(expert.w2)});
-  const auto is_same = [&](const ExpertTable& table) {
-    return std::equal(wanted.begin(), wanted.end(), table.host.begin(), table.host.end(),
-                      [](const ExpertPointers& a, const ExpertPointers& b) {
-                        return a.w1.values == b.w1.values && a.w3.values == b.w3.values &&
-                               a.w2.values == b.w2.values && a.w1.scales == b.w1.scales &&
-                               a.w2.scales == b.w2.scales && a.w1.rows == b.w1.rows && a.w1.columns == b.w1.columns;
-                      });
-  };
   auto found = std::find_if(tables_.begin(), tables_.end(),
                             [&](const auto& entry) { return entry.first == experts.data(); });
-  if (found != tables_.end() && is_same(*found->second)) return *found->second;
+  if (found != tables_.end() && found->second->host == wanted) return *found->second;
   auto table = std::make_unique<ExpertTable>();
   const auto bytes = static_cast<int64_t>(wanted.size() * sizeof(ExpertPointers));
   table->device = allocate(bytes);

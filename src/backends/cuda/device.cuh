@@ -42,6 +42,14 @@ __device__ inline e4m3_t from_f32<e4m3_t>(float x) {
   return e4m3_t(x);  // nearest even, saturating; NaN stays NaN
 }
 
+// Four neighbouring numbers. REQUIRES: they begin at a multiple of their size.
+__device__ inline float4 load_four(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ inline float4 load_four(const bf16_t* p) {
+  const uint2 raw = *reinterpret_cast<const uint2*>(p);
+  return {__uint_as_float(raw.x << 16U), __uint_as_float(raw.x & 0xffff0000U), __uint_as_float(raw.y << 16U),
+          __uint_as_float(raw.y & 0xffff0000U)};
+}
+
 // Calls f(T{}) with the type of `scalar`.
 template <typename F>
 void with_activation(Scalar scalar, F&& f) {
@@ -134,6 +142,10 @@ __device__ inline float swiglu(const SwigluParams& p, float gate, float up) {
 __device__ inline uint32_t pack_bf16(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ inline void store_four(float* p, const float4& v) { *reinterpret_cast<float4*>(p) = v; }
+__device__ inline void store_four(bf16_t* p, const float4& v) {
+  *reinterpret_cast<uint2*>(p) = {pack_bf16(v.x, v.y), pack_bf16(v.z, v.w)};
 }
 
 // d [16 x 8] += a [16 x 16] b [16 x 8], in the fragment layouts of the PTX manual (mma.m16n8k16).

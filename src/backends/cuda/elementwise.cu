@@ -33,7 +33,7 @@ __global__ void embedding_kernel(const int32_t* ids, Matrix table, Matrix out, i
   const bool is_there = row >= 0 && row < table.rows;
   const T* from = static_cast<const T*>(table.data) + (is_there ? row : 0) * table.stride;
   Out* to = static_cast<Out*>(out.data) + static_cast<int64_t>(blockIdx.x) * out.stride;
-  for (int64_t i = threadIdx.x; i < out.columns; i += blockDim.x) {
+  for (int64_t i = blockIdx.y * blockDim.x + threadIdx.x; i < out.columns; i += gridDim.y * blockDim.x) {
     to[i] = from_f32<Out>(is_there ? to_f32(from[i]) : 0.0F);
   }
 }
@@ -61,6 +61,17 @@ __global__ void silu_kernel(Matrix x) {
   T* row = static_cast<T*>(x.data) + static_cast<int64_t>(blockIdx.y) * x.stride;
   const int64_t i = global_index();
   if (i < x.columns) row[i] = from_f32<T>(silu(to_f32(row[i])));
+}
+
+// A dense matrix as one run, sixteen bytes a thread.
+__global__ void silu_run_kernel(uint4* x, int64_t count) {
+  const int64_t i = global_index();
+  if (i >= count) return;
+  uint4 v = x[i];
+  const auto apply = [](uint32_t pair) {
+    return pack_bf16(silu(__uint_as_float(pair << 16U)), silu(__uint_as_float(pair & 0xffff0000U)));
+  };
+  x[i] = {apply(v.x), apply(v.y), apply(v.z), apply(v.w)};
 }
 
 template <typename Hidden>
@@ -230,10 +241,12 @@ __global__ void qk_norm_rope_kernel(QkNormRopeArgs a, int32_t index_scalar) {
 
 void launch_embedding(const int32_t* ids, const Matrix& table, const Matrix& out, int64_t first_id,
                       cudaStream_t stream) {
-  if (out.rows == 0) return;
+  if (out.rows * out.columns == 0) return;
+  // Few rows are spread over blocks; many fill the chip as they are.
+  const dim3 grid(static_cast<unsigned>(out.rows), out.rows < 256 ? blocks_for(out.columns) : 1);
   with_table(table.scalar, [&](auto t) {
     with_activation(out.scalar, [&](auto o) {
-      launch(embedding_kernel<decltype(t), decltype(o)>, static_cast<unsigned>(out.rows), kThreads, 0, stream, ids, table, out, first_id);
+      launch(embedding_kernel<decltype(t), decltype(o)>, grid, kThreads, 0, stream, ids, table, out, first_id);
     });
   });
 }
@@ -260,7 +273,13 @@ void launch_convert(const Matrix& from, const Matrix& to, cudaStream_t stream) {
 }
 
 void launch_silu(const Matrix& x, cudaStream_t stream) {
-  if (x.rows * x.columns == 0) return;
+  const int64_t numbers = x.rows * x.columns;
+  if (numbers == 0) return;
+  if (x.scalar == Scalar::kBF16 && x.stride == x.columns && numbers % 8 == 0 &&
+      reinterpret_cast<uintptr_t>(x.data) % 16 == 0) {
+    silu_run_kernel<<<blocks_for(numbers / 8), kThreads, 0, stream>>>(static_cast<uint4*>(x.data), numbers / 8);
+    return;
+  }
   for_row_parts(x.rows, [&](int64_t first, int64_t rows) {
     with_activation(x.scalar, [&](auto t) {
       silu_kernel<decltype(t)><<<dim3(blocks_for(x.columns), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(

@@ -54,6 +54,7 @@ struct WeightView {
   int64_t column_offset = 0;
   Scalar scalar = Scalar::kBF16;
   Scalar scale_scalar = Scalar::kF32;
+  bool operator==(const WeightView&) const = default;
 };
 
 // Paged keys and values [pages, page_size, kv_heads, dim], contiguous.
@@ -142,6 +143,7 @@ void launch_linear_small(const Matrix& x, const WeightView& weight, bool silu, c
 // --- moe.cu
 struct ExpertPointers {
   WeightView w1, w3, w2;
+  bool operator==(const ExpertPointers&) const = default;
 };
 struct RouteArgs {
   const float* logits = nullptr;
@@ -175,7 +177,6 @@ struct MoeArgs {
   ExpertPointers first;                   // of the first expert, on the host: formats and shapes
   SwigluParams swiglu;
   Matrix out;
-  const void* addend = nullptr;  // [T, H] of out's dtype and stride, or null
   ExpertOrder order;
   void* hidden = nullptr;   // [T * k, I] BF16, or F32 for the F32 path
   float* partial = nullptr;  // [T * k, H]

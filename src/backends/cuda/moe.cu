@@ -223,22 +223,45 @@ __global__ void moe_combine_kernel(MoeArgs a) {
     const int32_t place = a.order.places[pair];
     if (place >= 0) sum += a.weights[pair] * a.partial[place * a.out.columns + i];
   }
-  if (a.addend != nullptr) sum += to_f32(static_cast<const Out*>(a.addend)[t * a.out.stride + i]);
   static_cast<Out*>(a.out.data)[t * a.out.stride + i] = from_f32<Out>(sum);
+}
+
+// Four columns a thread.
+template <typename Out>
+__global__ void moe_combine_four_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
+  const int64_t t = blockIdx.x;
+  const int64_t i = 4 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x);
+  if (i >= a.out.columns) return;
+  float4 sum = {0, 0, 0, 0};
+  for (int64_t j = 0; j < a.top_k; ++j) {
+    const int64_t pair = t * a.top_k + j;
+    const int32_t place = a.order.places[pair];
+    if (place < 0) continue;
+    const float weight = a.weights[pair];
+    const float4 y = load_four(a.partial + place * a.out.columns + i);
+    sum = {sum.x + weight * y.x, sum.y + weight * y.y, sum.z + weight * y.z, sum.w + weight * y.w};
+  }
+  store_four(static_cast<Out*>(a.out.data) + t * a.out.stride + i, sum);
 }
 
 void launch_combine(const MoeArgs& a, cudaStream_t stream) {
   constexpr int kThreads = 256;
   constexpr int64_t kMostRows = 65535;
+  const bool has_fours = a.out.columns % 4 == 0 && a.out.stride % 4 == 0 &&
+                         reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
   with_activation(a.out.scalar, [&](auto o) {
     using Out = decltype(o);
+    if (has_fours) {
+      const dim3 grid(static_cast<unsigned>(a.out.rows), static_cast<unsigned>(ceil_div(a.out.columns, 4 * kThreads)));
+      return launch(moe_combine_four_kernel<Out>, grid, kThreads, 0, stream, a);
+    }
     for (int64_t first = 0; first < a.out.rows; first += kMostRows) {
       MoeArgs part = a;
       const int64_t rows = a.out.rows - first < kMostRows ? a.out.rows - first : kMostRows;
       part.out.data = static_cast<Out*>(a.out.data) + first * a.out.stride;
       part.weights += first * a.top_k;
       part.order.places += first * a.top_k;
-      if (a.addend != nullptr) part.addend = static_cast<const Out*>(a.addend) + first * a.out.stride;
       const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, kThreads)), static_cast<unsigned>(rows));
       launch(moe_combine_kernel<Out>, grid, kThreads, 0, stream, part);
     }

@@ -44,6 +44,62 @@ __global__ void norm_kernel(NormArgs a) {
   }
 }
 
+// The same with rows held in registers, 4 kVectors numbers a thread.
+template <typename T, typename Out, int kVectors>
+__global__ void norm_vectors_kernel(NormArgs a) {
+  __shared__ float scratch[33];
+  const int64_t row = blockIdx.x;
+  const int64_t n = a.x.columns;
+  const auto at = [&](int i) { return 4 * (static_cast<int64_t>(threadIdx.x) + i * static_cast<int64_t>(blockDim.x)); };
+  // Weights do not change: they are read before the kernel that made the rows is done.
+  float4 weights[kVectors];
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    if (at(i) >= n) continue;
+    weights[i] = a.weight.scalar == Scalar::kBF16 ? load_four(static_cast<const bf16_t*>(a.weight.data) + at(i))
+                                                  : load_four(static_cast<const float*>(a.weight.data) + at(i));
+  }
+  ptx::wait_for_previous_kernel();
+  const T* x = static_cast<const T*>(a.x.data) + row * a.x.stride;
+  float4 values[kVectors];
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) values[i] = at(i) < n ? load_four(x + at(i)) : float4{0, 0, 0, 0};
+  if (a.branch.data != nullptr) {
+    const T* branch = static_cast<const T*>(a.branch.data) + row * a.branch.stride;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      if (at(i) >= n) continue;
+      const float4 b = load_four(branch + at(i));
+      values[i] = {a.alpha * values[i].x + a.beta * b.x, a.alpha * values[i].y + a.beta * b.y,
+                   a.alpha * values[i].z + a.beta * b.z, a.alpha * values[i].w + a.beta * b.w};
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    sum += values[i].x * values[i].x + values[i].y * values[i].y + values[i].z * values[i].z +
+           values[i].w * values[i].w;
+  }
+  const float squares = a.squares == nullptr ? block_sum(sum, scratch) / static_cast<float>(n)
+                                             : a.squares[row * a.squares_stride] / static_cast<float>(a.norm_width);
+  const float factor = rsqrtf(squares + a.eps);
+  Out* out = static_cast<Out*>(a.out.data) + row * a.out.stride;
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    if (at(i) >= n) continue;
+    const float4& v = values[i];
+    const float4& w = weights[i];
+    float4 y = {(a.weight_offset + w.x) * v.x * factor, (a.weight_offset + w.y) * v.y * factor,
+                (a.weight_offset + w.z) * v.z * factor, (a.weight_offset + w.w) * v.w * factor};
+    if (a.gate.data != nullptr) {
+      const float4 g = load_four(static_cast<const T*>(a.gate.data) + row * a.gate.stride + at(i));
+      y = {y.x * sigmoid(g.x), y.y * sigmoid(g.y), y.z * sigmoid(g.z), y.w * sigmoid(g.w)};
+    }
+    if (a.sum.data != nullptr) store_four(static_cast<T*>(a.sum.data) + row * a.sum.stride + at(i), v);
+    store_four(out + at(i), y);
+  }
+}
+
 template <typename T>
 __global__ void sum_of_squares_kernel(Matrix x, float* out, int64_t out_stride) {
   __shared__ float scratch[33];
@@ -62,13 +118,34 @@ unsigned threads_for(int64_t rows, int64_t columns) {
   return static_cast<unsigned>(threads);
 }
 
+bool has_vectors(const NormArgs& a) {
+  const auto fits = [](const Matrix& m) {
+    return m.data == nullptr || (m.stride % 4 == 0 && reinterpret_cast<uintptr_t>(m.data) % 16 == 0);
+  };
+  return a.x.columns % 4 == 0 && fits(a.x) && fits(a.branch) && fits(a.gate) && fits(a.sum) && fits(a.out) &&
+         reinterpret_cast<uintptr_t>(a.weight.data) % 16 == 0;
+}
+
+template <typename T, typename Out>
+void launch_vectors(const NormArgs& a, int64_t vectors, unsigned threads, cudaStream_t stream) {
+  const auto rows = static_cast<unsigned>(a.x.rows);
+  if (vectors <= 1) return launch(norm_vectors_kernel<T, Out, 1>, rows, threads, 0, stream, a);
+  if (vectors <= 2) return launch(norm_vectors_kernel<T, Out, 2>, rows, threads, 0, stream, a);
+  if (vectors <= 4) return launch(norm_vectors_kernel<T, Out, 4>, rows, threads, 0, stream, a);
+  launch(norm_vectors_kernel<T, Out, 8>, rows, threads, 0, stream, a);
+}
+
 }  // namespace
 
 void launch_norm(const NormArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const auto rows = static_cast<unsigned>(a.x.rows);
+  const unsigned threads = threads_for(a.x.rows, a.x.columns);
+  const int64_t vectors = ceil_div(a.x.columns, 4 * static_cast<int64_t>(threads));
   with_activation(a.x.scalar, [&](auto in) {
     with_activation(a.out.scalar, [&](auto out) {
+      if (has_vectors(a) && vectors <= 8)
+        return launch_vectors<decltype(in), decltype(out)>(a, vectors, threads, stream);
       launch(norm_kernel<decltype(in), decltype(out)>, rows, threads_for(a.x.rows, a.x.columns), 0, stream, a);
     });
   });

@@ -48,6 +48,8 @@ __global__ void index_scores_kernel(IndexerArgs a) {
 }
 
 constexpr int kSelectThreads = 256;
+// The compiler reads the chosen blocks four at a time, beyond the last one too.
+constexpr int kReadAhead = 8;
 
 struct Best {
   float score;
@@ -61,7 +63,7 @@ __device__ Best better(Best x, Best y) {
 
 // One block of threads a row and group; the best are found one by one.
 __global__ void select_blocks_kernel(IndexerArgs a) {
-  extern __shared__ int32_t chosen[];  // [top_k]
+  extern __shared__ __align__(16) int32_t chosen[];  // [top_k + kReadAhead]
   __shared__ Best warps[kSelectThreads / 32];
   __shared__ int64_t winner;
   const int64_t t = blockIdx.x, g = blockIdx.y;
@@ -142,7 +144,7 @@ void launch_index_block_scores(const IndexerArgs& a, cudaStream_t stream) {
 void launch_select_blocks(const IndexerArgs& a, cudaStream_t stream) {
   if (a.scores.tokens * a.scores.heads == 0) return;
   select_blocks_kernel<<<dim3(static_cast<unsigned>(a.scores.tokens), static_cast<unsigned>(a.scores.heads)),
-                         kSelectThreads, static_cast<size_t>(a.top_k) * sizeof(int32_t), stream>>>(a);
+                         kSelectThreads, static_cast<size_t>(a.top_k + kReadAhead) * sizeof(int32_t), stream>>>(a);
 }
 
 }  // namespace minimax::cuda
