@@ -5,7 +5,7 @@ PROMPT ?= What is 47 * 36?
 FUZZ_SECONDS ?= 60
 MINIMAX := build/release/bin/minimax
 CLANG_FORMAT ?= clang-format
-SOURCES = git ls-files '*.h' '*.cc'
+SOURCES = git ls-files '*.h' '*.cc' '*.cu' '*.cuh'
 
 ifneq (,$(shell command -v ccache))
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache

@@ -19,7 +19,9 @@ double token_bytes(const Tensor& cache) {
   return static_cast<double>(cache.size_bytes()) / static_cast<double>(cache.dim(0) * cache.dim(1));
 }
 
-double sum_of(const std::vector<int32_t>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+double sum_of(const std::vector<int32_t>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
 
 // Tokens of the chosen blocks, summed over rows and kv heads; the newest block is counted whole.
 double chosen_tokens(const std::vector<int32_t>& selection, int64_t block_size) {
@@ -132,13 +134,15 @@ void StepTraffic::on_op(const ops::OpRecord& record) {
     distinct_experts_ += static_cast<int64_t>(distinct.size());
     ++expert_layers_;
   } else if (record.op == "paged_attention") {
-    cache_bytes_ += 2 * token_bytes(operand(record, "k_cache")) * sum_of(values_of(operand(record, "seq_lens")));
+    cache_bytes_ +=
+        2 * token_bytes(operand(record, "k_cache")) * sum_of(values_of(operand(record, "seq_lens")));
   } else if (record.op == "sparse_paged_attention") {
     const Tensor& keys = operand(record, "k_cache");
     cache_bytes_ += 2 * token_bytes(keys) / static_cast<double>(keys.dim(2)) *
                     chosen_tokens(values_of(operand(record, "selection")), keys.dim(1));
   } else if (record.op == "index_block_scores") {
-    cache_bytes_ += token_bytes(operand(record, "index_cache")) * sum_of(values_of(operand(record, "seq_lens")));
+    cache_bytes_ +=
+        token_bytes(operand(record, "index_cache")) * sum_of(values_of(operand(record, "seq_lens")));
   } else if (record.op == "lightning_decode") {
     cache_bytes_ += 2 * static_cast<double>(operand(record, "state").size_bytes());
   }
@@ -154,8 +158,8 @@ BatchedDecode::BatchedDecode(const models::Model& model, ops::Backend& backend, 
       memory_(backend.allocate(placed_bytes(model, batch, max_pages_))),
       inputs_(shape_of(batch, max_pages_), 0, backend),
       device_inputs_(shape_of(batch, max_pages_), 0, backend),
-      arena_(backend.allocate(std::max<int64_t>(activation_bytes(model, backend, batch, max_pages_),
-                                                Arena::kAlignment))) {
+      arena_(backend.allocate(
+          std::max<int64_t>(activation_bytes(model, backend, batch, max_pages_), Arena::kAlignment))) {
   engine::Placer place(memory_);
   const Placed placed = place_all(model, batch, max_pages_, place);
   cache_ = placed.cache;
@@ -179,11 +183,12 @@ void BatchedDecode::step(std::span<const int32_t> tokens, ops::Tracer* tracer) {
   device_inputs_.upload(inputs_, 0, 0);
   const auto forward = [&](ops::Tracer* watcher) {
     ops::OpContext context{backend_, arena_, watcher};
-    model_.forward(context, engine::front(device_inputs_.batch(inputs_), batch(), batch(), batch(), true), cache_,
-                   logits_);
+    model_.forward(context, engine::front(device_inputs_.batch(inputs_), batch(), batch(), batch(), true),
+                   cache_, logits_);
   };
   // As engines do: the first step runs op by op, later ones as one.
-  if (tracer == nullptr && recorded_ == nullptr && ++steps_ > 1) recorded_ = backend_.capture([&] { forward(nullptr); });
+  if (tracer == nullptr && recorded_ == nullptr && ++steps_ > 1)
+    recorded_ = backend_.capture([&] { forward(nullptr); });
   if (tracer == nullptr && recorded_ != nullptr) {
     recorded_->launch();
   } else {

@@ -69,8 +69,7 @@ struct BatchSeries {
 
 class Bench {
  public:
-  explicit Bench(const BenchOptions& options)
-      : options_(options), runtime_(set_up_model(options.model)) {
+  explicit Bench(const BenchOptions& options) : options_(options), runtime_(set_up_model(options.model)) {
     const int64_t context =
         std::max(options.prompt_tokens, options.prompt_before_decode + options.decode_tokens + 1);
     session_ = std::make_unique<engine::Session>(
@@ -308,7 +307,8 @@ void add_bench_command(CLI::App& app) {
   command->add_option("--repetitions", options->repetitions)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_flag("--ops", options->ops, "Also time each op of a prefill and of the decodes that --batch names");
+  command->add_flag("--ops", options->ops,
+                    "Also time each op of a prefill and of the decodes that --batch names");
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([options] { run_bench(*options); });
 }

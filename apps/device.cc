@@ -41,7 +41,10 @@ ComputeDevice::ComputeDevice(const std::string& name, int architecture, ThreadPo
 #else
   static_cast<void>(architecture);
   if (name != "cpu" && name != "auto")
-    fail("--device is \"{}\"; this build has no CUDA backend: build where a CUDA toolkit is, or use --device cpu", name);
+    fail(
+        "--device is \"{}\"; this build has no CUDA backend: build where a CUDA toolkit is, or use --device "
+        "cpu",
+        name);
 #endif
   backend_ = cpu::make_cpu_backend(pool);
   description_ = fmt::format("{}, {} threads", cpu::describe_simd(), pool.num_threads());

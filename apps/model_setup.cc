@@ -91,7 +91,8 @@ void ModelOptions::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--num-layers", num_layers, "With dummy weights, keep only the first layers (0: all)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--device", device, "auto (a GPU if there is one), cpu, cuda or cuda:N")->capture_default_str();
+  command.add_option("--device", device, "auto (a GPU if there is one), cpu, cuda or cuda:N")
+      ->capture_default_str();
   command
       .add_option("--cuda-architecture", cuda_architecture,
                   "Kernels of this architecture: 80 or 90 (0: the best of the device)")
@@ -173,9 +174,11 @@ ModelRuntime set_up_model(const ModelOptions& options) {
     runtime.weights = std::make_unique<formats::Checkpoint>(formats::Checkpoint::open(options.model));
   }
   runtime.summary = models::summarize_model(runtime.config, runtime.weights.get(), runtime.compute);
-  if (const int64_t available = runtime.backend->available_bytes(); runtime.summary.weight_bytes > available) {
+  if (const int64_t available = runtime.backend->available_bytes();
+      runtime.summary.weight_bytes > available) {
     fail(
-        "{}: the weights take {} bytes and {} bytes of memory are available on the {}; use one with more memory, "
+        "{}: the weights take {} bytes and {} bytes of memory are available on the {}; use one with more "
+        "memory, "
         "or --load-format dummy --num-layers N to exercise a part",
         options.model, runtime.summary.weight_bytes, available, runtime.backend->name());
   }
@@ -200,7 +203,8 @@ std::string describe_memory(const ModelRuntime& runtime, const engine::MemoryPla
   const int64_t total = runtime.summary.weight_bytes + plan.total_bytes();
   // On a device loaded weights are in its memory already.
   const bool is_loaded = !runtime.planned && !runtime.backend->is_host();
-  const int64_t available = runtime.backend->available_bytes() + (is_loaded ? runtime.summary.weight_bytes : 0);
+  const int64_t available =
+      runtime.backend->available_bytes() + (is_loaded ? runtime.summary.weight_bytes : 0);
   std::string text;
   const auto line = [&text](std::string_view what, int64_t bytes) {
     text += fmt::format("  {:<16}{:>20} bytes\n", what, bytes);

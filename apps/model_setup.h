@@ -52,7 +52,7 @@ struct ModelRuntime {
   models::ComputeOptions compute;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<ComputeDevice> device;
-  ops::Backend* backend = nullptr;  // of `device`
+  ops::Backend* backend = nullptr;                 // of `device`
   std::unique_ptr<formats::WeightSource> weights;  // null for a plan
   std::unique_ptr<models::Model> model;
   models::ModelSummary summary;

@@ -10,7 +10,8 @@ namespace {
 std::string label(const ops::OpRecord& record) {
   if (record.op != "linear") return std::string(record.op);
   for (const auto& [role, tensor] : record.operands) {
-    if (role == "weight") return fmt::format("linear {} {}", shape_string(tensor.shape()), name(tensor.dtype()));
+    if (role == "weight")
+      return fmt::format("linear {} {}", shape_string(tensor.shape()), name(tensor.dtype()));
   }
   return "linear";
 }
@@ -45,14 +46,14 @@ void OpTimes::on_done(const ops::OpRecord& record) {
 }
 
 std::string OpTimes::table(double bandwidth, double rate) const {
-  std::string text = fmt::format("  {:<34}{:>7}{:>12}{:>10}{:>11}{:>12}{:>8}\n", "op", "calls", "us a call", "GB/s",
-                                 "GFLOP/s", "floor us", "share");
+  std::string text = fmt::format("  {:<34}{:>7}{:>12}{:>10}{:>11}{:>12}{:>8}\n", "op", "calls", "us a call",
+                                 "GB/s", "GFLOP/s", "floor us", "share");
   for (const auto& [name, row] : rows_) {
     const auto calls = static_cast<double>(row.calls);
     const double floor = std::max(row.bytes / bandwidth, row.flops / rate);
     text += fmt::format("  {:<34}{:>7}{:>12.1f}{:>10.0f}{:>11.0f}{:>12.1f}{:>7.0f}%\n", name, row.calls,
-                        1e6 * row.seconds / calls, row.bytes / row.seconds / 1e9, row.flops / row.seconds / 1e9,
-                        1e6 * floor / calls, 100 * floor / row.seconds);
+                        1e6 * row.seconds / calls, row.bytes / row.seconds / 1e9,
+                        row.flops / row.seconds / 1e9, 1e6 * floor / calls, 100 * floor / row.seconds);
   }
   return text;
 }

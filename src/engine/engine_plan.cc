@@ -34,7 +34,8 @@ int64_t count_pages(const models::CacheLayout& layout, const EngineOptions& opti
 
 // Two slots a sequence and the snapshots wanted, if a quarter of the memory left holds them; a sequence can
 // do with one.
-int64_t count_slots(const models::CacheLayout& layout, const EngineOptions& options, int64_t available_bytes) {
+int64_t count_slots(const models::CacheLayout& layout, const EngineOptions& options,
+                    int64_t available_bytes) {
   if (layout.num_state_layers == 0) return 0;
   const int64_t wanted = 2 * options.max_sequences + options.state_snapshots;
   const int64_t fitting = available_bytes / 4 / layout.state_bytes(1);

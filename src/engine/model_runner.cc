@@ -50,12 +50,14 @@ MemoryPlan ModelRunner::plan(const Model& model, ops::Backend& backend, const Ru
   plan.index_cache_bytes = layout.index_bytes(options.num_pages);
   plan.linear_state_bytes = layout.state_bytes(options.num_slots);
   plan.host_state_bytes = layout.state_bytes(options.num_host_slots);
-  plan.buffer_bytes = 2 * StepInputs::bytes(shape, num_starts(shape)) + options.max_logits_rows * model.vocab_size() * 4;
+  plan.buffer_bytes =
+      2 * StepInputs::bytes(shape, num_starts(shape)) + options.max_logits_rows * model.vocab_size() * 4;
 
   Placer place(nullptr, backend.device());
   const models::ModelCache cache = place_cache(layout, options.num_pages, options.num_slots, place);
   const StepBatch inputs = place_inputs(shape, place);
-  const Tensor logits(nullptr, DType::kF32, {options.max_logits_rows, model.vocab_size()}, "logits", backend.device());
+  const Tensor logits(nullptr, DType::kF32, {options.max_logits_rows, model.vocab_size()}, "logits",
+                      backend.device());
   Arena arena(backend.device());
   ops::OpContext context{backend, arena, nullptr};
   const auto dry_run = [&](int64_t tokens, int64_t sequences, int64_t rows, bool is_decode) {
@@ -159,7 +161,8 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
   prepare_rows(s, view, group, step);
   ++group.num_sequences;
   group.num_tokens += s.count;
-  step.inputs.host_starts().data<int32_t>()[b + std::ssize(step.groups)] = static_cast<int32_t>(group.num_tokens);
+  step.inputs.host_starts().data<int32_t>()[b + std::ssize(step.groups)] =
+      static_cast<int32_t>(group.num_tokens);
 
   if (!s.continues_step) return;
   MM_CHECK(previous != nullptr, "request {} continues a step that is not there", s.id);
@@ -315,7 +318,8 @@ void ModelRunner::upload_inputs(const StepBuffers& step) {
 }
 
 bool ModelRunner::can_record(int64_t rows) const {
-  return rows <= options_.max_sequences && rows <= options_.max_batched_tokens && rows <= options_.max_logits_rows;
+  return rows <= options_.max_sequences && rows <= options_.max_batched_tokens &&
+         rows <= options_.max_logits_rows;
 }
 
 bool ModelRunner::launch_recorded(StepBuffers& step) {

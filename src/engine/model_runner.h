@@ -110,7 +110,8 @@ class ModelRunner {
   // Runs the step; results are in `step.sampling`, by `step.rows`. Steps run in the order of their plans.
   void execute(StepBuffers& step);
 
-  // Records decode steps of every size on a device, with buffers not in use yet; nothing on the host's backends.
+  // Records decode steps of every size on a device, with buffers not in use yet; nothing on the host's
+  // backends.
   void record_decodes(StepBuffers& step);
 
   void set_tracer(ops::Tracer* tracer) { tracer_ = tracer; }

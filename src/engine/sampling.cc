@@ -25,14 +25,20 @@ Tensor view(const std::vector<T>& data, DType dtype) {
 using Member = Tensor ops::Sample::*;
 
 // Operands of the sampling op with a number for each row, and with one for some rows or many.
-constexpr std::array<Member, 14> kRowInputs = {
-    &ops::Sample::temperature,        &ops::Sample::top_k,
-    &ops::Sample::top_p,              &ops::Sample::min_p,
-    &ops::Sample::repetition_penalty, &ops::Sample::presence_penalty,
-    &ops::Sample::frequency_penalty,  &ops::Sample::seed,
-    &ops::Sample::counter,            &ops::Sample::history_starts,
-    &ops::Sample::prompt_lens,        &ops::Sample::forced_ids,
-    &ops::Sample::bias_starts,        &ops::Sample::allowed_rows};
+constexpr std::array<Member, 14> kRowInputs = {&ops::Sample::temperature,
+                                               &ops::Sample::top_k,
+                                               &ops::Sample::top_p,
+                                               &ops::Sample::min_p,
+                                               &ops::Sample::repetition_penalty,
+                                               &ops::Sample::presence_penalty,
+                                               &ops::Sample::frequency_penalty,
+                                               &ops::Sample::seed,
+                                               &ops::Sample::counter,
+                                               &ops::Sample::history_starts,
+                                               &ops::Sample::prompt_lens,
+                                               &ops::Sample::forced_ids,
+                                               &ops::Sample::bias_starts,
+                                               &ops::Sample::allowed_rows};
 constexpr std::array<Member, 2> kRowOutputs = {&ops::Sample::tokens, &ops::Sample::logprobs};
 constexpr std::array<Member, 6> kLists = {&ops::Sample::history_ids, &ops::Sample::bias_ids,
                                           &ops::Sample::bias_values, &ops::Sample::allowed,
@@ -266,7 +272,8 @@ void SamplingBatch::draw(const Tensor& logits, int64_t rows) {
   for (size_t i = 0; i < kLists.size(); ++i) {
     Tensor& t = args.*kLists[i];
     if (!t.defined()) continue;
-    // Lists that a recorded step reads are as long as there is room: where a row's part ends is said elsewhere.
+    // Lists that a recorded step reads are as long as there is room: where a row's part ends is said
+    // elsewhere.
     const Memory& memory = lists_[i].device;
     if (kLists[i] == &ops::Sample::top_ids || kLists[i] == &ops::Sample::top_logprobs) {
       t = Tensor(memory.data(), t.dtype(), {rows, most_top_}, t.name(), device);

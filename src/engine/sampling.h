@@ -74,8 +74,9 @@ class SamplingBatch {
   void run(const Tensor& logits);
 
   // The same in three parts, for a backend of a device that records the middle one: what the rows ask for is
-  // copied there, `rows` of them are drawn, of which those beyond size() are padding, and the tokens come back.
-  // RETURNS: false when rows report likely tokens or have masks: their buffers are not those of every step.
+  // copied there, `rows` of them are drawn, of which those beyond size() are padding, and the tokens come
+  // back. RETURNS: false when rows report likely tokens or have masks: their buffers are not those of every
+  // step.
   bool can_be_recorded() const { return most_top_ == 0 && num_masks_ == 0; }
   void upload();
   void draw(const Tensor& logits, int64_t rows);
@@ -106,8 +107,8 @@ class SamplingBatch {
   std::vector<float> logprobs_, top_logprobs_;
   Arena arena_;
 
-  // On a device: arrays with a number for each row lie side by side, as long as the largest batch's; lists have
-  // memory of their own, which grows.
+  // On a device: arrays with a number for each row lie side by side, as long as the largest batch's; lists
+  // have memory of their own, which grows.
   struct List {
     Memory staging, device;
   };

@@ -67,7 +67,8 @@ Session::Session(const Model& model, ops::Backend& backend, const SessionOptions
       options_(checked(model, options)),
       plan_(plan(model, backend, options)),
       arena_(backend.allocate(std::max<int64_t>(plan_.activation_bytes, Arena::kAlignment))),
-      cache_memory_(backend.allocate(plan_.kv_cache_bytes + plan_.index_cache_bytes + plan_.linear_state_bytes)),
+      cache_memory_(
+          backend.allocate(plan_.kv_cache_bytes + plan_.index_cache_bytes + plan_.linear_state_bytes)),
       inputs_(largest_step(model, options_), 0, backend),
       device_inputs_(largest_step(model, options_), 0, backend) {
   Placer place(cache_memory_);
@@ -131,7 +132,8 @@ void Session::forward(const StepBatch& batch, const Tensor& logits) {
   ops::OpContext context{backend_, arena_, tracer_};
   // Decode steps differ in the content of their inputs alone: after the first one they are recorded, if the
   // backend can.
-  if (!batch.is_decode || backend_.is_host() || tracer_ != nullptr) return model_.forward(context, batch, cache_, logits);
+  if (!batch.is_decode || backend_.is_host() || tracer_ != nullptr)
+    return model_.forward(context, batch, cache_, logits);
   if (decode_ == nullptr && ++decode_steps_ > 1)
     decode_ = backend_.capture([&] { model_.forward(context, batch, cache_, logits); });
   if (decode_ != nullptr) return decode_->launch();

@@ -103,7 +103,8 @@ void DeviceInputs::upload(const StepInputs& host, int64_t sequences, int64_t pag
   const auto small = static_cast<const std::byte*>(table.raw()) - host.memory_.data();
   backend_.upload(memory_.data(), host.memory_.data(), small);
   const auto width = static_cast<int64_t>(sizeof(int32_t));
-  backend_.upload_rows(device_.block_table.raw(), table.raw(), pages * width, table.stride(0) * width, sequences);
+  backend_.upload_rows(device_.block_table.raw(), table.raw(), pages * width, table.stride(0) * width,
+                       sequences);
 }
 
 }  // namespace minimax::engine

@@ -25,8 +25,8 @@ MiniMaxM1::MiniMaxM1(MiniMaxM1Config config, MiniMaxM1Weights weights, const Com
     const bool is_lightning = config_.layer_kinds[layer] == AttentionKind::kLightning;
     const std::vector<float> rates = decay_rates(config_, layer);
     decay_.emplace_back(
-        std::vector<float>(rates.begin() + lightning_heads_.begin, rates.begin() + lightning_heads_.end), "decay",
-        options.backend);
+        std::vector<float>(rates.begin() + lightning_heads_.begin, rates.begin() + lightning_heads_.end),
+        "decay", options.backend);
     cache_index_.push_back(is_lightning ? lightning++ : full++);
   }
 }

@@ -41,12 +41,12 @@ class MiniMaxM1 final : public Model {
   MiniMaxM1Config config_;
   MiniMaxM1Weights weights_;
   Shard shard_;
-  Range lightning_heads_;                  // of this rank
-  DType dtype_;                            // of projections and caches
-  ops::Precision precision_;               // of matrix products
-  std::vector<Constant> decay_;            // [layers][lightning heads of this rank]
+  Range lightning_heads_;        // of this rank
+  DType dtype_;                  // of projections and caches
+  ops::Precision precision_;     // of matrix products
+  std::vector<Constant> decay_;  // [layers][lightning heads of this rank]
   CacheLayout layout_;
-  Constant inv_freq_;       // [rotary_dim / 2]
+  Constant inv_freq_;                 // [rotary_dim / 2]
   std::vector<int64_t> cache_index_;  // [layers]: place among the layers of its kind
 };
 

@@ -45,7 +45,7 @@ class MiniMaxM3 final : public Model {
   DType index_q_dtype_;       // that of the index keys when they are FP8
   ops::Precision precision_;  // of matrix products
   CacheLayout layout_;
-  Constant inv_freq_;       // [rotary_dim / 2]
+  Constant inv_freq_;                 // [rotary_dim / 2]
   std::vector<int64_t> index_layer_;  // [layers]: place among the sparse layers, -1 for the others
 };
 

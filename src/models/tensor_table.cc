@@ -173,7 +173,8 @@ void keep_pieces(const TensorSlot& slot, ops::Backend& backend, WeightSource& so
   for (const TensorPiece& piece : slot.tensors) *piece.place = backend.keep(*piece.place);
   for (const WeightPiece& piece : slot.weights) {
     quant::Weight& weight = *piece.place;
-    weight.values = shared_host != nullptr && weight.values.raw() == shared_host ? *shared : backend.keep(weight.values);
+    weight.values =
+        shared_host != nullptr && weight.values.raw() == shared_host ? *shared : backend.keep(weight.values);
     if (weight.scales.defined()) weight.scales = backend.keep(weight.scales);
   }
   source.release();

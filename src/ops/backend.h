@@ -38,11 +38,12 @@ class Backend {
   virtual Memory allocate(int64_t bytes) { return Memory::host(bytes); }
   // Memory of the host that is copied to and from the device at full speed.
   virtual Memory allocate_staging(int64_t bytes) { return Memory::host(bytes); }
-  // Copies between host and device, in the order of the ops. They may still run when the call returns: staging
-  // memory must stay as it is until synchronize(). Not called where is_host().
+  // Copies between host and device, in the order of the ops. They may still run when the call returns:
+  // staging memory must stay as it is until synchronize(). Not called where is_host().
   virtual void upload(void* device, const void* host, int64_t bytes);
   // The fronts of `rows` rows that lie `stride_bytes` apart in both.
-  virtual void upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes, int64_t rows);
+  virtual void upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes,
+                           int64_t rows);
   virtual void download(void* host, const void* device, int64_t bytes);
   // Waits for everything begun. THROWS: Error when some of it failed.
   virtual void synchronize() {}

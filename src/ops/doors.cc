@@ -10,7 +10,9 @@ void Backend::upload(void*, const void*, int64_t) { MM_CHECK(false, "{} has no m
 void Backend::upload_rows(void*, const void*, int64_t, int64_t, int64_t) {
   MM_CHECK(false, "{} has no memory of its own", name());
 }
-void Backend::download(void*, const void*, int64_t) { MM_CHECK(false, "{} has no memory of its own", name()); }
+void Backend::download(void*, const void*, int64_t) {
+  MM_CHECK(false, "{} has no memory of its own", name());
+}
 int64_t Backend::available_bytes() const { return available_memory_bytes(); }
 std::unique_ptr<StepGraph> Backend::capture(const std::function<void()>&) { return nullptr; }
 
@@ -20,8 +22,9 @@ void check_operands(const OpContext& context, const OpRecord& record) {
     MM_CHECK(tensor.numel() == 0 || context.arena.is_alive(tensor.raw()),
              "{}: {} ({}) is used after its scope ended", record.op, role, tensor.describe());
     // A tensor that is only planned has no memory, so it is nowhere.
-    MM_CHECK(tensor.raw() == nullptr || tensor.device() == context.backend.device(), "{}: {} is on {}, the backend computes on {}",
-             record.op, role, to_string(tensor.device()), to_string(context.backend.device()));
+    MM_CHECK(tensor.raw() == nullptr || tensor.device() == context.backend.device(),
+             "{}: {} is on {}, the backend computes on {}", record.op, role, to_string(tensor.device()),
+             to_string(context.backend.device()));
   }
 }
 

@@ -33,7 +33,8 @@ class Model {
  public:
   Model(const Demo& demo, ops::Backend& backend)
       : checkpoint_(formats::Checkpoint::open(folder(demo))), model_(load(demo, backend)) {
-    session_ = std::make_unique<engine::Session>(*model_, backend, engine::SessionOptions{kMaxContext, 2048, 1});
+    session_ =
+        std::make_unique<engine::Session>(*model_, backend, engine::SessionOptions{kMaxContext, 2048, 1});
   }
 
   Answer answer(const std::vector<int32_t>& prompt, int32_t eos) {
@@ -41,7 +42,8 @@ class Model {
     Answer answer;
     std::span<const float> logits = session_->append(prompt);
     while (static_cast<int64_t>(answer.tokens.size()) < kMaxTokens) {
-      const auto token = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+      const auto token =
+          static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
       answer.tokens.push_back(token);
       answer.logits.emplace_back(logits.begin(), logits.end());
       if (token == eos) break;
@@ -89,7 +91,8 @@ TEST_P(DeviceAgreement, GreedyTokensAreTheSameOrNearlyTied) {
           tokenizer.encode(chat.render(drawn.messages, drawn.tools, true, nullptr).text);
       const Answer want = cpu.answer(prompt, *tokenizer.eos_id());
       const Answer got = gpu.answer(prompt, *tokenizer.eos_id());
-      const auto [a, b] = std::mismatch(want.tokens.begin(), want.tokens.end(), got.tokens.begin(), got.tokens.end());
+      const auto [a, b] =
+          std::mismatch(want.tokens.begin(), want.tokens.end(), got.tokens.begin(), got.tokens.end());
       if (a == want.tokens.end() && b == got.tokens.end()) continue;
       ++differences;
       ASSERT_TRUE(a != want.tokens.end() && b != got.tokens.end());
@@ -103,8 +106,9 @@ TEST_P(DeviceAgreement, GreedyTokensAreTheSameOrNearlyTied) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Bundled, DeviceAgreement,
-                         ::testing::Values(Demo{"demo-m1", eval::DemoModel::kM1}, Demo{"demo-m2", eval::DemoModel::kM2},
-                                         Demo{"demo-m3", eval::DemoModel::kM3}),
+                         ::testing::Values(Demo{"demo-m1", eval::DemoModel::kM1},
+                                           Demo{"demo-m2", eval::DemoModel::kM2},
+                                           Demo{"demo-m3", eval::DemoModel::kM3}),
                          [](const auto& test) {
                            return "M" + std::to_string(1 + static_cast<int>(test.param.model));
                          });

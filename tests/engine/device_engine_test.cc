@@ -1,5 +1,5 @@
-// Sessions and engines on a device with memory of its own, without one: the same answers as on the host, and no
-// more calls than the rules of devices allow.
+// Sessions and engines on a device with memory of its own, without one: the same answers as on the host, and
+// no more calls than the rules of devices allow.
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"

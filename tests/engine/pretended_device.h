@@ -1,5 +1,5 @@
-// A device that is none: memory of its own in the host's, ops of the CPU's backend, recorded steps as lists of
-// calls. It shows without a GPU that engines keep to the rules of devices, and counts what they do.
+// A device that is none: memory of its own in the host's, ops of the CPU's backend, recorded steps as lists
+// of calls. It shows without a GPU that engines keep to the rules of devices, and counts what they do.
 #pragma once
 
 #include <cstring>
@@ -38,7 +38,8 @@ class PretendedDevice final : public ops::Backend {
     ++counts.uploads;
     if (bytes > 0) std::memcpy(device, host, static_cast<size_t>(bytes));
   }
-  void upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes, int64_t rows) override {
+  void upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes,
+                   int64_t rows) override {
     ++counts.uploads;
     for (int64_t row = 0; row < rows && row_bytes > 0; ++row) {
       std::memcpy(static_cast<std::byte*>(device) + row * stride_bytes,
@@ -89,13 +90,21 @@ class PretendedDevice final : public ops::Backend {
   int64_t workspace_bytes(const ops::Linear& args) const override { return cpu_->workspace_bytes(args); }
   int64_t workspace_bytes(const ops::Moe& args) const override { return cpu_->workspace_bytes(args); }
   int64_t workspace_bytes(const ops::Mlp& args) const override { return cpu_->workspace_bytes(args); }
-  int64_t workspace_bytes(const ops::QkNormRopeKvWrite& args) const override { return cpu_->workspace_bytes(args); }
-  int64_t workspace_bytes(const ops::PagedAttention& args) const override { return cpu_->workspace_bytes(args); }
-  int64_t workspace_bytes(const ops::IndexBlockScores& args) const override { return cpu_->workspace_bytes(args); }
+  int64_t workspace_bytes(const ops::QkNormRopeKvWrite& args) const override {
+    return cpu_->workspace_bytes(args);
+  }
+  int64_t workspace_bytes(const ops::PagedAttention& args) const override {
+    return cpu_->workspace_bytes(args);
+  }
+  int64_t workspace_bytes(const ops::IndexBlockScores& args) const override {
+    return cpu_->workspace_bytes(args);
+  }
   int64_t workspace_bytes(const ops::SparsePagedAttention& args) const override {
     return cpu_->workspace_bytes(args);
   }
-  int64_t workspace_bytes(const ops::LightningPrefill& args) const override { return cpu_->workspace_bytes(args); }
+  int64_t workspace_bytes(const ops::LightningPrefill& args) const override {
+    return cpu_->workspace_bytes(args);
+  }
   int64_t workspace_bytes(const ops::Sample& args) const override { return cpu_->workspace_bytes(args); }
 
  private:

@@ -167,7 +167,8 @@ inline void expect_equal_greedy_tokens(const std::string& folder, int64_t chunk)
       models::ComputeOptions options = {DType::kF32};
       options.backend = backend.get();
       Parity parity(fixture, options);
-      EXPECT_EQ(parity.greedy(*backend, chunk), parity.integers("greedy")) << backend->name() << ", " << fixture;
+      EXPECT_EQ(parity.greedy(*backend, chunk), parity.integers("greedy"))
+          << backend->name() << ", " << fixture;
       EXPECT_EQ(parity.greedy(*backend, 37), parity.integers("greedy")) << backend->name() << ", " << fixture;
     }
   }

@@ -75,9 +75,7 @@ TEST(Norms, ResidualMayBeOverwritten) {
         const Tensor r = make.copy(residual);
         const Tensor b = make.copy(branch);
         const Tensor out = over_residual ? r : b;
-        run_on(backend, [&](OpContext& c) {
-          residual_rms_norm(c, {r, b, 2, 1, weight, 1e-5F, {}, out});
-        });
+        run_on(backend, [&](OpContext& c) { residual_rms_norm(c, {r, b, 2, 1, weight, 1e-5F, {}, out}); });
         expect_close(out, expected, tolerance(dtype), backend.label);
       }
     }
@@ -159,9 +157,7 @@ TEST(Linear, EveryCodeIsUnpackedExactly) {
       for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
         for (const BackendCase& backend : backend_cases()) {
           const Tensor out = make.poisoned(DType::kF32, {rows, 256});
-          run_on(backend, [&](OpContext& c) {
-            linear(c, {x, weight, Activation::kNone, out, precision});
-          });
+          run_on(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
           expect_close(out, expected, 0,
                        fmt::format("{}: {}, {} rows", backend.label, quant::name(format), rows));
         }

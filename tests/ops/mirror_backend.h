@@ -1,5 +1,5 @@
-// A backend of a device seen as one of the host, so that tests written for host tensors check it too: every op
-// copies the memory of its operands there, runs, and copies all of it back.
+// A backend of a device seen as one of the host, so that tests written for host tensors check it too: every
+// op copies the memory of its operands there, runs, and copies all of it back.
 #pragma once
 
 #include <algorithm>

@@ -90,7 +90,9 @@ template <int kWarps, int kKeyWarps>
 constexpr int kRows = 16 * (kWarps / kKeyWarps);
 
 // Sixteen bytes of a cache row as eight BF16 numbers in shared memory.
-__device__ void load_chunk(uint32_t to, const bf16_t* from, bool valid) { copy_async_16(to, from, valid); }
+__device__ void load_chunk(uint32_t to, const bf16_t* from, bool valid) {
+  ptx::copy_async_16(to, from, valid);
+}
 __device__ void load_chunk(uint32_t to, const e4m3_t* from, bool valid) {
   uint4 out = {0, 0, 0, 0};
   if (valid) {
@@ -102,7 +104,8 @@ __device__ void load_chunk(uint32_t to, const e4m3_t* from, bool valid) {
     };
     out = {pair(codes.x & 0xffffU), pair(codes.x >> 16U), pair(codes.y & 0xffffU), pair(codes.y >> 16U)};
   }
-  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(out.x), "r"(out.y), "r"(out.z), "r"(out.w));
+  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(out.x), "r"(out.y), "r"(out.z),
+               "r"(out.w));
 }
 
 struct RowState {
@@ -137,7 +140,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   constexpr int kChunks = kDim / 8;
   constexpr int kRowBytes = kDim * 2;
   extern __shared__ __align__(128) uint8_t shared[];  // K and V, two stages
-  const uint32_t base = shared_address(shared);
+  const uint32_t base = ptx::shared_address(shared);
   constexpr uint32_t kMatrixBytes = kKeys * kRowBytes;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row_warp = warp / kKeyWarps, key_warp = warp % kKeyWarps;
@@ -205,13 +208,13 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   float out[kDim / 8][4] = {};
   RowState state = {{-INFINITY, -INFINITY}, {0, 0}};
   if (key_begin < key_end) load(key_begin, 0);
-  commit_copies();
+  ptx::copy_async_commit();
   int stage = 0;
   for (int64_t first_key = key_begin; first_key < key_end; first_key += kKeys, stage ^= 1) {
-    wait_copies<0>();
+    ptx::copy_async_wait<0>();
     __syncthreads();
     if (first_key + kKeys < key_end) load(first_key + kKeys, stage ^ 1);
-    commit_copies();
+    ptx::copy_async_commit();
     const uint32_t k_at = base + static_cast<uint32_t>(stage) * 2 * kMatrixBytes;
     const uint32_t v_at = k_at + kMatrixBytes;
     const int first_row = key_warp * kWarpKeys;
@@ -223,9 +226,10 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
       for (int j = 0; j < kWarpKeys / 8; j += 2) {
         uint32_t r[4];
         const int row = first_row + j * 8 + lane % 8 + lane / 16 * 8;
-        load_matrix_x4(r, k_at + static_cast<uint32_t>(row * kRowBytes + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
-        mma_bf16(scores[j], q[k], r[0], r[1]);
-        mma_bf16(scores[j + 1], q[k], r[2], r[3]);
+        ptx::load_matrix_x4(
+            r, k_at + static_cast<uint32_t>(row * kRowBytes + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
+        ptx::mma_16x8x16(scores[j], q[k], r[0], r[1]);
+        ptx::mma_16x8x16(scores[j + 1], q[k], r[2], r[3]);
       }
     }
     float shrink[2];
@@ -268,22 +272,23 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
     }
 #pragma unroll
     for (int k = 0; k < kWarpKeys / 16; ++k) {
-      const uint32_t p[4] = {pack_bf16(scores[2 * k][0], scores[2 * k][1]), pack_bf16(scores[2 * k][2], scores[2 * k][3]),
+      const uint32_t p[4] = {pack_bf16(scores[2 * k][0], scores[2 * k][1]),
+                             pack_bf16(scores[2 * k][2], scores[2 * k][3]),
                              pack_bf16(scores[2 * k + 1][0], scores[2 * k + 1][1]),
                              pack_bf16(scores[2 * k + 1][2], scores[2 * k + 1][3])};
 #pragma unroll
       for (int d = 0; d < kDim / 8; d += 2) {
         uint32_t r[4];
         const int row = first_row + k * 16 + lane % 16;
-        load_matrix_x4_transposed(
+        ptx::load_matrix_x4_trans(
             r, v_at + static_cast<uint32_t>(row * kRowBytes + (((d + lane / 16) ^ (row & 7)) * 16)));
-        mma_bf16(out[d], p, r[0], r[1]);
-        mma_bf16(out[d + 1], p, r[2], r[3]);
+        ptx::mma_16x8x16(out[d], p, r[0], r[1]);
+        ptx::mma_16x8x16(out[d + 1], p, r[2], r[3]);
       }
     }
     __syncthreads();
   }
-  wait_copies<0>();
+  ptx::copy_async_wait<0>();
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     state.sum[half] += __shfl_xor_sync(0xffffffffU, state.sum[half], 1);
@@ -352,7 +357,8 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
             pack_bf16(out[d][2 * half] * factor, out[d][2 * half + 1] * factor);
       }
     } else {
-      float* to = a.partial + ((row_token[half] * a.q.heads + row_head[half]) * a.splits + blockIdx.z) * (kDim + 2);
+      float* to =
+          a.partial + ((row_token[half] * a.q.heads + row_head[half]) * a.splits + blockIdx.z) * (kDim + 2);
 #pragma unroll
       for (int d = 0; d < kDim / 8; ++d)
         *reinterpret_cast<float2*>(to + d * 8 + lane % 4 * 2) = {out[d][2 * half], out[d][2 * half + 1]};
@@ -377,7 +383,8 @@ __global__ void attention_combine_kernel(AttentionArgs a) {
   bf16_t* out = static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride + head * a.out.head_stride;
   for (int64_t d = threadIdx.x; d < dim; d += blockDim.x) {
     float y = 0;
-    for (int64_t s = 0; s < a.splits; ++s) y += exp2f(parts[s * width + dim] - reference) * parts[s * width + d];
+    for (int64_t s = 0; s < a.splits; ++s)
+      y += exp2f(parts[s * width + dim] - reference) * parts[s * width + d];
     out[d] = from_f32<bf16_t>(y / sum);
   }
 }
@@ -388,7 +395,8 @@ __global__ void attention_padding_kernel(AttentionArgs a) {
   const int64_t t = blockIdx.x;
   if (t < a.batch.query_starts[a.batch.sequences]) return;
   for (int64_t i = threadIdx.x; i < a.out.heads * a.out.dim; i += blockDim.x) {
-    static_cast<bf16_t*>(a.out.data)[t * a.out.token_stride + i / a.out.dim * a.out.head_stride + i % a.out.dim] =
+    static_cast<bf16_t*>(
+        a.out.data)[t * a.out.token_stride + i / a.out.dim * a.out.head_stride + i % a.out.dim] =
         from_f32<bf16_t>(0.0F);
   }
 }
@@ -403,17 +411,18 @@ void launch_mma(const AttentionArgs& a, cudaStream_t stream) {
   const int64_t heads_per_tile = group < kTileRowsHere ? group : kTileRowsHere;
   const int64_t tokens_per_tile = kTileRowsHere / heads_per_tile;
   // No sequence has more tiles than its rows fill, and one begun.
-  const int64_t tiles = a.is_decode_shape ? a.batch.sequences
-                                          : ceil_div(a.batch.tokens, tokens_per_tile) +
-                                                (a.batch.sequences < a.batch.tokens ? a.batch.sequences : a.batch.tokens);
-  cudaFuncSetAttribute(attention_mma_kernel<kDim, kKeyWarps, Cache>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                       kBytes);
+  const int64_t tiles = a.is_decode_shape
+                            ? a.batch.sequences
+                            : ceil_div(a.batch.tokens, tokens_per_tile) +
+                                  (a.batch.sequences < a.batch.tokens ? a.batch.sequences : a.batch.tokens);
+  cudaFuncSetAttribute(attention_mma_kernel<kDim, kKeyWarps, Cache>,
+                       cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   const dim3 grid(static_cast<unsigned>(tiles * ceil_div(group, heads_per_tile)),
                   static_cast<unsigned>(a.cache.kv_heads), static_cast<unsigned>(a.splits));
   launch(attention_mma_kernel<kDim, kKeyWarps, Cache>, grid, 128, kBytes, stream, a);
   if (a.splits > 1) {
-    launch(attention_combine_kernel, dim3(static_cast<unsigned>(a.batch.tokens), static_cast<unsigned>(a.q.heads)), 128,
-                               0, stream, a);
+    launch(attention_combine_kernel,
+           dim3(static_cast<unsigned>(a.batch.tokens), static_cast<unsigned>(a.q.heads)), 128, 0, stream, a);
   }
   launch(attention_padding_kernel, static_cast<unsigned>(a.batch.tokens), 128, 0, stream, a);
 }
@@ -425,7 +434,8 @@ void launch_attention_any(const AttentionArgs& a, cudaStream_t stream) {
   with_activation(a.q.scalar, [&](auto q) {
     with_cache(a.cache.scalar, [&](auto cache) {
       attention_any_kernel<decltype(q), decltype(cache)>
-          <<<dim3(static_cast<unsigned>(a.q.tokens), static_cast<unsigned>(a.q.heads)), kAnyThreads, 0, stream>>>(a);
+          <<<dim3(static_cast<unsigned>(a.q.tokens), static_cast<unsigned>(a.q.heads)), kAnyThreads, 0,
+             stream>>>(a);
     });
   });
 }

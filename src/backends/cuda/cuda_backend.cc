@@ -53,10 +53,12 @@ std::string cuda_problem() {
 }
 
 CudaDevice describe_cuda_device(int device) {
-  if (const std::string problem = cuda_problem(); !problem.empty()) fail("cuda: {}; use --device cpu", problem);
+  if (const std::string problem = cuda_problem(); !problem.empty())
+    fail("cuda: {}; use --device cpu", problem);
   int count = 0;
   check(cudaGetDeviceCount(&count), "count of devices");
-  if (device < 0 || device >= count) fail("cuda: device {} was asked for; there are 0 to {}", device, count - 1);
+  if (device < 0 || device >= count)
+    fail("cuda: device {} was asked for; there are 0 to {}", device, count - 1);
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device), "properties of the device");
   return {properties.name, properties.major * 10 + properties.minor, properties.multiProcessorCount,
@@ -66,7 +68,8 @@ CudaDevice describe_cuda_device(int device) {
 std::string describe_cuda(const CudaOptions& options) {
   const CudaDevice device = describe_cuda_device(options.device);
   const int best = device.capability == 90 ? 90 : 80;
-  return fmt::format("{}, kernels for SM{}", device.name, options.architecture == 0 ? best : options.architecture);
+  return fmt::format("{}, kernels for SM{}", device.name,
+                     options.architecture == 0 ? best : options.architecture);
 }
 
 CudaBackend::CudaBackend(const CudaOptions& options)
@@ -95,8 +98,10 @@ Memory CudaBackend::allocate(int64_t bytes) {
   void* data = nullptr;
   if (cudaMalloc(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
     cudaGetLastError();
-    fail("cuda: device {}: {} bytes were asked for, {} are free; use a shorter context, fewer sequences or layers",
-         options_.device, bytes, available_bytes());
+    fail(
+        "cuda: device {}: {} bytes were asked for, {} are free; use a shorter context, fewer sequences or "
+        "layers",
+        options_.device, bytes, available_bytes());
   }
   Memory memory(static_cast<std::byte*>(data), bytes, device(), [](std::byte* p) { cudaFree(p); });
   check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream_.get()), "zeroes");
@@ -108,22 +113,24 @@ Memory CudaBackend::allocate_staging(int64_t bytes) {
   choose(options_.device);
   if (bytes <= 0) return {};
   void* data = nullptr;
-  check(cudaMallocHost(&data, static_cast<size_t>(bytes)), fmt::format("{} bytes of pinned host memory", bytes));
+  check(cudaMallocHost(&data, static_cast<size_t>(bytes)),
+        fmt::format("{} bytes of pinned host memory", bytes));
   std::memset(data, 0, static_cast<size_t>(bytes));
   return {static_cast<std::byte*>(data), bytes, Device{}, [](std::byte* p) { cudaFreeHost(p); }};
 }
 
 void CudaBackend::upload(void* device, const void* host, int64_t bytes) {
   if (bytes == 0) return;
-  check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_.get()), "upload");
+  check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_.get()),
+        "upload");
 }
 
 void CudaBackend::upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes,
                               int64_t rows) {
   if (row_bytes == 0 || rows == 0) return;
   const auto stride = static_cast<size_t>(stride_bytes);
-  check(cudaMemcpy2DAsync(device, stride, host, stride, static_cast<size_t>(row_bytes), static_cast<size_t>(rows),
-                          cudaMemcpyHostToDevice, stream_.get()),
+  check(cudaMemcpy2DAsync(device, stride, host, stride, static_cast<size_t>(row_bytes),
+                          static_cast<size_t>(rows), cudaMemcpyHostToDevice, stream_.get()),
         "upload");
 }
 
@@ -206,7 +213,8 @@ void WeightStore::copy(std::byte* to, const Tensor& host) {
         ++row;
       }
     }
-    check(cudaMemcpyAsync(to, buffer, static_cast<size_t>(filled), cudaMemcpyHostToDevice, stream_), "weights");
+    check(cudaMemcpyAsync(to, buffer, static_cast<size_t>(filled), cudaMemcpyHostToDevice, stream_),
+          "weights");
     check(cudaEventRecord(done_[1 - next_].get(), stream_), "event");
     to += filled;
   }

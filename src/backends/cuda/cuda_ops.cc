@@ -68,8 +68,12 @@ PagedKv paged(const Tensor& k, const Tensor& v) {
 }
 
 Ragged ragged(const Tensor& block_table, const Tensor& query_starts, const Tensor& seq_lens, int64_t tokens) {
-  return {query_starts.data<int32_t>(), seq_lens.data<int32_t>(),  block_table.data<int32_t>(),
-          block_table.stride(0),        block_table.dim(1),        block_table.dim(0),
+  return {query_starts.data<int32_t>(),
+          seq_lens.data<int32_t>(),
+          block_table.data<int32_t>(),
+          block_table.stride(0),
+          block_table.dim(1),
+          block_table.dim(0),
           tokens};
 }
 
@@ -93,7 +97,8 @@ struct LinearPlan {
   bool copies_x = false;
 };
 
-LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision, const Tensor& out) {
+LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
+                       const Tensor& out) {
   LinearPlan plan;
   plan.x_dtype = x.dtype();
   const WeightView w = view(weight);
@@ -153,7 +158,8 @@ struct MoeScratch {
 
   MoeScratch(const ops::Moe& args, std::byte* base, int64_t& bytes) {
     Scratch scratch(base);
-    const int64_t tokens = args.x.dim(0), pairs = tokens * args.expert_ids.dim(1), experts = args.num_experts();
+    const int64_t tokens = args.x.dim(0), pairs = tokens * args.expert_ids.dim(1),
+                  experts = args.num_experts();
     order.starts = scratch.take<int32_t>(experts + 1);
     order.tiles = scratch.take<int32_t>(experts + 1);
     order.active = scratch.take<int32_t>(experts);
@@ -162,7 +168,8 @@ struct MoeScratch {
     hidden = scratch.take<float>(pairs * args.intermediate_size());
     partial = scratch.take<float>(pairs * args.x.dim(1));
     x_bf16 = scratch.take<bf16>(args.x.numel());
-    if (rounds_inputs(args.precision, args.experts.front().w1)) x_rounded = scratch.take<float>(args.x.numel());
+    if (rounds_inputs(args.precision, args.experts.front().w1))
+      x_rounded = scratch.take<float>(args.x.numel());
     bytes = scratch.used();
   }
 };
@@ -343,7 +350,8 @@ void CudaBackend::run(const ops::RouteSigmoid& args, ops::Workspace) {
 const ExpertTable& CudaBackend::table_of(std::span<const ops::MlpWeights> experts) {
   std::vector<ExpertPointers> wanted;
   wanted.reserve(experts.size());
-  for (const ops::MlpWeights& expert : experts) wanted.push_back({view(expert.w1), view(expert.w3), view(expert.w2)});
+  for (const ops::MlpWeights& expert : experts)
+    wanted.push_back({view(expert.w1), view(expert.w3), view(expert.w2)});
   auto found = std::find_if(tables_.begin(), tables_.end(),
                             [&](const auto& entry) { return entry.first == experts.data(); });
   if (found != tables_.end() && found->second->host == wanted) return *found->second;
@@ -389,10 +397,11 @@ int64_t CudaBackend::workspace_bytes(const ops::Moe& args) const {
 
 void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   if (args.num_experts() == 0 || args.x.numel() == 0) {
-    check(cudaMemset2DAsync(args.out.raw(), static_cast<size_t>(args.out.stride(0) * size_of(args.out.dtype())), 0,
-                            static_cast<size_t>(args.out.dim(1) * size_of(args.out.dtype())),
-                            static_cast<size_t>(args.out.dim(0)), stream()),
-          args.kName);
+    check(
+        cudaMemset2DAsync(args.out.raw(), static_cast<size_t>(args.out.stride(0) * size_of(args.out.dtype())),
+                          0, static_cast<size_t>(args.out.dim(1) * size_of(args.out.dtype())),
+                          static_cast<size_t>(args.out.dim(0)), stream()),
+        args.kName);
     return;
   }
   MoeArgs a = moe_args(args, workspace);
@@ -414,8 +423,8 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
     const quant::Weight& weight = args.experts.front().w1;
     if (rounds_inputs(args.precision, weight)) {
       int64_t bytes = 0;
-      const Matrix rounded = {MoeScratch(args, workspace.data, bytes).x_rounded, a.x.rows, a.x.columns, a.x.columns,
-                              Scalar::kF32};
+      const Matrix rounded = {MoeScratch(args, workspace.data, bytes).x_rounded, a.x.rows, a.x.columns,
+                              a.x.columns, Scalar::kF32};
       launch_round_e4m3(a.x, is_mx(weight), rounded, stream());
       a.x = rounded;
       a.rounds_hidden = true;
@@ -442,11 +451,12 @@ struct MlpScratch {
     Scratch scratch(base);
     gate = Tensor(scratch.take<float>(tokens * width), DType::kF32, {tokens, width}, "gate", device);
     up = Tensor(scratch.take<float>(tokens * width), DType::kF32, {tokens, width}, "up", device);
-    hidden = Tensor(scratch.take<float>(tokens * width), is_bf16 ? DType::kBF16 : DType::kF32, {tokens, width},
-                    "hidden", device);
+    hidden = Tensor(scratch.take<float>(tokens * width), is_bf16 ? DType::kBF16 : DType::kF32,
+                    {tokens, width}, "hidden", device);
     down = args.out;
     if (args.addend.defined())
-      down = Tensor(scratch.take<float>(args.out.numel()), DType::kF32, {tokens, args.out.dim(1)}, "down", device);
+      down = Tensor(scratch.take<float>(args.out.numel()), DType::kF32, {tokens, args.out.dim(1)}, "down",
+                    device);
     bytes = scratch.used();
     rest = base == nullptr ? nullptr : base + bytes;
   }
@@ -457,7 +467,8 @@ struct MlpScratch {
 int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
   const MlpScratch scratch(args, nullptr, device());
   const ops::Linear up{args.x, args.weights.w1, ops::Activation::kNone, scratch.gate, args.precision};
-  const ops::Linear down{scratch.hidden, args.weights.w2, ops::Activation::kNone, scratch.down, args.precision};
+  const ops::Linear down{scratch.hidden, args.weights.w2, ops::Activation::kNone, scratch.down,
+                         args.precision};
   return scratch.bytes + std::max(workspace_bytes(up), workspace_bytes(down));
 }
 
@@ -479,8 +490,8 @@ void CudaBackend::run(const ops::MixShared& args, ops::Workspace) {
 }
 
 void CudaBackend::run(const ops::Rope& args, ops::Workspace) {
-  launch_rope(heads(args.x), args.positions.data<int32_t>(), args.inv_freq.data<float>(), args.inv_freq.dim(0),
-              stream());
+  launch_rope(heads(args.x), args.positions.data<int32_t>(), args.inv_freq.data<float>(),
+              args.inv_freq.dim(0), stream());
   check_launch(args.kName);
 }
 
@@ -580,8 +591,9 @@ void CudaBackend::run(const ops::SparsePagedAttention& args, ops::Workspace) {
 }
 
 int64_t CudaBackend::workspace_bytes(const ops::LightningPrefill& args) const {
-  return lightning_prefill_workspace_bytes(args.q.dim(0), args.read_slots.dim(0), static_cast<int>(args.q.dim(1)),
-                                           static_cast<int>(args.q.dim(2)), element_of(args.q), architecture_);
+  return lightning_prefill_workspace_bytes(args.q.dim(0), args.read_slots.dim(0),
+                                           static_cast<int>(args.q.dim(1)), static_cast<int>(args.q.dim(2)),
+                                           element_of(args.q), architecture_);
 }
 
 void CudaBackend::run(const ops::LightningPrefill& args, ops::Workspace workspace) {

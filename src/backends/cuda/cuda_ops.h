@@ -60,7 +60,8 @@ class CudaBackend final : public ops::Backend {
   Memory allocate(int64_t bytes) override;
   Memory allocate_staging(int64_t bytes) override;
   void upload(void* device, const void* host, int64_t bytes) override;
-  void upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes, int64_t rows) override;
+  void upload_rows(void* device, const void* host, int64_t row_bytes, int64_t stride_bytes,
+                   int64_t rows) override;
   void download(void* host, const void* device, int64_t bytes) override;
   void synchronize() override;
   Tensor keep(const Tensor& host) override { return store_.keep(host); }

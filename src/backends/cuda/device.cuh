@@ -46,8 +46,7 @@ __device__ inline e4m3_t from_f32<e4m3_t>(float x) {
 __device__ inline float4 load_four(const float* p) { return *reinterpret_cast<const float4*>(p); }
 __device__ inline float4 load_four(const bf16_t* p) {
   const uint2 raw = *reinterpret_cast<const uint2*>(p);
-  return {__uint_as_float(raw.x << 16U), __uint_as_float(raw.x & 0xffff0000U), __uint_as_float(raw.y << 16U),
-          __uint_as_float(raw.y & 0xffff0000U)};
+  return {ptx::low_float(raw.x), ptx::high_float(raw.x), ptx::low_float(raw.y), ptx::high_float(raw.y)};
 }
 
 // Calls f(T{}) with the type of `scalar`.
@@ -139,42 +138,13 @@ __device__ inline float swiglu(const SwigluParams& p, float gate, float up) {
   return (u + p.up_offset) * g / (1.0F + __expf(-p.alpha * g));
 }
 
-__device__ inline uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
+using ptx::pack_bf16;
+
 __device__ inline void store_four(float* p, const float4& v) { *reinterpret_cast<float4*>(p) = v; }
 __device__ inline void store_four(bf16_t* p, const float4& v) {
   *reinterpret_cast<uint2*>(p) = {pack_bf16(v.x, v.y), pack_bf16(v.z, v.w)};
 }
 
-// d [16 x 8] += a [16 x 16] b [16 x 8], in the fragment layouts of the PTX manual (mma.m16n8k16).
-__device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ inline void load_matrix_x4(uint32_t (&r)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-__device__ inline void load_matrix_x4_transposed(uint32_t (&r)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-// 16 bytes, or zeros when `valid` is false.
-__device__ inline void copy_async_16(uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;"); }
-template <int kPending>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending));
-}
 // Weights are read once: they must not push activations out of the caches.
 __device__ inline uint4 load_stream_16(const void* p) {
   uint4 r;
@@ -188,7 +158,8 @@ __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + 
 
 // Launches a kernel that begins with ptx::wait_for_previous_kernel(). Failures show in cudaGetLastError.
 template <typename Kernel, typename... Args>
-void launch(Kernel* kernel, dim3 blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream, Args&&... args) {
+void launch(Kernel* kernel, dim3 blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream,
+            Args&&... args) {
   static_cast<void>(launch_early(kernel, blocks, threads, shared_bytes, stream, std::forward<Args>(args)...));
 }
 

@@ -69,7 +69,7 @@ __global__ void silu_run_kernel(uint4* x, int64_t count) {
   if (i >= count) return;
   uint4 v = x[i];
   const auto apply = [](uint32_t pair) {
-    return pack_bf16(silu(__uint_as_float(pair << 16U)), silu(__uint_as_float(pair & 0xffff0000U)));
+    return pack_bf16(silu(ptx::low_float(pair)), silu(ptx::high_float(pair)));
   };
   x[i] = {apply(v.x), apply(v.y), apply(v.z), apply(v.w)};
 }
@@ -220,9 +220,9 @@ __global__ void qk_norm_rope_kernel(QkNormRopeArgs a, int32_t index_scalar) {
       } else {
         if (is_index_k && slot < 0) continue;
         void* to = is_index_k ? a.index_cache : a.index_q_out.data;
-        const int64_t at = is_index_k ? slot * index_dim + i
-                                      : token * a.index_q_out.token_stride +
-                                            index_head * a.index_q_out.head_stride + i;
+        const int64_t at =
+            is_index_k ? slot * index_dim + i
+                       : token * a.index_q_out.token_stride + index_head * a.index_q_out.head_stride + i;
         const Scalar scalar = is_index_k ? static_cast<Scalar>(index_scalar) : a.index_q_out.scalar;
         if (scalar == Scalar::kBF16) {
           static_cast<bf16_t*>(to)[at] = from_f32<bf16_t>(x[i]);
@@ -246,7 +246,8 @@ void launch_embedding(const int32_t* ids, const Matrix& table, const Matrix& out
   const dim3 grid(static_cast<unsigned>(out.rows), out.rows < 256 ? blocks_for(out.columns) : 1);
   with_table(table.scalar, [&](auto t) {
     with_activation(out.scalar, [&](auto o) {
-      launch(embedding_kernel<decltype(t), decltype(o)>, grid, kThreads, 0, stream, ids, table, out, first_id);
+      launch(embedding_kernel<decltype(t), decltype(o)>, grid, kThreads, 0, stream, ids, table, out,
+             first_id);
     });
   });
 }
@@ -258,15 +259,16 @@ void launch_convert(const Matrix& from, const Matrix& to, cudaStream_t stream) {
   if (is_dense && from.scalar == Scalar::kF32 && to.scalar == Scalar::kBF16 && address % 16 == 0 &&
       from.rows * from.columns % 8 == 0) {
     const int64_t count = from.rows * from.columns / 8;
-    launch(convert_f32_to_bf16_kernel, blocks_for(count), kThreads, 0, stream, 
-        static_cast<const float4*>(from.data), static_cast<uint4*>(to.data), count);
+    launch(convert_f32_to_bf16_kernel, blocks_for(count), kThreads, 0, stream,
+           static_cast<const float4*>(from.data), static_cast<uint4*>(to.data), count);
     return;
   }
   for_row_parts(from.rows, [&](int64_t first, int64_t rows) {
     with_activation(from.scalar, [&](auto f) {
       with_activation(to.scalar, [&](auto t) {
-        launch(convert_kernel<decltype(f), decltype(t)>, dim3(blocks_for(from.columns), static_cast<unsigned>(rows)), kThreads, 0, stream, 
-                rows_from(from, first, rows), rows_from(to, first, rows));
+        launch(convert_kernel<decltype(f), decltype(t)>,
+               dim3(blocks_for(from.columns), static_cast<unsigned>(rows)), kThreads, 0, stream,
+               rows_from(from, first, rows), rows_from(to, first, rows));
       });
     });
   });
@@ -277,13 +279,15 @@ void launch_silu(const Matrix& x, cudaStream_t stream) {
   if (numbers == 0) return;
   if (x.scalar == Scalar::kBF16 && x.stride == x.columns && numbers % 8 == 0 &&
       reinterpret_cast<uintptr_t>(x.data) % 16 == 0) {
-    silu_run_kernel<<<blocks_for(numbers / 8), kThreads, 0, stream>>>(static_cast<uint4*>(x.data), numbers / 8);
+    silu_run_kernel<<<blocks_for(numbers / 8), kThreads, 0, stream>>>(static_cast<uint4*>(x.data),
+                                                                      numbers / 8);
     return;
   }
   for_row_parts(x.rows, [&](int64_t first, int64_t rows) {
     with_activation(x.scalar, [&](auto t) {
-      silu_kernel<decltype(t)><<<dim3(blocks_for(x.columns), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
-          rows_from(x, first, rows));
+      silu_kernel<decltype(t)>
+          <<<dim3(blocks_for(x.columns), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
+              rows_from(x, first, rows));
     });
   });
 }
@@ -293,8 +297,9 @@ void launch_swiglu(const Matrix& gate, const Matrix& up, const SwigluParams& par
   if (hidden.rows * hidden.columns == 0) return;
   for_row_parts(hidden.rows, [&](int64_t first, int64_t rows) {
     with_activation(hidden.scalar, [&](auto t) {
-      launch(swiglu_kernel<decltype(t)>, dim3(blocks_for(hidden.columns), static_cast<unsigned>(rows)), kThreads, 0, stream, 
-              rows_from(gate, first, rows), rows_from(up, first, rows), params, rows_from(hidden, first, rows));
+      launch(swiglu_kernel<decltype(t)>, dim3(blocks_for(hidden.columns), static_cast<unsigned>(rows)),
+             kThreads, 0, stream, rows_from(gate, first, rows), rows_from(up, first, rows), params,
+             rows_from(hidden, first, rows));
     });
   });
 }
@@ -304,8 +309,9 @@ void launch_add(const Matrix& x, const Matrix& y, const Matrix& out, cudaStream_
   for_row_parts(out.rows, [&](int64_t first, int64_t rows) {
     with_activation(y.scalar, [&](auto in) {
       with_activation(out.scalar, [&](auto o) {
-        launch(add_kernel<decltype(in), decltype(o)>, dim3(blocks_for(out.columns), static_cast<unsigned>(rows)), kThreads, 0, stream, 
-                rows_from(x, first, rows), rows_from(y, first, rows), rows_from(out, first, rows));
+        launch(add_kernel<decltype(in), decltype(o)>,
+               dim3(blocks_for(out.columns), static_cast<unsigned>(rows)), kThreads, 0, stream,
+               rows_from(x, first, rows), rows_from(y, first, rows), rows_from(out, first, rows));
       });
     });
   });
@@ -338,7 +344,8 @@ void launch_paged_kv_write(const Heads& k, const Heads& v, const int64_t* slots,
   if (k.tokens == 0) return;
   with_activation(k.scalar, [&](auto t) {
     with_cache(cache.scalar, [&](auto c) {
-      launch(kv_write_kernel<decltype(t), decltype(c)>, static_cast<unsigned>(k.tokens), kThreads, 0, stream, k, v, slots, cache);
+      launch(kv_write_kernel<decltype(t), decltype(c)>, static_cast<unsigned>(k.tokens), kThreads, 0, stream,
+             k, v, slots, cache);
     });
   });
 }
@@ -348,8 +355,8 @@ void launch_qk_norm_rope_kv_write(const QkNormRopeArgs& a, cudaStream_t stream) 
   with_activation(a.qkv.scalar, [&](auto t) {
     with_activation(a.q_out.scalar, [&](auto q) {
       with_cache(a.cache.scalar, [&](auto c) {
-        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, static_cast<unsigned>(a.qkv.rows), kQkWarps * 32, 0, stream, 
-                a, static_cast<int32_t>(a.index_scalar));
+        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, static_cast<unsigned>(a.qkv.rows),
+               kQkWarps * 32, 0, stream, a, static_cast<int32_t>(a.index_scalar));
       });
     });
   });

@@ -5,9 +5,9 @@
 
 namespace minimax::cuda {
 
-// Which expert, which kExpertTileRows of its pairs and which columns of its weights a block's tile holds; expert -1: none. The
-// tiles of one expert follow one another, and of those the ones with the same columns, so that its weights are
-// read once.
+// Which expert, which kExpertTileRows of its pairs and which columns of its weights a block's tile holds;
+// expert -1: none. The tiles of one expert follow one another, and of those the ones with the same columns,
+// so that its weights are read once.
 constexpr int kExpertTileRows = 128;
 
 struct ExpertTile {
@@ -27,7 +27,8 @@ __device__ inline ExpertTile find_tile(const MoeArgs& a, int64_t column_tiles) {
   }
   const int64_t inside = block - tiles[low] * column_tiles;
   const int64_t row_tiles = tiles[low + 1] - tiles[low];
-  return {low, a.order.starts[low] + inside % row_tiles * kExpertTileRows, a.order.starts[low + 1], inside / row_tiles};
+  return {low, a.order.starts[low] + inside % row_tiles * kExpertTileRows, a.order.starts[low + 1],
+          inside / row_tiles};
 }
 
 // Tiles of all experts at most: those that their pairs fill, and one begun for each.

@@ -22,7 +22,9 @@ struct DescriptionDeleter {
   void operator()(cublasLtMatmulDesc_t description) const { cublasLtMatmulDescDestroy(description); }
 };
 struct PreferenceDeleter {
-  void operator()(cublasLtMatmulPreference_t preference) const { cublasLtMatmulPreferenceDestroy(preference); }
+  void operator()(cublasLtMatmulPreference_t preference) const {
+    cublasLtMatmulPreferenceDestroy(preference);
+  }
 };
 
 }  // namespace
@@ -43,14 +45,16 @@ Gemm::Gemm(Memory workspace) : workspace_(std::move(workspace)) {
 bool Gemm::can_multiply(const Matrix& x, const WeightView& weight, const Matrix& out) {
   const auto address = reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(weight.values) |
                        reinterpret_cast<uintptr_t>(out.data);
-  const bool has_kernels = x.scalar == Scalar::kBF16 || (x.scalar == Scalar::kF32 && out.scalar == Scalar::kF32);
-  return weight.scalar == x.scalar && has_kernels &&
-         weight.scales == nullptr && address % 16 == 0 && weight.columns > 0 && weight.columns % 8 == 0 &&
-         weight.rows % 8 == 0 && x.stride % 8 == 0 && weight.stride % 8 == 0 && out.stride % 8 == 0;
+  const bool has_kernels =
+      x.scalar == Scalar::kBF16 || (x.scalar == Scalar::kF32 && out.scalar == Scalar::kF32);
+  return weight.scalar == x.scalar && has_kernels && weight.scales == nullptr && address % 16 == 0 &&
+         weight.columns > 0 && weight.columns % 8 == 0 && weight.rows % 8 == 0 && x.stride % 8 == 0 &&
+         weight.stride % 8 == 0 && out.stride % 8 == 0;
 }
 
 Gemm::Plan& Gemm::plan(const Matrix& x, const WeightView& weight, const Matrix& out) {
-  const Key key{x.rows, weight.rows, weight.columns, x.stride, weight.stride, out.stride, x.scalar, out.scalar};
+  const Key key{x.rows,        weight.rows, weight.columns, x.stride,
+                weight.stride, out.stride,  x.scalar,       out.scalar};
   std::shared_ptr<Plan>& plan = plans_[key];
   if (plan != nullptr) return *plan;
   auto made = std::make_shared<Plan>();
@@ -58,7 +62,8 @@ Gemm::Plan& Gemm::plan(const Matrix& x, const WeightView& weight, const Matrix& 
   check(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description");
   made->description.reset(description);
   const cublasOperation_t transposed = CUBLAS_OP_T;
-  check(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)),
+  check(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                       sizeof(transposed)),
         "transpose");
   made->weight = make_layout(weight.scalar, weight.columns, weight.rows, weight.stride);
   made->x = make_layout(x.scalar, x.columns, x.rows, x.stride);
@@ -67,12 +72,14 @@ Gemm::Plan& Gemm::plan(const Matrix& x, const WeightView& weight, const Matrix& 
   check(cublasLtMatmulPreferenceCreate(&raw), "preference");
   const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>, PreferenceDeleter> preference(raw);
   const auto bytes = static_cast<uint64_t>(workspace_.size_bytes());
-  check(cublasLtMatmulPreferenceSetAttribute(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes)),
+  check(cublasLtMatmulPreferenceSetAttribute(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                             sizeof(bytes)),
         "workspace");
   cublasLtMatmulHeuristicResult_t result{};
   int count = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(static_cast<cublasLtHandle_t>(handle_.get()), description, made->weight.get(),
-                                       made->x.get(), made->out.get(), made->out.get(), raw, 1, &result, &count),
+  check(cublasLtMatmulAlgoGetHeuristic(static_cast<cublasLtHandle_t>(handle_.get()), description,
+                                       made->weight.get(), made->x.get(), made->out.get(), made->out.get(),
+                                       raw, 1, &result, &count),
         "choice of an algorithm");
   if (count == 0)
     fail("cublasLt: no algorithm for a product of [{}, {}] and [{}, {}]", x.rows, x.columns, weight.rows,

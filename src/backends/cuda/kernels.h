@@ -1,9 +1,9 @@
-// Kernel launchers of the CUDA backend, as plain functions over pointers and sizes: what cuda_backend.cc calls,
-// and all that nvcc sees of this project besides the kernels.
+// Kernel launchers of the CUDA backend, as plain functions over pointers and sizes: what cuda_backend.cc
+// calls, and all that nvcc sees of this project besides the kernels.
 //
-// The contracts are those of src/ops; shapes and dtypes have been checked by the doors. Strides count elements.
-// Every launcher only enqueues work on its stream, allocates nothing and does not wait; its launch geometry
-// follows from its arguments' shapes. A launch that fails shows in cudaGetLastError.
+// The contracts are those of src/ops; shapes and dtypes have been checked by the doors. Strides count
+// elements. Every launcher only enqueues work on its stream, allocates nothing and does not wait; its launch
+// geometry follows from its arguments' shapes. A launch that fails shows in cudaGetLastError.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -85,7 +85,8 @@ struct SwigluParams {
 };
 
 // --- elementwise.cu
-void launch_embedding(const int32_t* ids, const Matrix& table, const Matrix& out, int64_t first_id, cudaStream_t);
+void launch_embedding(const int32_t* ids, const Matrix& table, const Matrix& out, int64_t first_id,
+                      cudaStream_t);
 void launch_mix_shared(const Matrix& routed, const Matrix& shared, const float* coefficient,
                        int64_t coefficient_stride, const Matrix& out, cudaStream_t);
 void launch_rope(const Heads& x, const int32_t* positions, const float* inv_freq, int64_t half, cudaStream_t);
@@ -93,7 +94,8 @@ void launch_paged_kv_write(const Heads& k, const Heads& v, const int64_t* slots,
                            cudaStream_t);
 void launch_convert(const Matrix& from, const Matrix& to, cudaStream_t);
 void launch_silu(const Matrix& x, cudaStream_t);
-void launch_swiglu(const Matrix& gate, const Matrix& up, const SwigluParams&, const Matrix& hidden, cudaStream_t);
+void launch_swiglu(const Matrix& gate, const Matrix& up, const SwigluParams&, const Matrix& hidden,
+                   cudaStream_t);
 void launch_add(const Matrix& x, const Matrix& y, const Matrix& out, cudaStream_t);
 
 struct QkNormRopeArgs {
@@ -116,11 +118,11 @@ void launch_qk_norm_rope_kv_write(const QkNormRopeArgs&, cudaStream_t);
 
 // --- norm.cu
 struct NormArgs {
-  Matrix x;                 // residual
-  Matrix branch;            // data null: none
-  Matrix gate;              // data null: none
+  Matrix x;       // residual
+  Matrix branch;  // data null: none
+  Matrix gate;    // data null: none
   Vector weight;
-  Matrix sum;               // data null: not wanted
+  Matrix sum;  // data null: not wanted
   Matrix out;
   const float* squares = nullptr;  // [rows], null: of x itself
   int64_t squares_stride = 1;
@@ -138,7 +140,8 @@ void launch_round_e4m3(const Matrix& x, bool is_mx, const Matrix& out, cudaStrea
 // --- linear_small.cu: BF16 products of few rows at the speed of the weights' memory
 constexpr int64_t kMostSmallRows = 32;
 bool can_linear_small(const Matrix& x, const WeightView& weight);
-void launch_linear_small(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out, cudaStream_t);
+void launch_linear_small(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                         cudaStream_t);
 
 // --- moe.cu
 struct ExpertPointers {
@@ -168,8 +171,8 @@ struct ExpertOrder {
 };
 struct MoeArgs {
   Matrix x;
-  const int32_t* ids = nullptr;      // [T, k], contiguous
-  const float* weights = nullptr;    // [T, k], contiguous
+  const int32_t* ids = nullptr;    // [T, k], contiguous
+  const float* weights = nullptr;  // [T, k], contiguous
   int64_t top_k = 0;
   int64_t experts = 0, first_expert = 0;
   int64_t intermediate = 0;
@@ -178,9 +181,9 @@ struct MoeArgs {
   SwigluParams swiglu;
   Matrix out;
   ExpertOrder order;
-  void* hidden = nullptr;   // [T * k, I] BF16, or F32 for the F32 path
-  float* partial = nullptr;  // [T * k, H]
-  void* x_bf16 = nullptr;    // [T, H] BF16, for the BF16 paths
+  void* hidden = nullptr;      // [T * k, I] BF16, or F32 for the F32 path
+  float* partial = nullptr;    // [T * k, H]
+  void* x_bf16 = nullptr;      // [T, H] BF16, for the BF16 paths
   bool rounds_hidden = false;  // to e4m3 numbers, as the inputs are
   bool is_mx = false;
 };
@@ -205,7 +208,7 @@ struct AttentionArgs {
   Heads out;
   float* partial = nullptr;  // split-KV workspace
   int64_t splits = 1;
-  bool is_decode_shape = false;  // as many rows as sequences: few rows each
+  bool is_decode_shape = false;        // as many rows as sequences: few rows each
   const int32_t* selection = nullptr;  // [tokens, kv_heads, selected] blocks, or null for all keys
   int64_t selected = 0;
 };

@@ -35,8 +35,8 @@ __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Ma
   }
 }
 
-// The same for F32 weights and inputs, four numbers at a time: routers, which stand between two steps of memory
-// traffic.
+// The same for F32 weights and inputs, four numbers at a time: routers, which stand between two steps of
+// memory traffic.
 template <typename Out>
 __global__ void linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
   __shared__ float scratch[33];

@@ -56,8 +56,9 @@ void launch_linear_small(const Matrix& x, const WeightView& w, bool applies_silu
       using X = decltype(in);
       using Out = decltype(o);
       const auto start = [&]<int kTiles, int kGroups>() {
-        launch(linear_small_kernel<kTiles, kGroups, X, Out>, static_cast<unsigned>(ceil_div(w.rows, 16 * kTiles)), kRowsWarps * 32, 0, stream, 
-                x, w, applies_silu, out);
+        launch(linear_small_kernel<kTiles, kGroups, X, Out>,
+               static_cast<unsigned>(ceil_div(w.rows, 16 * kTiles)), kRowsWarps * 32, 0, stream, x, w,
+               applies_silu, out);
       };
       // With more rows the activations are read more often than they are worth, unless tiles share them.
       if (x.rows <= 4) {

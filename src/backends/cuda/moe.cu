@@ -43,7 +43,8 @@ __global__ void route_kernel(RouteArgs a) {
     for (int i = 16; i > 0; i >>= 1) {
       const float other = __shfl_xor_sync(0xffffffffU, best, i);
       const int other_at = __shfl_xor_sync(0xffffffffU, best_at, i);
-      if (other_at != 0x7fffffff && (best_at == 0x7fffffff || other > best || (other == best && other_at < best_at))) {
+      if (other_at != 0x7fffffff &&
+          (best_at == 0x7fffffff || other > best || (other == best && other_at < best_at))) {
         best = other;
         best_at = other_at;
       }
@@ -129,7 +130,8 @@ __global__ void expert_counts_kernel(MoeArgs a) {
       a.order.starts[e] = before + upto - count;
       a.order.tiles[e] = tiles_before + tiles_upto - tiles;
     }
-    if (count > 0) a.order.active[active + __popc(with_pairs & ((1U << lane) - 1U))] = static_cast<int32_t>(e);
+    if (count > 0)
+      a.order.active[active + __popc(with_pairs & ((1U << lane) - 1U))] = static_cast<int32_t>(e);
     active += __popc(with_pairs);
     before += __shfl_sync(0xffffffffU, upto, 31);
     tiles_before += __shfl_sync(0xffffffffU, tiles_upto, 31);
@@ -248,12 +250,13 @@ __global__ void moe_combine_four_kernel(MoeArgs a) {
 void launch_combine(const MoeArgs& a, cudaStream_t stream) {
   constexpr int kThreads = 256;
   constexpr int64_t kMostRows = 65535;
-  const bool has_fours = a.out.columns % 4 == 0 && a.out.stride % 4 == 0 &&
-                         reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
+  const bool has_fours =
+      a.out.columns % 4 == 0 && a.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
   with_activation(a.out.scalar, [&](auto o) {
     using Out = decltype(o);
     if (has_fours) {
-      const dim3 grid(static_cast<unsigned>(a.out.rows), static_cast<unsigned>(ceil_div(a.out.columns, 4 * kThreads)));
+      const dim3 grid(static_cast<unsigned>(a.out.rows),
+                      static_cast<unsigned>(ceil_div(a.out.columns, 4 * kThreads)));
       return launch(moe_combine_four_kernel<Out>, grid, kThreads, 0, stream, a);
     }
     for (int64_t first = 0; first < a.out.rows; first += kMostRows) {
@@ -339,8 +342,8 @@ __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs
 
 // --- many tokens
 
-// hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the gate
-// and the up value of an element.
+// hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the
+// gate and the up value of an element.
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.intermediate, kTileColumns / 2));
@@ -394,7 +397,7 @@ void launch_route(const RouteArgs& a, cudaStream_t stream) {
   if (a.tokens == 0) return;
   constexpr int kWarps = 4;
   launch(route_kernel, static_cast<unsigned>(ceil_div(a.tokens, kWarps)), kWarps * 32,
-                 static_cast<size_t>(kWarps * a.experts) * sizeof(float), stream, a);
+         static_cast<size_t>(kWarps * a.experts) * sizeof(float), stream, a);
 }
 
 void launch_expert_order(const MoeArgs& a, cudaStream_t stream) {
@@ -412,17 +415,16 @@ void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
   constexpr int64_t kMostRows = 65535;
   const auto places = static_cast<unsigned>(pairs < kMostRows ? pairs : kMostRows);
   with_activation(a.x.scalar, [&](auto x) {
-    moe_any_up_kernel<decltype(x)>
-        <<<dim3(static_cast<unsigned>(ceil_div(a.intermediate, kAnyWarps)), places), kAnyWarps * 32, 0, stream>>>(
-            a);
+    moe_any_up_kernel<decltype(x)><<<dim3(static_cast<unsigned>(ceil_div(a.intermediate, kAnyWarps)), places),
+                                     kAnyWarps * 32, 0, stream>>>(a);
   });
   if (a.rounds_hidden) {
     // Places beyond those in use hold anything and are not looked at again.
     const Matrix hidden = {a.hidden, pairs, a.intermediate, a.intermediate, Scalar::kF32};
     launch_round_e4m3(hidden, a.is_mx, hidden, stream);
   }
-  moe_any_down_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.out.columns, kAnyWarps)), places), kAnyWarps * 32, 0,
-                        stream>>>(a);
+  moe_any_down_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.out.columns, kAnyWarps)), places),
+                        kAnyWarps * 32, 0, stream>>>(a);
   launch_combine(a, stream);
 }
 
@@ -446,9 +448,11 @@ void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   const int64_t pairs = a.x.rows * a.top_k;
   const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
   with_activation(a.x.scalar, [&](auto x) {
-    launch(moe_small_up_kernel<decltype(x)>, dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream, a);
+    launch(moe_small_up_kernel<decltype(x)>,
+           dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream, a);
   });
-  launch(moe_small_down_kernel, dim3(static_cast<unsigned>(ceil_div(a.out.columns, 32)), experts), kRowsWarps * 32, 0, stream, a);
+  launch(moe_small_down_kernel, dim3(static_cast<unsigned>(ceil_div(a.out.columns, 32)), experts),
+         kRowsWarps * 32, 0, stream, a);
   launch_combine(a, stream);
 }
 
@@ -462,8 +466,8 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   const int64_t tiles = most_expert_tiles(a);
   cudaFuncSetAttribute(moe_tiles_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
   cudaFuncSetAttribute(moe_tiles_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  moe_tiles_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)), kTileThreads,
-                        kTileSharedBytes, stream>>>(a);
+  moe_tiles_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)),
+                        kTileThreads, kTileSharedBytes, stream>>>(a);
   moe_tiles_down_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
                           kTileSharedBytes, stream>>>(a);
   launch_combine(a, stream);

@@ -5,8 +5,8 @@
 namespace minimax::cuda {
 namespace {
 
-// hidden [place, I] BF16. A tile's columns are 128 of w1 and the same 128 of w3, so that a thread holds the gate
-// and the up value of an element.
+// hidden [place, I] BF16. A tile's columns are 128 of w1 and the same 128 of w3, so that a thread holds the
+// gate and the up value of an element.
 __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t shared[];
@@ -84,8 +84,8 @@ void launch_moe_tiles_sm90(const MoeArgs& a, cudaStream_t stream) {
   const int64_t tiles = most_expert_tiles(a);
   cudaFuncSetAttribute(moe_wide_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
   cudaFuncSetAttribute(moe_wide_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
-  moe_wide_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kWideColumns / 2)), kWideThreads,
-                       kWideSharedBytes, stream>>>(a);
+  moe_wide_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kWideColumns / 2)),
+                       kWideThreads, kWideSharedBytes, stream>>>(a);
   moe_wide_down_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kWideColumns)), kWideThreads,
                          kWideSharedBytes, stream>>>(a);
 }

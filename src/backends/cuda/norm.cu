@@ -50,14 +50,17 @@ __global__ void norm_vectors_kernel(NormArgs a) {
   __shared__ float scratch[33];
   const int64_t row = blockIdx.x;
   const int64_t n = a.x.columns;
-  const auto at = [&](int i) { return 4 * (static_cast<int64_t>(threadIdx.x) + i * static_cast<int64_t>(blockDim.x)); };
+  const auto at = [&](int i) {
+    return 4 * (static_cast<int64_t>(threadIdx.x) + i * static_cast<int64_t>(blockDim.x));
+  };
   // Weights do not change: they are read before the kernel that made the rows is done.
   float4 weights[kVectors];
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     if (at(i) >= n) continue;
-    weights[i] = a.weight.scalar == Scalar::kBF16 ? load_four(static_cast<const bf16_t*>(a.weight.data) + at(i))
-                                                  : load_four(static_cast<const float*>(a.weight.data) + at(i));
+    weights[i] = a.weight.scalar == Scalar::kBF16
+                     ? load_four(static_cast<const bf16_t*>(a.weight.data) + at(i))
+                     : load_four(static_cast<const float*>(a.weight.data) + at(i));
   }
   ptx::wait_for_previous_kernel();
   const T* x = static_cast<const T*>(a.x.data) + row * a.x.stride;
@@ -80,8 +83,9 @@ __global__ void norm_vectors_kernel(NormArgs a) {
     sum += values[i].x * values[i].x + values[i].y * values[i].y + values[i].z * values[i].z +
            values[i].w * values[i].w;
   }
-  const float squares = a.squares == nullptr ? block_sum(sum, scratch) / static_cast<float>(n)
-                                             : a.squares[row * a.squares_stride] / static_cast<float>(a.norm_width);
+  const float squares = a.squares == nullptr
+                            ? block_sum(sum, scratch) / static_cast<float>(n)
+                            : a.squares[row * a.squares_stride] / static_cast<float>(a.norm_width);
   const float factor = rsqrtf(squares + a.eps);
   Out* out = static_cast<Out*>(a.out.data) + row * a.out.stride;
 #pragma unroll
@@ -146,7 +150,8 @@ void launch_norm(const NormArgs& a, cudaStream_t stream) {
     with_activation(a.out.scalar, [&](auto out) {
       if (has_vectors(a) && vectors <= 8)
         return launch_vectors<decltype(in), decltype(out)>(a, vectors, threads, stream);
-      launch(norm_kernel<decltype(in), decltype(out)>, rows, threads_for(a.x.rows, a.x.columns), 0, stream, a);
+      launch(norm_kernel<decltype(in), decltype(out)>, rows, threads_for(a.x.rows, a.x.columns), 0, stream,
+             a);
     });
   });
 }

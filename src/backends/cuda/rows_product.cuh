@@ -3,8 +3,8 @@
 // cores' registers without a stop in shared memory.
 //
 // A lane loads 16 bytes, eight neighbouring inputs, of a weight row. An mma wants pairs of inputs spread over
-// lanes, but a sum does not care for the order of its terms: lane quarter q holds inputs 8 q .. 8 q + 7 of 32,
-// for weights and activations alike, and two mma instructions take four of them each.
+// lanes, but a sum does not care for the order of its terms: lane quarter q holds inputs 8 q .. 8 q + 7 of
+// 32, for weights and activations alike, and two mma instructions take four of them each.
 #pragma once
 
 #include "backends/cuda/device.cuh"
@@ -36,19 +36,19 @@ __device__ inline void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[4
 
 // sums[m][n] += the products of the warp's share of K inputs: sixteen rows of kTiles weights each with
 // 8 kGroups activation rows. `weights[m]` is row 0 of tile m at this lane's row (lane / 4), `last_rows` says
-// whether rows 0..7 and 8..15 exist. `inputs[n]` is the lane's activation row or null. With kWaits the previous
-// kernel is waited for, behind the first loads of weights.
+// whether rows 0..7 and 8..15 exist. `inputs[n]` is the lane's activation row or null. With kWaits the
+// previous kernel is waited for, behind the first loads of weights.
 template <int kTiles, int kGroups, typename X, bool kWaits = false>
-__device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles], const bf16_t* const (&high_rows)[kTiles],
-                              const X* const (&inputs)[kGroups], int64_t columns,
-                              float (&sums)[kTiles][kGroups][4]) {
+__device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles],
+                              const bf16_t* const (&high_rows)[kTiles], const X* const (&inputs)[kGroups],
+                              int64_t columns, float (&sums)[kTiles][kGroups][4]) {
   constexpr int kAhead = kTiles * kGroups > 4 ? 2 : 4;
   const int warp = threadIdx.x / 32, quarter = threadIdx.x % 4;
   // Warps take 32 inputs in turn, so that a block reads long runs.
   constexpr int64_t kStep = 32 * kRowsWarps;
   int64_t k = warp * 32 + quarter * 8;
   bool is_first = true;
-  const auto step = [&](const uint4 (&low)[kTiles], const uint4 (&high)[kTiles], int64_t at) {
+  const auto step = [&](const uint4(&low)[kTiles], const uint4(&high)[kTiles], int64_t at) {
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
       uint32_t b[4];
@@ -57,8 +57,8 @@ __device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles], const bf1
       for (int m = 0; m < kTiles; ++m) {
         const uint32_t first[4] = {low[m].x, high[m].x, low[m].y, high[m].y};
         const uint32_t second[4] = {low[m].z, high[m].z, low[m].w, high[m].w};
-        mma_bf16(sums[m][n], first, b[0], b[1]);
-        mma_bf16(sums[m][n], second, b[2], b[3]);
+        ptx::mma_16x8x16(sums[m][n], first, b[0], b[1]);
+        ptx::mma_16x8x16(sums[m][n], second, b[2], b[3]);
       }
     }
   };

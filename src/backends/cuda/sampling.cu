@@ -87,7 +87,8 @@ __device__ void find_bin(Shared& shared, int bins, unsigned long long before, un
       const uint32_t filled = __ballot_sync(0xffffffffU, own > 0);
       const uint32_t candidates = beyond != 0 ? beyond & (~beyond + 1U) : filled;
       if (candidates != 0) {
-        const int pick = beyond != 0 ? __ffs(static_cast<int>(candidates)) - 1 : 31 - __clz(static_cast<int>(filled));
+        const int pick =
+            beyond != 0 ? __ffs(static_cast<int>(candidates)) - 1 : 31 - __clz(static_cast<int>(filled));
         last = base + pick;
         last_before = sum + __shfl_sync(0xffffffffU, upto - own, pick);
         is_found = beyond != 0;
@@ -159,7 +160,8 @@ __device__ Place select(Shared& shared, const Row& row, unsigned long long targe
     } else if (m > 0 && earlier == all - 1 && sum + static_cast<unsigned long long>(all) * m <= target) {
       shared.place.id = static_cast<int32_t>(i);
     }
-    // All equal logits weigh the same, so one thread's weight speaks for all; take it from the bins' difference.
+    // All equal logits weigh the same, so one thread's weight speaks for all; take it from the bins'
+    // difference.
     unsigned long long chunk = m * static_cast<unsigned long long>(all);
     for (int s = 16; s > 0; s >>= 1) {
       const unsigned long long other = __shfl_xor_sync(0xffffffffU, chunk, s);
@@ -178,8 +180,8 @@ __device__ Place select(Shared& shared, const Row& row, unsigned long long targe
 }
 
 // The largest logit before `end` in descending order: of all when end.id is -1.
-__device__ Place next_largest(Shared& shared, const float* logits, int64_t count, bool has_end, const Place& end,
-                              float& value) {
+__device__ Place next_largest(Shared& shared, const float* logits, int64_t count, bool has_end,
+                              const Place& end, float& value) {
   float best = -INFINITY;
   int32_t best_id = 0x7fffffff;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) {
@@ -191,7 +193,8 @@ __device__ Place next_largest(Shared& shared, const float* logits, int64_t count
     }
   }
   const auto take = [&](float other, int32_t other_id) {
-    if (other_id != 0x7fffffff && (best_id == 0x7fffffff || other > best || (other == best && other_id < best_id))) {
+    if (other_id != 0x7fffffff &&
+        (best_id == 0x7fffffff || other > best || (other == best && other_id < best_id))) {
       best = other;
       best_id = other_id;
     }
@@ -250,7 +253,8 @@ __device__ void adjust(const SampleArgs& a, int64_t b, float* logits) {
   if (mask < 0) return;
   const int64_t* words = a.allowed + mask * a.allowed_words;
   for (int64_t i = threadIdx.x; i < a.vocab; i += kThreads)
-    if ((static_cast<uint64_t>(words[i / 64]) >> static_cast<uint64_t>(i % 64) & 1U) == 0) logits[i] = -INFINITY;
+    if ((static_cast<uint64_t>(words[i / 64]) >> static_cast<uint64_t>(i % 64) & 1U) == 0)
+      logits[i] = -INFINITY;
   __syncthreads();
 }
 
@@ -258,7 +262,8 @@ __device__ int32_t draw(Shared& shared, const SampleArgs& a, int64_t b, const Ro
   Place last = {0, 0x7fffffff};  // of top-k
   const int32_t top_k = a.top_k[b];
   if (top_k > 0 && top_k < a.vocab) {
-    last = select(shared, row, static_cast<unsigned long long>(top_k - 1), [](float, int32_t) { return 1ULL; });
+    last =
+        select(shared, row, static_cast<unsigned long long>(top_k - 1), [](float, int32_t) { return 1ULL; });
   }
   const auto mass = [&](float x, int32_t id) {
     return is_at_or_before(order_key(x), id, last) ? row.mass(x) : 0ULL;
@@ -267,7 +272,8 @@ __device__ int32_t draw(Shared& shared, const SampleArgs& a, int64_t b, const Ro
     if (threadIdx.x == 0) shared.before = 0;
     __syncthreads();
     unsigned long long own = 0;
-    for (int64_t i = threadIdx.x; i < row.count; i += kThreads) own += f(row.logits[i], static_cast<int32_t>(i));
+    for (int64_t i = threadIdx.x; i < row.count; i += kThreads)
+      own += f(row.logits[i], static_cast<int32_t>(i));
     for (int i = 16; i > 0; i >>= 1) own += __shfl_xor_sync(0xffffffffU, own, i);
     if (threadIdx.x % 32 == 0) atomicAdd(&shared.before, own);
     __syncthreads();
@@ -278,19 +284,21 @@ __device__ int32_t draw(Shared& shared, const SampleArgs& a, int64_t b, const Ro
   unsigned long long kept = total_of(mass);
   if (a.top_p[b] < 1.0F) {
     // The smallest set that reaches the wanted mass ends where the sum exceeds one unit less.
-    const auto wanted = static_cast<unsigned long long>(static_cast<double>(a.top_p[b]) * static_cast<double>(kept));
+    const auto wanted =
+        static_cast<unsigned long long>(static_cast<double>(a.top_p[b]) * static_cast<double>(kept));
     last = select(shared, row, wanted > 0 ? wanted - 1 : 0, mass);
     kept = total_of(mass);
   }
-  const auto target =
-      static_cast<unsigned long long>(static_cast<double>(uniform(a.seed[b], a.counter[b])) * static_cast<double>(kept));
+  const auto target = static_cast<unsigned long long>(static_cast<double>(uniform(a.seed[b], a.counter[b])) *
+                                                      static_cast<double>(kept));
   return select(shared, row, target, mass).id;
 }
 
 __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs a) {
   __shared__ Shared shared;
   const int64_t b = blockIdx.x;
-  const bool has_changes = a.history_starts[b + 1] > a.history_starts[b] || a.bias_starts[b + 1] > a.bias_starts[b] ||
+  const bool has_changes = a.history_starts[b + 1] > a.history_starts[b] ||
+                           a.bias_starts[b + 1] > a.bias_starts[b] ||
                            (a.allowed_rows != nullptr && a.allowed_rows[b] >= 0);
   const float* logits = a.logits + b * a.logits_stride;
   if (has_changes) {

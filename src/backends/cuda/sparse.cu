@@ -20,8 +20,8 @@ __global__ void index_scores_kernel(IndexerArgs a) {
     return;
   }
   for (int64_t i = threadIdx.x; i < groups * dim; i += blockDim.x) {
-    queries[i] = to_f32(static_cast<const Q*>(a.index_q.data)[t * a.index_q.token_stride +
-                                                              i / dim * a.index_q.head_stride + i % dim]);
+    queries[i] = to_f32(static_cast<const Q*>(
+        a.index_q.data)[t * a.index_q.token_stride + i / dim * a.index_q.head_stride + i % dim]);
   }
   float* best = queries + groups * dim;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -99,7 +99,8 @@ __global__ void select_blocks_kernel(IndexerArgs a) {
         best = better(best, {score == score ? score : -INFINITY, i});
       }
       for (int i = 16; i > 0; i >>= 1) {
-        const Best other = {__shfl_xor_sync(0xffffffffU, best.score, i), __shfl_xor_sync(0xffffffffU, best.block, i)};
+        const Best other = {__shfl_xor_sync(0xffffffffU, best.score, i),
+                            __shfl_xor_sync(0xffffffffU, best.block, i)};
         best = better(best, other);
       }
       if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = best;
@@ -144,7 +145,8 @@ void launch_index_block_scores(const IndexerArgs& a, cudaStream_t stream) {
 void launch_select_blocks(const IndexerArgs& a, cudaStream_t stream) {
   if (a.scores.tokens * a.scores.heads == 0) return;
   select_blocks_kernel<<<dim3(static_cast<unsigned>(a.scores.tokens), static_cast<unsigned>(a.scores.heads)),
-                         kSelectThreads, static_cast<size_t>(a.top_k + kReadAhead) * sizeof(int32_t), stream>>>(a);
+                         kSelectThreads, static_cast<size_t>(a.top_k + kReadAhead) * sizeof(int32_t),
+                         stream>>>(a);
 }
 
 }  // namespace minimax::cuda

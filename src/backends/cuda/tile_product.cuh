@@ -1,5 +1,5 @@
-// A BF16 product of one tile, 128 rows by 128 columns, of matrices whose rows lie anywhere: asynchronous copies
-// three stages deep into swizzled shared memory, mma.sync from there. Four warps, 64 by 64 each.
+// A BF16 product of one tile, 128 rows by 128 columns, of matrices whose rows lie anywhere: asynchronous
+// copies three stages deep into swizzled shared memory, mma.sync from there. Four warps, 64 by 64 each.
 #pragma once
 
 #include "backends/cuda/device.cuh"
@@ -32,7 +32,7 @@ template <bool kIsPaired, typename ARow, typename BRow>
 __device__ void multiply_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64_t depth, TileSums& sums) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_row = warp / 2, warp_column = warp % 2;
-  const uint32_t base = shared_address(shared);
+  const uint32_t base = ptx::shared_address(shared);
   // Each thread copies chunk threadIdx % 8 of every sixteenth row.
   const int chunk = threadIdx.x % 8;
   const bf16_t* a_rows[8];
@@ -55,20 +55,20 @@ __device__ void multiply_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64
       const int row = static_cast<int>(threadIdx.x) / 8 + 16 * i;
       const uint32_t at = static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) * 16));
       const bool has_a = k_is_in && a_rows[i] != nullptr, has_b = k_is_in && b_rows[i] != nullptr;
-      copy_async_16(stage + at, has_a ? a_rows[i] + k : any, has_a);
-      copy_async_16(stage + kTileRows * 128 + at, has_b ? b_rows[i] + k : any, has_b);
+      ptx::copy_async_16(stage + at, has_a ? a_rows[i] + k : any, has_a);
+      ptx::copy_async_16(stage + kTileRows * 128 + at, has_b ? b_rows[i] + k : any, has_b);
     }
   };
 #pragma unroll
   for (int s = 0; s < kTileStages - 1; ++s) {
     if (s < steps) load(s);
-    commit_copies();
+    ptx::copy_async_commit();
   }
   for (int64_t step = 0; step < steps; ++step) {
-    wait_copies<kTileStages - 2>();
+    ptx::copy_async_wait<kTileStages - 2>();
     __syncthreads();
     if (step + kTileStages - 1 < steps) load(step + kTileStages - 1);
-    commit_copies();
+    ptx::copy_async_commit();
     const uint32_t stage = base + static_cast<uint32_t>(step % kTileStages) * kTileStageBytes;
 #pragma unroll
     for (int k = 0; k < kTileDepth / 16; ++k) {
@@ -76,18 +76,20 @@ __device__ void multiply_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = warp_row * 64 + i * 16 + lane % 16;
-        load_matrix_x4(a[i], stage + static_cast<uint32_t>(row * 128 + (((2 * k + lane / 16) ^ (row & 7)) * 16)));
+        ptx::load_matrix_x4(
+            a[i], stage + static_cast<uint32_t>(row * 128 + (((2 * k + lane / 16) ^ (row & 7)) * 16)));
       }
 #pragma unroll
       for (int j = 0; j < 8; j += 2) {
         uint32_t b[4];
         const int row = tile_column<kIsPaired>(warp_column, j) + lane % 8 + lane / 16 * 8;
-        load_matrix_x4(b, stage + kTileRows * 128 +
-                              static_cast<uint32_t>(row * 128 + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
+        ptx::load_matrix_x4(
+            b, stage + kTileRows * 128 +
+                   static_cast<uint32_t>(row * 128 + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          mma_bf16(sums.values[i][j], a[i], b[0], b[1]);
-          mma_bf16(sums.values[i][j + 1], a[i], b[2], b[3]);
+          ptx::mma_16x8x16(sums.values[i][j], a[i], b[0], b[1]);
+          ptx::mma_16x8x16(sums.values[i][j + 1], a[i], b[2], b[3]);
         }
       }
     }

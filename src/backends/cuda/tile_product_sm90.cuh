@@ -1,5 +1,5 @@
-// A BF16 product of one tile, 128 rows by 256 columns, on Hopper's warpgroup products: asynchronous copies four
-// stages deep into swizzled shared memory, which wgmma reads as it is. Two warpgroups, 64 by 256 each.
+// A BF16 product of one tile, 128 rows by 256 columns, on Hopper's warpgroup products: asynchronous copies
+// four stages deep into swizzled shared memory, which wgmma reads as it is. Two warpgroups, 64 by 256 each.
 #pragma once
 
 #include "backends/cuda/device.cuh"
@@ -19,7 +19,8 @@ constexpr int kWideSharedBytes = kWideStages * kWideStageBytes + 1024;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #define MINIMAX_SUMS4(i) "+f"(c[i]), "+f"(c[(i) + 1]), "+f"(c[(i) + 2]), "+f"(c[(i) + 3])
-#define MINIMAX_SUMS16(i) MINIMAX_SUMS4(i), MINIMAX_SUMS4((i) + 4), MINIMAX_SUMS4((i) + 8), MINIMAX_SUMS4((i) + 12)
+#define MINIMAX_SUMS16(i) \
+  MINIMAX_SUMS4(i), MINIMAX_SUMS4((i) + 4), MINIMAX_SUMS4((i) + 8), MINIMAX_SUMS4((i) + 12)
 // c [64, 256] += a [64, 16] b [256, 16]^T, both from shared memory along k.
 __device__ __forceinline__ void wgmma_64x256(float (&c)[128], uint64_t a, uint64_t b) {
   asm volatile(
@@ -34,8 +35,8 @@ __device__ __forceinline__ void wgmma_64x256(float (&c)[128], uint64_t a, uint64
       "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, "
       "%126, %127"
       "}, %128, %129, 1, 1, 1, 0, 0;"
-      : MINIMAX_SUMS16(0), MINIMAX_SUMS16(16), MINIMAX_SUMS16(32), MINIMAX_SUMS16(48),
-        MINIMAX_SUMS16(64), MINIMAX_SUMS16(80), MINIMAX_SUMS16(96), MINIMAX_SUMS16(112)
+      : MINIMAX_SUMS16(0), MINIMAX_SUMS16(16), MINIMAX_SUMS16(32), MINIMAX_SUMS16(48), MINIMAX_SUMS16(64),
+        MINIMAX_SUMS16(80), MINIMAX_SUMS16(96), MINIMAX_SUMS16(112)
       : "l"(a), "l"(b));
 }
 #undef MINIMAX_SUMS16
@@ -47,7 +48,7 @@ __device__ __forceinline__ void wgmma_64x256(float (&c)[128], uint64_t a, uint64
 template <typename ARow, typename BRow>
 __device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64_t depth,
                                                    float (&sums)[128]) {
-  const uint32_t base = (shared_address(shared) + 1023U) & ~1023U;
+  const uint32_t base = (ptx::shared_address(shared) + 1023U) & ~1023U;
   const int chunk = threadIdx.x % 8, first_row = static_cast<int>(threadIdx.x) / 8;
   constexpr int kPass = kWideThreads / 8;
   constexpr int kARows = kWideRows / kPass, kBRows = kWideColumns / kPass;
@@ -68,28 +69,29 @@ __device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row
     for (int i = 0; i < kARows; ++i) {
       const int row = first_row + kPass * i;
       const bool is_there = k_is_in && a_rows[i] != nullptr;
-      copy_async_16(stage + static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) * 16)),
-                    is_there ? a_rows[i] + k : any, is_there);
+      ptx::copy_async_16(stage + static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) * 16)),
+                         is_there ? a_rows[i] + k : any, is_there);
     }
 #pragma unroll
     for (int i = 0; i < kBRows; ++i) {
       const int row = first_row + kPass * i;
       const bool is_there = k_is_in && b_rows[i] != nullptr;
-      copy_async_16(stage + static_cast<uint32_t>(kWideRows * 128 + row * 128 + ((chunk ^ (row & 7)) * 16)),
-                    is_there ? b_rows[i] + k : any, is_there);
+      ptx::copy_async_16(
+          stage + static_cast<uint32_t>(kWideRows * 128 + row * 128 + ((chunk ^ (row & 7)) * 16)),
+          is_there ? b_rows[i] + k : any, is_there);
     }
   };
 #pragma unroll
   for (int i = 0; i < 128; ++i) sums[i] = 0;
-  // A stage is free once the products before the last ones are done, in both warpgroups: two steps ahead.
+    // A stage is free once the products before the last ones are done, in both warpgroups: two steps ahead.
 #pragma unroll
   for (int s = 0; s < kWideStages - 2; ++s) {
     if (s < steps) load(s);
-    commit_copies();
+    ptx::copy_async_commit();
   }
   const uint32_t warpgroup = threadIdx.x / 128;
   for (int64_t step = 0; step < steps; ++step) {
-    wait_copies<kWideStages - 3>();
+    ptx::copy_async_wait<kWideStages - 3>();
     ptx::fence_shared_async();
     __syncthreads();
     const uint32_t stage = base + static_cast<uint32_t>(step % kWideStages) * kWideStageBytes;
@@ -101,7 +103,7 @@ __device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row
     }
     ptx::wgmma_commit();
     if (step + kWideStages - 2 < steps) load(step + kWideStages - 2);
-    commit_copies();
+    ptx::copy_async_commit();
     ptx::wgmma_wait<1>();
   }
   ptx::wgmma_wait<0>();
