@@ -83,6 +83,7 @@ server::ApiOptions api_options(const ServeFlags& flags) {
   options.version = MINIMAX_VERSION;
   options.max_running = flags.engine.max_num_seqs;
   options.max_queue = flags.max_queue;
+  options.max_stored_responses = flags.max_stored_responses;
   options.seed = flags.seed.value_or(0);
   return options;
 }

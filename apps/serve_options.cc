@@ -58,6 +58,11 @@ void ServeFlags::add_http_options(CLI::App& command) {
   command.add_option("--max-queue", max_queue, "Answers that may wait besides those that run; more get 429")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command
+      .add_option("--max-stored-responses", max_stored_responses,
+                  "Answers of /v1/responses kept for requests that go on from them (64 MiB at most)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_option("--max-connections", http.max_connections, "Connections at a time")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

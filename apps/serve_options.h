@@ -20,6 +20,7 @@ struct ServeFlags {
   std::string chat_template;       // file
   std::optional<int64_t> seed;
   int64_t max_queue = 1024;
+  int64_t max_stored_responses = 1000;
   double drain_seconds = 30;
   // In seconds; they become fields of `http`.
   double header_timeout = 10, body_timeout = 120, idle_timeout = 75, write_timeout = 30;

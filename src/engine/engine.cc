@@ -160,6 +160,7 @@ class Engine::Impl {
   Impl& operator=(const Impl&) = delete;
 
   const EnginePlan& plan() const { return plan_; }
+  void check(const Request& request) const;
 
   EngineRequestId submit(Request request, Callbacks callbacks) {
     check(request);
@@ -189,7 +190,6 @@ class Engine::Impl {
   }
 
  private:
-  void check(const Request& request) const;
   void run_planning();
   void plan_until_closed();
   bool take_commands();
@@ -628,6 +628,7 @@ EnginePlan Engine::plan(const models::Model& model, ops::Backend& backend, const
 }
 
 const EnginePlan& Engine::plan() const { return impl_->plan(); }
+void Engine::check(const Request& request) const { impl_->check(request); }
 EngineRequestId Engine::submit(Request request, Callbacks callbacks) {
   return impl_->submit(std::move(request), std::move(callbacks));
 }

@@ -141,7 +141,9 @@ class Engine {
   static EnginePlan plan(const models::Model& model, ops::Backend& backend, const EngineOptions& options);
   const EnginePlan& plan() const;
 
-  // THROWS: Error naming what is wrong with the request; nothing is submitted then.
+  // THROWS: Error naming what is wrong with the request.
+  void check(const Request& request) const;
+  // THROWS: as check, or when the engine has failed; nothing is submitted then.
   EngineRequestId submit(Request request, Callbacks callbacks);
   // Ends all samples of a request; those that are not finished finish with kCancelled.
   void cancel(EngineRequestId id);

@@ -20,11 +20,27 @@ std::string shown(std::string_view path) {
 }  // namespace
 
 void Router::get(std::string path, Access access, Answer answer) {
-  routes_.push_back({std::move(path), access, std::move(answer), nullptr});
+  routes_.push_back({std::move(path), access, std::move(answer), nullptr, nullptr});
 }
 
 void Router::post(std::string path, Access access, Work work) {
-  routes_.push_back({std::move(path), access, nullptr, std::move(work)});
+  routes_.push_back({std::move(path), access, nullptr, std::move(work), nullptr});
+}
+
+void Router::remove(std::string_view path, Answer answer) {
+  for (Route& route : routes_) {
+    if (route.path == path) route.removal = std::move(answer);
+  }
+}
+
+std::string Router::Route::allowed() const {
+  if (!answer) return "POST, OPTIONS";
+  return removal ? "GET, HEAD, DELETE, OPTIONS" : "GET, HEAD, OPTIONS";
+}
+
+bool Router::Route::takes(std::string_view method) const {
+  if (!answer) return method == "POST";
+  return method == "GET" || method == "HEAD" || (removal && method == "DELETE");
 }
 
 const Router::Route* Router::find(std::string_view path) const {
@@ -41,10 +57,9 @@ std::optional<Response> Router::screen(const Request& head) {
   const Route* route = find(head.path);
   if (route == nullptr)
     return error(404, fmt::format("there is no {}; GET /v1/models is a start", shown(head.path)));
-  const bool is_get = head.method == "GET" || head.method == "HEAD";
-  const std::string allow = route->answer ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+  const std::string allow = route->allowed();
   if (head.method == "OPTIONS") return Response{204, "", "", {{"Allow", allow}}};
-  if (route->answer ? !is_get : head.method != "POST") {
+  if (!route->takes(head.method)) {
     Response refused =
         error(405, fmt::format("{} does not take {}; it takes {}", route->path, shown(head.method), allow));
     refused.headers.emplace_back("Allow", allow);
@@ -56,6 +71,7 @@ std::optional<Response> Router::screen(const Request& head) {
     refused.headers.emplace_back("WWW-Authenticate", "Bearer");
     return refused;
   }
+  if (head.method == "DELETE") return route->removal(head);
   if (route->answer) return route->answer(head);
   return std::nullopt;
 }

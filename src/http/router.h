@@ -22,6 +22,8 @@ class Router : public Handler {
   // A `path` that ends with "/*" stands for all paths below it.
   void get(std::string path, Access access, Answer answer);
   void post(std::string path, Access access, Work work);
+  // DELETE. REQUIRES: the path has a get, whose access this shares.
+  void remove(std::string_view path, Answer answer);
 
   std::optional<Response> screen(const Request& head) override;
   void handle(Request request, std::shared_ptr<Reply> reply) override;
@@ -31,8 +33,12 @@ class Router : public Handler {
   struct Route {
     std::string path;
     Access access;
-    Answer answer;  // of GET and HEAD
-    Work work;      // of POST
+    Answer answer;   // of GET and HEAD
+    Work work;       // of POST
+    Answer removal;  // of DELETE; may be missing
+
+    std::string allowed() const;
+    bool takes(std::string_view method) const;
   };
 
   const Route* find(std::string_view path) const;

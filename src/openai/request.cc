@@ -1,6 +1,7 @@
 #include "openai/request.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "openai/fields.h"
@@ -146,6 +147,26 @@ void force_call(const Json& body, const ToolChoice& choice, const ServedModel& m
   }
 }
 
+// Variables of the template. An effort also decides M3's thinking where it leaves no doubt; what is in
+// between stays with the model.
+Json template_variables(const Json& body) {
+  const Json* given = find(body, "chat_template_kwargs");
+  if (given != nullptr && !given->is_object()) refuse("chat_template_kwargs", *given, "an object");
+  Json variables = given == nullptr ? Json(nullptr) : *given;
+  const auto effort = text(body, "reasoning_effort");
+  if (!effort) return variables;
+  constexpr std::array kEfforts = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+  if (std::find(kEfforts.begin(), kEfforts.end(), *effort) == kEfforts.end())
+    refuse("reasoning_effort", *effort, fmt::format("one of {}", fmt::join(kEfforts, ", ")));
+  if (variables.is_null()) variables = Json::object();
+  const bool is_none = *effort == "none";
+  const bool is_high = *effort == "high" || *effort == "xhigh" || *effort == "max";
+  if ((is_none || is_high) && !variables.contains("thinking_mode"))
+    variables["thinking_mode"] = is_none ? "disabled" : "enabled";
+  if (!variables.contains("reasoning_effort")) variables["reasoning_effort"] = *effort;
+  return variables;
+}
+
 std::string render(const Json& messages, const Json& tools, const Json& variables, const ServedModel& model) {
   return model.chat_template->render(messages, tools, true, variables).text;
 }
@@ -179,9 +200,7 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   const Json messages = read_messages(body, *model.chat_template);
   const ToolChoice choice = read_tool_choice(body);
   const Json tools = read_tools(body, choice);
-  const Json* given = find(body, "chat_template_kwargs");
-  if (given != nullptr && !given->is_object()) refuse("chat_template_kwargs", *given, "an object");
-  const Json variables = given == nullptr ? Json(nullptr) : *given;
+  const Json variables = template_variables(body);
   std::string prompt_text;
   try {
     prompt_text = render(messages, tools, variables, model);

@@ -9,6 +9,7 @@
 #include "server/generation.h"
 #include "server/message_generation.h"
 #include "server/page.h"
+#include "server/response_generation.h"
 #include "server/token_endpoints.h"
 
 namespace minimax::server {
@@ -16,6 +17,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using openai::ApiError;
+
+// Of kept answers of /v1/responses, together.
+constexpr int64_t kMostStoredBytes = int64_t{64} << 20;
 
 http::Response json_response(const Json& body, int status = 200) {
   return {status, openai::dump_json(body), "application/json", {}};
@@ -42,9 +46,12 @@ Api::Api(ApiOptions options, const observe::Metrics* metrics, std::function<Json
       load_progress_(std::move(load_progress)),
       router_(error_response, options_.api_keys),
       start_time_(std::time(nullptr)),
-      seed_(static_cast<uint64_t>(options_.seed)) {
+      seed_(static_cast<uint64_t>(options_.seed)),
+      responses_(std::make_shared<openai::ResponseStore>(options_.max_stored_responses, kMostStoredBytes)) {
   add_state_routes();
   add_model_routes();
+  add_completion_routes();
+  add_response_routes();
 }
 
 void Api::add_state_routes() {
@@ -68,18 +75,6 @@ void Api::add_state_routes() {
 void Api::add_model_routes() {
   using Reply = std::shared_ptr<http::Reply>;
   post(
-      "/v1/chat/completions",
-      [this](const Service& service, const Json& body, const Reply& reply) {
-        generate(service, openai::parse_chat_completion(body, service.model), reply, start_generation);
-      },
-      openai_error);
-  post(
-      "/v1/completions",
-      [this](const Service& service, const Json& body, const Reply& reply) {
-        generate(service, openai::parse_completion(body, service.model), reply, start_generation);
-      },
-      openai_error);
-  post(
       "/tokenize",
       [](const Service& service, const Json& body, const Reply& reply) {
         reply->send(json_response(tokenize(body, service.model)));
@@ -92,17 +87,66 @@ void Api::add_model_routes() {
       },
       openai_error);
   post(
-      "/v1/messages",
-      [this](const Service& service, const Json& body, const Reply& reply) {
-        generate(service, anthropic::parse_messages(body, service.model), reply, start_message);
-      },
-      anthropic_error);
-  post(
       "/v1/messages/count_tokens",
       [](const Service& service, const Json& body, const Reply& reply) {
         reply->send(json_response(anthropic::count_tokens(body, service.model)));
       },
       anthropic_error);
+}
+
+void Api::add_completion_routes() {
+  using Reply = std::shared_ptr<http::Reply>;
+  post(
+      "/v1/chat/completions",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::CompletionRequest request = openai::parse_chat_completion(body, service.model);
+        complete(request);
+        const auto seats = admit(request.request.n);
+        start_generation(service, std::move(request), reply, seats);
+      },
+      openai_error);
+  post(
+      "/v1/completions",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::CompletionRequest request = openai::parse_completion(body, service.model);
+        complete(request);
+        const auto seats = admit(request.request.n);
+        start_generation(service, std::move(request), reply, seats);
+      },
+      openai_error);
+  post(
+      "/v1/messages",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::CompletionRequest request = anthropic::parse_messages(body, service.model);
+        complete(request);
+        start_message(service, std::move(request), reply, admit(1));
+      },
+      anthropic_error);
+  post(
+      "/v1/responses",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::ResponsesRequest request = openai::parse_responses(body, service.model, *responses_);
+        complete(request.completion);
+        start_response(service, std::move(request), responses_, reply, admit(1));
+      },
+      openai_error);
+}
+
+void Api::add_response_routes() {
+  const auto id_of = [](const http::Request& request) {
+    return request.path.substr(std::string_view("/v1/responses/").size());
+  };
+  const auto missing = [] { return error_response(404, "there is no such stored answer, or not any more"); };
+  using Access = http::Router::Access;
+  router_.get("/v1/responses/*", Access::kKey, [this, id_of, missing](const http::Request& request) {
+    const auto kept = responses_->get(id_of(request));
+    return kept ? http::Response{200, kept->body, "application/json", {}} : missing();
+  });
+  router_.remove("/v1/responses/*", [this, id_of, missing](const http::Request& request) {
+    const std::string id = id_of(request);
+    if (!responses_->erase(id)) return missing();
+    return json_response({{"id", id}, {"object", "response"}, {"deleted", true}});
+  });
 }
 
 void Api::post(const std::string& path, Endpoint endpoint, ErrorBody error_body) {
@@ -180,9 +224,7 @@ int64_t Api::next_seed() {
   return static_cast<int64_t>((seed_ += kStride) >> 2);
 }
 
-void Api::generate(const Service& service, openai::CompletionRequest request,
-                   std::shared_ptr<http::Reply> reply, Start start) {
-  const int64_t count = request.request.n;
+std::shared_ptr<Seats> Api::admit(int64_t count) {
   const int64_t most = options_.max_running + options_.max_queue;
   if ((*num_open_ += count) > most) {
     *num_open_ -= count;
@@ -190,9 +232,11 @@ void Api::generate(const Service& service, openai::CompletionRequest request,
         "", fmt::format("{} answers are running and waiting, the most there may be; try again later", most),
         429);
   }
+  return std::make_shared<Seats>(num_open_, count);
+}
+
+void Api::complete(openai::CompletionRequest& request) {
   if (!request.has_seed) request.request.sampling.seed = next_seed();
-  start(service, std::move(request), std::move(reply),
-        [open = num_open_](int64_t finished) { *open -= finished; });
 }
 
 }  // namespace minimax::server

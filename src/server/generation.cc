@@ -40,10 +40,10 @@ class Generation {
   const engine::Request& request() const { return request_.request; }
 
   // RETURNS: whether more tokens are wanted.
-  bool add(const engine::TokenOutput& output) {
-    const auto i = static_cast<size_t>(output.sample);
+  bool add(int32_t choice, const engine::SampledToken& token) {
+    const auto i = static_cast<size_t>(choice);
     openai::Answer& answer = answers_[i];
-    const chat::OutputDelta delta = answer.push(output.token);
+    const chat::OutputDelta delta = answer.push(token);
     if (request_.is_stream && !write(writers_[i].add(delta, answer.sample().tokens))) return false;
     return !answer.is_stopped();
   }
@@ -122,8 +122,9 @@ class Generation {
 }  // namespace
 
 void start_generation(const Service& service, openai::CompletionRequest request,
-                      std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish) {
-  submit_generation<Generation>(service, std::move(request), std::move(reply), std::move(on_finish));
+                      const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats) {
+  const auto generation = std::make_shared<Generation>(service, std::move(request), reply);
+  submit_generation(service, generation, {generation->request()}, reply, seats);
 }
 
 }  // namespace minimax::server
