@@ -120,6 +120,9 @@ struct EngineStats {
   int64_t pages_in_use = 0;
   int64_t pages_cached = 0;
   int64_t num_pages = 0;
+  int64_t free_pages = 0;  // neither held nor cached
+  int64_t num_slots = 0;
+  int64_t free_slots = 0;
   int64_t num_snapshots = 0;
   double planning_seconds = 0;   // planning, preparing and finishing steps
   double executing_seconds = 0;  // running them
@@ -147,6 +150,8 @@ class Engine {
   EngineRequestId submit(Request request, Callbacks callbacks);
   // Ends all samples of a request; those that are not finished finish with kCancelled.
   void cancel(EngineRequestId id);
+  // Forgets prefixes that no request uses, soon.
+  void reset_prefix_cache();
   // Waits until everything submitted has finished and its callbacks have returned.
   void drain();
   EngineStats stats() const;

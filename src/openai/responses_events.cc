@@ -44,7 +44,8 @@ Events ResponsesStream::start() {
 // The content of the open item.
 Json ResponsesStream::part() const {
   if (kind_ == Item::kReasoning) return {{"type", "reasoning_text"}, {"text", text_}};
-  return {{"type", "output_text"}, {"text", text_}, {"annotations", Json::array()}, {"logprobs", Json::array()}};
+  return {
+      {"type", "output_text"}, {"text", text_}, {"annotations", Json::array()}, {"logprobs", Json::array()}};
 }
 
 void ResponsesStream::open(Item kind, Json item, Events& events) {
@@ -92,21 +93,25 @@ void ResponsesStream::add_text(Item kind, const std::string& text, Events& event
     const std::string place = fmt::format("{}_{}", info_.name, num_items_ + (kind_ == Item::kNone ? 0 : 1));
     if (kind == Item::kReasoning) {
       open(kind,
-           {{"id", "rs_" + place}, {"type", "reasoning"}, {"summary", Json::array()}, {"content", Json::array()}},
+           {{"id", "rs_" + place},
+            {"type", "reasoning"},
+            {"summary", Json::array()},
+            {"content", Json::array()}},
            events);
     } else {
       spaces_ += text;
       if (spaces_.find_first_not_of(" \n\r\t") == std::string::npos) return;
       delta = std::exchange(spaces_, "");
-      open(kind, {{"id", "msg_" + place}, {"type", "message"}, {"role", "assistant"}, {"content", Json::array()}},
+      open(kind,
+           {{"id", "msg_" + place}, {"type", "message"}, {"role", "assistant"}, {"content", Json::array()}},
            events);
     }
   }
   text_ += delta;
   Json fields = {{"content_index", 0}, {"delta", delta}};
   if (kind == Item::kMessage) fields["logprobs"] = Json::array();
-  emit_in_item(kind == Item::kReasoning ? "response.reasoning_text.delta" : "response.output_text.delta", fields,
-               events);
+  emit_in_item(kind == Item::kReasoning ? "response.reasoning_text.delta" : "response.output_text.delta",
+               fields, events);
 }
 
 void ResponsesStream::add_call(const chat::CallDelta& call, Events& events) {

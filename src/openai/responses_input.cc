@@ -110,9 +110,10 @@ class Conversation {
   }
 
   void add_call(const Json& item) {
-    Json call = {{"id", text_field(item, "call_id")},
-                 {"type", "function"},
-                 {"function", {{"name", text_field(item, "name")}, {"arguments", text_field(item, "arguments")}}}};
+    Json call = {
+        {"id", text_field(item, "call_id")},
+        {"type", "function"},
+        {"function", {{"name", text_field(item, "name")}, {"arguments", text_field(item, "arguments")}}}};
     Json& turn = assistant(true);
     if (!turn.contains("tool_calls")) turn["tool_calls"] = Json::array();
     turn["tool_calls"].push_back(std::move(call));

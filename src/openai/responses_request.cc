@@ -32,7 +32,8 @@ void refuse_what_is_not_done(const Json& body) {
       throw ApiError(field, fmt::format("{} is not supported here; {}", field, remedy));
   }
   if (boolean(body, "background", false))
-    throw ApiError("background", "background is true; expected false: answers are given while the client waits");
+    throw ApiError("background",
+                   "background is true; expected false: answers are given while the client waits");
 }
 
 bool carries_reasoning(const Json& body) {
@@ -77,7 +78,8 @@ Json nested(const Json& tool) {
 Json keep_allowed(const Json& choice, Json& tools) {
   const Json* allowed = find(choice, "tools");
   const Json* mode = find(choice, "mode");
-  if (allowed == nullptr || !allowed->is_array() || mode == nullptr || (*mode != "auto" && *mode != "required"))
+  if (allowed == nullptr || !allowed->is_array() || mode == nullptr ||
+      (*mode != "auto" && *mode != "required"))
     refuse("tool_choice", choice, "a mode, auto or required, and a list of tools");
   const auto is_allowed = [&](const Json& tool) {
     return std::any_of(allowed->begin(), allowed->end(), [&](const Json& entry) {
@@ -132,8 +134,8 @@ Json chat_body(const Json& body, const Json& items, const Json& tools, const Jso
     if (const Json* effort = find(*reasoning, "effort")) chat["reasoning_effort"] = *effort;
   }
   // The API's own, then what this server adds to it.
-  for (const char* field : {"model", "temperature", "top_p", "parallel_tool_calls", "stream", "top_k", "min_p",
-                            "seed", "stop", "min_tokens", "repetition_penalty", "presence_penalty",
+  for (const char* field : {"model", "temperature", "top_p", "parallel_tool_calls", "stream", "top_k",
+                            "min_p", "seed", "stop", "min_tokens", "repetition_penalty", "presence_penalty",
                             "frequency_penalty", "ignore_eos", "priority", "chat_template_kwargs"}) {
     if (const Json* value = find(body, field)) chat[field] = *value;
   }
@@ -212,14 +214,16 @@ Json conversation(const Json& body, ResponseStore& store) {
   Json items = Json::array();
   if (previous) {
     if (!store.is_on())
-      throw ApiError("previous_response_id",
-                     "this server keeps no answers (--max-stored-responses 0); send the conversation as input");
+      throw ApiError(
+          "previous_response_id",
+          "this server keeps no answers (--max-stored-responses 0); send the conversation as input");
     const auto kept = store.get(*previous);
     if (!kept)
-      throw ApiError("previous_response_id",
-                     fmt::format("there is no stored answer {}, or not any more; send the conversation as input",
-                                 dump_json(*previous)),
-                     404, "previous_response_not_found");
+      throw ApiError(
+          "previous_response_id",
+          fmt::format("there is no stored answer {}, or not any more; send the conversation as input",
+                      dump_json(*previous)),
+          404, "previous_response_not_found");
     items = Json::parse(kept->items);
   }
   for (Json& item : items_of_input(body)) items.push_back(std::move(item));

@@ -10,10 +10,10 @@ namespace minimax::openai {
 
 struct ResponsesRequest {
   CompletionRequest completion;
-  nlohmann::ordered_json items;      // the conversation with the new input, for the store
-  nlohmann::ordered_json settings;   // what the response object repeats of the request
-  bool is_stored = false;            // the answer is to be kept
-  bool carries_reasoning = false;    // reasoning items have encrypted_content
+  nlohmann::ordered_json items;     // the conversation with the new input, for the store
+  nlohmann::ordered_json settings;  // what the response object repeats of the request
+  bool is_stored = false;           // the answer is to be kept
+  bool carries_reasoning = false;   // reasoning items have encrypted_content
 };
 
 // Goes on from the stored answer that the body names, if it does.

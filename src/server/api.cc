@@ -86,6 +86,13 @@ void Api::add_model_routes() {
         reply->send(json_response(detokenize(body, service.model)));
       },
       openai_error);
+  router_.post("/reset_prefix_cache", http::Router::Access::kKey,
+               [this](const http::Request&, const Reply& reply) {
+                 const Service* ready = service();
+                 if (ready == nullptr) return reply->send(error_response(503, "the model is loading"));
+                 ready->engine.reset_prefix_cache();
+                 reply->send({200, "", "", {}});
+               });
   post(
       "/v1/messages/count_tokens",
       [](const Service& service, const Json& body, const Reply& reply) {
@@ -101,7 +108,7 @@ void Api::add_completion_routes() {
       [this](const Service& service, const Json& body, const Reply& reply) {
         openai::CompletionRequest request = openai::parse_chat_completion(body, service.model);
         complete(request);
-        const auto seats = admit(request.request.n);
+        const auto seats = admit(request.num_choices());
         start_generation(service, std::move(request), reply, seats);
       },
       openai_error);
@@ -110,7 +117,7 @@ void Api::add_completion_routes() {
       [this](const Service& service, const Json& body, const Reply& reply) {
         openai::CompletionRequest request = openai::parse_completion(body, service.model);
         complete(request);
-        const auto seats = admit(request.request.n);
+        const auto seats = admit(request.num_choices());
         start_generation(service, std::move(request), reply, seats);
       },
       openai_error);
@@ -236,7 +243,9 @@ std::shared_ptr<Seats> Api::admit(int64_t count) {
 }
 
 void Api::complete(openai::CompletionRequest& request) {
-  if (!request.has_seed) request.request.sampling.seed = next_seed();
+  if (request.has_seed) return;
+  request.request.sampling.seed = next_seed();
+  for (engine::Request& further : request.further) further.sampling.seed = next_seed();
 }
 
 }  // namespace minimax::server

@@ -40,6 +40,7 @@ class MessageGeneration {
     anthropic::MessageEnd end;
     end.reason = finish.reason;
     if (answer_.is_stopped()) end.stop_sequence = answer_.stop_string();
+    end.is_context_bound = request_.is_context_bound;
     end.is_call_cut = answer_.sample().is_call_cut;
     end.cached_tokens = finish.cached_tokens;
     end.generated_tokens = finish.num_tokens;

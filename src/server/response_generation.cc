@@ -96,8 +96,8 @@ class ResponseGeneration {
 }  // namespace
 
 void start_response(const Service& service, openai::ResponsesRequest request,
-                    const std::shared_ptr<openai::ResponseStore>& store, const std::shared_ptr<http::Reply>& reply,
-                    const std::shared_ptr<Seats>& seats) {
+                    const std::shared_ptr<openai::ResponseStore>& store,
+                    const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats) {
   const auto generation = std::make_shared<ResponseGeneration>(service, std::move(request), store, reply);
   submit_generation(service, generation, {generation->request()}, reply, seats);
 }

@@ -13,7 +13,7 @@ namespace minimax::server {
 // As start_generation. The answer goes into `store` when it is to be kept and has not failed.
 // THROWS: ApiError when the engine refuses the request.
 void start_response(const Service& service, openai::ResponsesRequest request,
-                    const std::shared_ptr<openai::ResponseStore>& store, const std::shared_ptr<http::Reply>& reply,
-                    const std::shared_ptr<Seats>& seats);
+                    const std::shared_ptr<openai::ResponseStore>& store,
+                    const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats);
 
 }  // namespace minimax::server

@@ -101,9 +101,8 @@ TEST(ResponsesStream, ACutCallIsClosedAndNoPartOfTheResponse) {
   TextSample sample;
   sample.is_call_cut = true;
   const auto events = stream.finish(sample);
-  EXPECT_EQ(types(events),
-            (std::vector<std::string>{"response.function_call_arguments.done", "response.output_item.done",
-                                      "response.incomplete"}));
+  EXPECT_EQ(types(events), (std::vector<std::string>{"response.function_call_arguments.done",
+                                                     "response.output_item.done", "response.incomplete"}));
   EXPECT_EQ(events[1].at("item").at("status"), "incomplete");
   EXPECT_TRUE(stream.response().at("output").empty());
 }

@@ -172,10 +172,101 @@ class Completions(ServedCase):
             model="demo-m2", prompt=[70, 71, 72], max_tokens=5, n=3, logprobs=2, echo=True, seed=1
         )
         self.assertEqual([c.index for c in answer.choices], [0, 1, 2])
-        self.assertEqual(answer.usage.completion_tokens, sum(len(c.logprobs.tokens) for c in answer.choices))
+        self.assertEqual(answer.usage.completion_tokens, sum(len(c.logprobs.tokens) - 3 for c in answer.choices))
         prompt = json.loads(self.server.request("POST", "/detokenize", {"tokens": [70, 71, 72]})[2])["prompt"]
         for choice in answer.choices:
             self.assertTrue(choice.text.startswith(prompt))
+
+    def test_several_prompts(self):
+        options = {"model": "demo-m2", "max_tokens": 6, "temperature": 0}
+        texts = ["What is 12 * 7?", "a", "Sort these: 4, 81"]
+        alone = [self.client.completions.create(prompt=text, **options) for text in texts]
+        ids = [json.loads(self.server.request("POST", "/tokenize", {"prompt": text})[2])["tokens"] for text in texts]
+        for prompt in (texts, ids):
+            together = self.client.completions.create(prompt=prompt, n=2, **options)
+            self.assertEqual([c.index for c in together.choices], list(range(6)))
+            self.assertEqual([c.text for c in together.choices], [a.choices[0].text for a in alone for _ in range(2)])
+            self.assertEqual(together.usage.prompt_tokens, sum(map(len, ids)))
+            self.assertEqual(together.usage.completion_tokens, 2 * sum(a.usage.completion_tokens for a in alone))
+        streamed = {}
+        for chunk in self.client.completions.create(prompt=texts, stream=True, echo=True, **options):
+            choice = chunk.choices[0]
+            streamed[choice.index] = streamed.get(choice.index, "") + choice.text
+        self.assertEqual(streamed, {i: texts[i] + alone[i].choices[0].text for i in range(3)})
+        with self.assertRaises(openai.RateLimitError):
+            self.client.completions.create(prompt=["x"] * 1033, **options)
+
+    def test_a_prompt_is_scored(self):
+        """echo with logprobs and no new token, as harnesses of multiple-choice questions ask."""
+        text = "Reverse the word STONE."
+        ids = json.loads(self.server.request("POST", "/tokenize", {"prompt": text})[2])["tokens"]
+        options = {"model": "demo-m2", "prompt": [ids, ids[:5]], "echo": True, "logprobs": 1, "temperature": 0}
+        scored = self.client.completions.create(max_tokens=0, **options)
+        self.assertEqual((scored.choices[0].text, scored.usage.completion_tokens), (text, 0))
+        self.assertEqual({c.finish_reason for c in scored.choices}, {"length"})
+        for choice, prompt in zip(scored.choices, (ids, ids[:5])):
+            logprobs = choice.logprobs
+            self.assertEqual("".join(logprobs.tokens), choice.text)
+            self.assertEqual({len(values) for values in logprobs.model_dump().values()}, {len(prompt)})
+            self.assertEqual((logprobs.token_logprobs[0], logprobs.top_logprobs[0]), (None, None))
+            self.assertTrue(all(value <= 0 for value in logprobs.token_logprobs[1:]))
+            for token, offset, top in zip(logprobs.tokens, logprobs.text_offset, logprobs.top_logprobs):
+                self.assertEqual(choice.text[offset : offset + len(token)], token)
+                self.assertTrue(top is None or token in top)
+        # The tokens that follow are scored as they are without the echo.
+        longer = self.client.completions.create(max_tokens=4, **options).choices[0].logprobs
+        plain = self.client.completions.create(max_tokens=4, **{**options, "echo": False, "prompt": ids}).choices[0]
+        for mine, other in zip(longer.token_logprobs[1 : len(ids)], scored.choices[0].logprobs.token_logprobs[1:]):
+            self.assertAlmostEqual(mine, other, delta=0.02)  # other batches round in other places
+        self.assertEqual(longer.tokens[len(ids) :], plain.logprobs.tokens)
+        for mine, other in zip(longer.token_logprobs[len(ids) :], plain.logprobs.token_logprobs):
+            self.assertAlmostEqual(mine, other, delta=0.02)
+        streamed = list(self.client.completions.create(max_tokens=4, stream=True, **{**options, "prompt": ids}))
+        tokens = [token for chunk in streamed if chunk.choices[0].logprobs for token in chunk.choices[0].logprobs.tokens]
+        offsets = [at for chunk in streamed if chunk.choices[0].logprobs for at in chunk.choices[0].logprobs.text_offset]
+        self.assertEqual((tokens, offsets), (longer.tokens, longer.text_offset))
+
+    def test_prompt_logprobs(self):
+        prompt = "Sort these: 4, 81"
+        ids = json.loads(self.server.request("POST", "/tokenize", {"prompt": prompt})[2])["tokens"]
+        extra = {"prompt_logprobs": 2}
+        text = self.client.completions.create(model="demo-m2", prompt=prompt, max_tokens=1, extra_body=extra)
+        chat = self.client.chat.completions.create(model="demo-m2", messages=ask("hi"), max_tokens=1, extra_body=extra)
+        self.assertEqual(len(chat.prompt_logprobs), chat.usage.prompt_tokens)
+        listed = text.choices[0].prompt_logprobs
+        self.assertEqual(len(listed), len(ids))
+        self.assertIsNone(listed[0])
+        for token, entry in zip(ids[1:], listed[1:]):
+            self.assertIn(len(entry), (2, 3))
+            self.assertIn(str(token), entry)
+            self.assertEqual(sorted(e["rank"] for e in entry.values() if e["rank"]), [1, 2])
+            best = max(entry.values(), key=lambda e: e["logprob"])
+            self.assertEqual(best["rank"], 1)
+        with self.assertRaises(openai.BadRequestError):
+            self.client.completions.create(model="demo-m2", prompt="x", stream=True, extra_body=extra)
+
+    def test_more_tokens_than_the_context_has_room_for(self):
+        """max_tokens is a limit: with a prompt that leaves less, the context is the limit."""
+        ids = [70 + i % 9 for i in range(4090)]
+        options = {"model": "demo-m2", "extra_body": {"ignore_eos": True}}
+        answer = self.client.completions.create(prompt=ids, max_tokens=4000, **options)
+        self.assertEqual((answer.choices[0].finish_reason, answer.usage.total_tokens), ("length", 4096))
+        for prompt, most in (("x", 4097), (ids + [70] * 6, 1)):
+            with self.assertRaises(openai.BadRequestError) as caught:
+                self.client.completions.create(prompt=prompt, max_tokens=most, **options)
+            self.assertIn("4096", caught.exception.message)
+
+    def test_the_prefix_cache_is_reset(self):
+        messages = ask("Sort these numbers from smallest to largest: " + ", ".join(map(str, range(20, 90))))
+
+        def cached():
+            usage = self.client.chat.completions.create(model="demo-m2", messages=messages, max_tokens=2).usage
+            return usage.prompt_tokens_details.cached_tokens
+
+        cached()
+        self.assertGreaterEqual(cached(), 64)
+        self.assertEqual(self.server.request("POST", "/reset_prefix_cache")[0], 200)
+        self.assertEqual(cached(), 0)
 
     def test_stop_strings(self):
         options = {"model": "demo-m2", "messages": ask("What is 47 * 36?"), "temperature": 0}
@@ -409,7 +500,10 @@ class Refusals(ServedCase):
             (text, {"prompt": "x", "stop_token_ids": [2**40]}), (text, {"prompt": "x", "logprobs": 10**6}),
             (text, {"prompt": "x", "stream": "yes"}), (text, {"prompt": "x", "stream_options": {}}),
             (text, {"prompt": "x", "stream": True, "stream_options": 3}),
-            (text, {"prompt": "x", "min_tokens": 100}), (text, {"prompt": "x", "response_format": {"type": "json"}}),
+            (text, {"prompt": "x", "min_tokens": 100}), (text, {"prompt": "x", "max_tokens": 0}),
+            (text, {"prompt": ["x", 5]}), (text, {"prompt": [[1], "x", {}]}), (text, {"prompt": [[]]}), (text, {"prompt": [1, [1]]}),
+            (text, {"prompt": ["x", ""]}), (text, {"prompt": "x", "suffix": "y"}), (text, {"prompt": "x", "best_of": 3}),
+            (chat, {"messages": [user], "reasoning_effort": "some"}), (text, {"prompt": "x", "response_format": {"type": "json"}}),
             (chat, {}), (chat, {"messages": []}), (chat, {"messages": "hi"}), (chat, {"messages": [5]}),
             (chat, {"messages": [{}]}), (chat, {"messages": [{"role": 5}]}), (chat, {"messages": [{"role": "user"}]}),
             (chat, {"messages": [{"role": "user", "content": 5}]}),
