@@ -117,7 +117,8 @@ class Serving {
  private:
   std::string url() const {
     const bool is_any = flags_.http.host == "0.0.0.0" || flags_.http.host == "::";
-    return fmt::format("http://{}:{}", is_any ? "localhost" : flags_.http.host, server_->port());
+    const char* scheme = flags_.http.tls_certificate.empty() ? "http" : "https";
+    return fmt::format("{}://{}:{}", scheme, is_any ? "localhost" : flags_.http.host, server_->port());
   }
 
   void load() {

@@ -53,6 +53,10 @@ void ServeFlags::add_http_options(CLI::App& command) {
   command
       .add_option("--api-key", api_keys, "A key that clients must send (repeatable); none: anyone may ask")
       ->envname("MINIMAX_API_KEY");
+  command.add_option("--ssl-certfile", http.tls_certificate, "Serve HTTPS with this certificate chain (PEM)")
+      ->check(CLI::ExistingFile);
+  command.add_option("--ssl-keyfile", http.tls_key, "Its key (PEM); default: in the certificate's file")
+      ->check(CLI::ExistingFile);
   command.add_option("--allowed-origins", http.allowed_origins, "Origins of web pages that may ask, or *")
       ->delimiter(',');
   command.add_option("--max-queue", max_queue, "Answers that may wait besides those that run; more get 429")
@@ -116,6 +120,8 @@ void ServeFlags::finish() {
   http.write_timeout = milliseconds(write_timeout);
   if (names.empty()) names.push_back(default_model_name(model.model));
   if (!seed) seed = static_cast<int64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+  if (http.tls_certificate.empty() && !http.tls_key.empty())
+    fail("--ssl-keyfile is given without --ssl-certfile; give the certificate too");
   for (const std::string& key : api_keys) {
     if (key.empty()) fail("--api-key is empty; give a key, or leave the option out");
   }

@@ -25,6 +25,8 @@ struct ServerOptions {
   std::chrono::milliseconds body_timeout{120'000};   // likewise
   std::chrono::milliseconds idle_timeout{75'000};    // between requests of a connection
   std::chrono::milliseconds write_timeout{30'000};   // of a client that takes nothing
+  std::string tls_certificate;                       // PEM file; empty: plain HTTP
+  std::string tls_key;                               // PEM file; empty: in the certificate's
   std::vector<std::string> allowed_origins;          // of web pages; "*" is any
 };
 

@@ -12,12 +12,16 @@ import os
 import pathlib
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
 
+import httpx2
 import openai
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -37,8 +41,8 @@ class Server:
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.url = self.wait_for(r"minimax: ready: (http://\S+)/v1")[1]
-        self.host, port = self.url.removeprefix("http://").split(":")
+        self.url = self.wait_for(r"minimax: ready: (https?://\S+)/v1")[1]
+        self.host, port = self.url.partition("://")[2].split(":")
         self.port = int(port)
 
     def _read(self):
@@ -572,6 +576,103 @@ class Access(ServedCase):
             "OPTIONS", "/v1/models", headers={"Origin": "https://page.example", "Access-Control-Request-Method": "GET"}
         )
         self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "https://page.example"))
+
+
+class Tls(unittest.TestCase):
+    """HTTPS with a certificate made here, for localhost."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.key, cls.certificate = (os.path.join(cls.folder.name, name) for name in ("key.pem", "certificate.pem"))
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+             "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", cls.key,
+             "-out", cls.certificate],
+            check=True, capture_output=True,
+        )
+        cls.server = Server("demo-m2", "--ssl-certfile", cls.certificate, "--ssl-keyfile", cls.key)
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.server.stop()
+        cls.folder.cleanup()
+        assert code == 0, "".join(cls.server.lines)
+
+    def trusting(self):
+        return ssl.create_default_context(cafile=self.certificate)
+
+    def test_the_client_speaks_https(self):
+        self.assertTrue(self.server.url.startswith("https://"))
+        with self.server.client(http_client=httpx2.Client(verify=self.trusting())) as client:
+            options = {"model": "demo-m2", "messages": ask("Reverse the word STONE."), "temperature": 0}
+            whole = client.chat.completions.create(**options).choices[0].message.content
+            self.assertIn("ENOTS", whole)
+            chunks = client.chat.completions.create(**options, stream=True)
+            self.assertEqual("".join(c.choices[0].delta.content or "" for c in chunks), whole)
+            with self.assertRaises(openai.BadRequestError):
+                client.chat.completions.create(**{**options, "temperature": 9})
+        with self.server.client(http_client=httpx2.Client()) as client:
+            with self.assertRaises(openai.APIConnectionError):
+                client.models.list()
+
+    def connect(self):
+        plain = socket.create_connection((self.server.host, self.server.port), timeout=20)
+        return self.trusting().wrap_socket(plain, server_hostname="localhost")
+
+    def test_large_bodies_and_a_proper_end(self):
+        body = json.dumps({"prompt": "x " * 1_000_000}).encode()
+        head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with self.connect() as connection:
+            connection.sendall(head + body)
+            answer = b""
+            while data := connection.recv(1 << 16):  # raises unless the end is said
+                answer += data
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "))
+        self.assertEqual(json.loads(answer.partition(b"\r\n\r\n")[2])["count"], 2_000_000)
+
+    def test_a_client_that_leaves_cancels(self):
+        body = {"prompt": "x", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+        text = json.dumps(body).encode()
+        for leaves in (lambda c: c.close(), lambda c: c.unwrap()):
+            connection = self.connect()
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+            self.assertTrue(connection.recv(100))
+            num_seen = len(self.server.lines)
+            try:
+                leaves(connection)
+            except (OSError, ssl.SSLError):
+                pass  # the stream was in the way of a proper end
+            end = time.monotonic() + 20
+            while time.monotonic() < end and not any("cancelled" in line for line in self.server.lines[num_seen:]):
+                time.sleep(0.05)
+            self.assertIn("cancelled", "".join(self.server.lines[num_seen:]))
+            connection.close()
+
+    def test_what_is_no_tls_is_dropped_and_others_go_on(self):
+        for sent in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\x00" * 600, b""):
+            with socket.create_connection((self.server.host, self.server.port), timeout=20) as plain:
+                plain.sendall(sent)
+                plain.shutdown(socket.SHUT_WR)
+                while plain.recv(1 << 16):
+                    pass
+        with self.connect() as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertTrue(connection.recv(100).startswith(b"HTTP/1.1 200 "))
+
+    def test_files_that_do_not_fit_are_named(self):
+        for arguments, named in (
+            (("--ssl-keyfile", self.key), "--ssl-certfile"),
+            (("--ssl-certfile", self.key), "--ssl-certfile"),
+            (("--ssl-certfile", self.certificate), "--ssl-keyfile"),
+            (("--ssl-certfile", "/nothing"), "--ssl-certfile"),
+        ):
+            outcome = subprocess.run(
+                [MINIMAX, "serve", "-m", str(SOURCE / "models/demo-m2"), "--port", "0", *arguments],
+                capture_output=True, text=True, timeout=60,
+            )
+            self.assertNotEqual(outcome.returncode, 0)
+            self.assertIn(named, outcome.stderr)
 
 
 class Stopping(unittest.TestCase):
