@@ -1,9 +1,7 @@
 #include "apps/engine_options.h"
 
-#include <filesystem>
-
+#include "apps/model_location.h"
 #include "chat/chat_format.h"
-#include "hub/hub.h"
 
 namespace minimax::apps {
 namespace {
@@ -60,11 +58,6 @@ engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const Mo
   options.share_prefixes = enable_prefix_caching;
   options.is_deterministic = deterministic;
   return options;
-}
-
-std::string default_model_name(const std::string& source) {
-  const std::filesystem::path folder = std::filesystem::weakly_canonical(source);
-  return hub::model_name_of(folder).value_or(folder.filename().string());
 }
 
 openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len) {

@@ -67,8 +67,13 @@ std::optional<DType> cache_dtype(const std::string& word) {
 
 }  // namespace
 
-void ModelOptions::add_to(CLI::App& command) {
-  add_model_option(command, model, [this] { return !dry_run && load_format != "dummy"; });
+void ModelOptions::locate() {
+  model = locate_model(model, revision, !dry_run && load_format != "dummy", watcher);
+}
+
+void ModelOptions::add_to(CLI::App& command, bool later) {
+  add_source_options(command, model, revision);
+  if (!later) command.parse_complete_callback([this] { locate(); });
   command.add_option("--dtype", dtype, "Compute in auto (what the checkpoint says), bfloat16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
       ->capture_default_str();

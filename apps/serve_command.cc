@@ -123,6 +123,7 @@ class Serving {
 
   void load() {
     try {
+      flags_.model.locate();
       auto loaded = std::make_unique<LoadedService>(flags_, observed_);
       boost::asio::post(events_,
                         [this, loaded = std::move(loaded)]() mutable { be_ready(std::move(loaded)); });
@@ -175,6 +176,7 @@ class Serving {
 void run_serve(ServeFlags flags) {
   flags.finish();
   if (flags.model.dry_run) {
+    flags.model.locate();
     const LoadedService planned(flags, {});  // prints its plan
     return;
   }

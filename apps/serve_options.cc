@@ -2,6 +2,8 @@
 
 #include <iostream>
 
+#include "apps/model_location.h"
+
 namespace minimax::apps {
 namespace {
 
@@ -96,7 +98,7 @@ void ServeFlags::add_http_options(CLI::App& command) {
 }
 
 void ServeFlags::add_to(CLI::App& command) {
-  model.add_to(command);
+  model.add_to(command, true);  // its port opens before the model is fetched
   command.add_option("-c,--ctx-size", model.max_model_len, "The same as --max-model-len")->group("");
   engine.add_to(command);
   command.add_option("--parallel", engine.max_num_seqs, "The same as --max-num-seqs")

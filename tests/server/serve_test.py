@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.request
 
 import httpx2
 import openai
@@ -31,8 +32,9 @@ MINIMAX = ""
 class Server:
     """A running minimax serve; its log is read all along."""
 
-    def __init__(self, model, *arguments, env=None):
-        command = [MINIMAX, "serve", "-m", str(SOURCE / "models" / model), "--host", "127.0.0.1", "--port", "0"]
+    def __init__(self, model, *arguments, env=None, waits=True):
+        path = SOURCE / "models" / model
+        command = [MINIMAX, "serve", "-m", str(path if path.exists() else model), "--host", "127.0.0.1", "--port", "0"]
         command += ["--max-model-len", "4096", *arguments]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
@@ -41,9 +43,11 @@ class Server:
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.url = self.wait_for(r"minimax: ready: (https?://\S+)/v1")[1]
+        self.url = self.wait_for(r"minimax: loading; (https?://\S+)/health")[1]
         self.host, port = self.url.partition("://")[2].split(":")
         self.port = int(port)
+        if waits:
+            self.wait_for("minimax: ready: ")
 
     def _read(self):
         for line in self.process.stderr:
@@ -65,7 +69,7 @@ class Server:
                         return found
                 seen = len(self.lines)
                 left = end - time.monotonic()
-                if left <= 0 or self.process.poll() is not None and self.lines[-1] == "the server has ended":
+                if left <= 0 or self.process.poll() is not None and self.lines[-1:] == ["the server has ended"]:
                     raise AssertionError(f"no {pattern!r} in the log:\n" + "".join(self.lines))
                 self.changed.wait(left)
 
@@ -576,6 +580,49 @@ class Access(ServedCase):
             "OPTIONS", "/v1/models", headers={"Origin": "https://page.example", "Access-Control-Request-Method": "GET"}
         )
         self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "https://page.example"))
+
+
+class Fetching(unittest.TestCase):
+    def test_the_port_opens_before_the_model_is_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.makedirs(folder + "/hub/maker")
+            os.symlink(SOURCE / "models/demo-m2", folder + "/hub/maker/demo-m2")
+            script = [sys.executable, str(SOURCE / "tests/hub/hub_server.py"), folder + "/hub"]
+            with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as hub:
+                try:
+                    self.fetch(folder, f"http://127.0.0.1:{hub.stdout.readline().strip()}")
+                finally:
+                    hub.kill()
+
+    def fetch(self, folder, endpoint):
+        urllib.request.urlopen(f"{endpoint}/control?hold=1000000").close()
+        env = {"HF_HOME": folder + "/cache", "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": "", "HF_TOKEN": ""}
+        server = Server("maker/demo-m2", env=env, waits=False)
+        try:
+            end = time.monotonic() + 30
+            progress = {}
+            while progress.get("done_bytes", 0) < 1_000_000 and time.monotonic() < end:
+                status, _, text = server.request("GET", "/health")
+                self.assertEqual((status, json.loads(text)["status"]), (503, "loading"))
+                progress = json.loads(text)["progress"]
+            self.assertEqual(progress["step"], "fetching maker/demo-m2")
+            self.assertLess(progress["done_bytes"], progress["total_bytes"])
+            self.assertEqual(server.request("POST", "/v1/completions", {"prompt": "x"})[0], 503)
+            urllib.request.urlopen(f"{endpoint}/control?hold=0").close()
+            server.wait_for("minimax: ready: ")
+            with server.client() as client:
+                self.assertEqual([m.id for m in client.models.list()], ["maker/demo-m2"])
+                self.assertTrue(client.completions.create(model="maker/demo-m2", prompt="x", max_tokens=1).id)
+        finally:
+            self.assertEqual(server.stop(), 0)
+
+    def test_what_cannot_be_fetched_ends_the_server(self):
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"HF_HOME": folder, "HF_HUB_CACHE": "", "HF_HUB_OFFLINE": "1"}
+            server = Server("maker/none", env=env, waits=False)
+            self.assertEqual(server.process.wait(60), 2)
+            server.stop()
+            self.assertIn("maker/none", "".join(server.lines))
 
 
 class Tls(unittest.TestCase):
