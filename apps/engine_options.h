@@ -42,4 +42,7 @@ void parse_answers(openai::ServedModel& served, const nlohmann::json& config);
 // The byte-exact plan of an engine, as text for people.
 std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& runtime);
 
+// How it is computed, as one line of text for people.
+std::string describe_paths(const ModelRuntime& runtime);
+
 }  // namespace minimax::apps

@@ -83,8 +83,11 @@ std::string fetch(const std::string& name, const hub::HubOptions& options, forma
 
 }  // namespace
 
-void add_source_options(CLI::App& command, std::string& model, std::string& revision) {
-  command.add_option("-m,--model", model, "Hugging Face model directory, or ORG/NAME to fetch")->required();
+void add_source_options(CLI::App& command, std::string& model, std::string& revision, bool is_positional) {
+  command
+      .add_option(is_positional ? "-m,--model,model" : "-m,--model", model,
+                  "Hugging Face model directory, or ORG/NAME to fetch")
+      ->required();
   command.add_option("--revision", revision, "Branch, tag or commit of a fetched model")
       ->capture_default_str();
 }
@@ -98,7 +101,7 @@ std::string locate_model(const std::string& model, const std::string& revision, 
 
 void add_model_option(CLI::App& command, std::string& model, std::function<bool()> needs_weights) {
   const auto revision = std::make_shared<std::string>("main");
-  add_source_options(command, model, *revision);
+  add_source_options(command, model, *revision, false);
   command.parse_complete_callback([&model, revision, needs_weights = std::move(needs_weights)] {
     model = locate_model(model, *revision, needs_weights(), nullptr);
   });

@@ -9,11 +9,12 @@
 
 namespace minimax::apps {
 
-// Adds -m,--model and --revision. REQUIRES: both texts outlive the command.
-void add_source_options(CLI::App& command, std::string& model, std::string& revision);
+// Adds -m,--model and --revision; a model that `is_positional` may also come without an option's name.
+// REQUIRES: both texts outlive the command.
+void add_source_options(CLI::App& command, std::string& model, std::string& revision, bool is_positional);
 
-// RETURNS: the model's directory. A name on a hub is fetched, with or without its weights; progress is shown on
-// standard error, and told to `watcher`, which may be null. Environment: HF_HUB_CACHE, HF_HOME, HF_TOKEN,
+// RETURNS: the model's directory. A name on a hub is fetched, with or without its weights; progress is shown
+// on standard error, and told to `watcher`, which may be null. Environment: HF_HUB_CACHE, HF_HOME, HF_TOKEN,
 // HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE. THROWS: Error.
 std::string locate_model(const std::string& model, const std::string& revision, bool needs_weights,
                          formats::Progress* watcher);

@@ -32,8 +32,10 @@ struct ModelOptions {
   parallel::Parallel parallel{};         // one rank unless a command says otherwise
   formats::Progress* watcher = nullptr;  // is told of the load besides the terminal; may be null
 
-  // When the command line is read, `model` is a directory, unless the command locates it `later`.
-  void add_to(CLI::App& command, bool later = false);
+  // When the command line is read, `model` is a directory.
+  void add_to(CLI::App& command);
+  // Without that, for commands that locate it later.
+  void add_options(CLI::App& command, bool is_positional);
   // Fetches a model that is a name on a hub, its weights too where they are read. THROWS: Error.
   void locate();
 };

@@ -66,11 +66,12 @@ struct LoadedService {
     options.log = observers.log;
     if (text.runtime.planned) {
       std::cout << describe_plan(engine::Engine::plan(*text.runtime.model, *text.runtime.backend, options),
-                                 text.runtime);
+                                 text.runtime)
+                << describe_paths(text.runtime);
       return;
     }
     engine = std::make_unique<engine::Engine>(*text.runtime.model, *text.runtime.backend, options);
-    std::cerr << describe_plan(engine->plan(), text.runtime);
+    std::cerr << describe_plan(engine->plan(), text.runtime) << describe_paths(text.runtime);
     served = served_model(text, flags.names.front(), engine->plan().max_model_len);
     parse_answers(served, text.runtime.config);
   }

@@ -33,7 +33,12 @@ struct ServeFlags {
   void finish();
 
  private:
-  void add_http_options(CLI::App& command);
+  void add_address_options(CLI::App& command);
+  void add_limit_options(CLI::App& command);
 };
+
+// Writes out short names of more than one letter on a command line of serve, such as vLLM's -tp and
+// llama.cpp's -np, which the parser would take apart.
+void spell_out_short_names(std::vector<std::string>& arguments);
 
 }  // namespace minimax::apps

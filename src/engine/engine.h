@@ -31,6 +31,7 @@ namespace minimax::engine {
 
 struct EngineOptions {
   int64_t max_model_len = 0;          // tokens of a sequence; 0: the model's own limit
+  bool fits_memory = false;           // max_model_len is lowered to what one sequence has memory for
   int64_t max_batched_tokens = 2048;  // of a step
   int64_t max_sequences = 64;         // running at a time
   int64_t cache_tokens = 0;           // tokens that the KV pages hold; 0: max_model_len * max_sequences, or

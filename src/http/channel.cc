@@ -11,10 +11,12 @@ namespace ssl = asio::ssl;
 
 ssl::context make_tls(const std::string& certificate, const std::string& key) {
   ssl::context context(ssl::context::tls_server);
-  context.set_options(ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1 | ssl::context::single_dh_use | SSL_OP_NO_RENEGOTIATION);
+  context.set_options(ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1 | ssl::context::single_dh_use |
+                      SSL_OP_NO_RENEGOTIATION);
   boost::system::error_code error;
   context.use_certificate_chain_file(certificate, error);
-  if (error) fail("--ssl-certfile {}: no certificate in PEM can be read there ({})", certificate, error.message());
+  if (error)
+    fail("--ssl-certfile {}: no certificate in PEM can be read there ({})", certificate, error.message());
   const std::string& key_file = key.empty() ? certificate : key;
   context.use_private_key_file(key_file, ssl::context::pem, error);
   if (error) {
@@ -46,7 +48,8 @@ void Channel::read_some(asio::mutable_buffer buffer, Done done) {
 }
 
 void Channel::write(asio::const_buffer buffer, Done done) {
-  tls_ ? asio::async_write(*tls_, buffer, std::move(done)) : asio::async_write(socket_, buffer, std::move(done));
+  tls_ ? asio::async_write(*tls_, buffer, std::move(done))
+       : asio::async_write(socket_, buffer, std::move(done));
 }
 
 void Channel::end_sending(std::shared_ptr<void> keep_alive) {

@@ -11,8 +11,8 @@
 
 namespace minimax::http {
 
-// TLS as a server with a certificate chain and its key, both PEM; an empty `key` is in the certificate's file.
-// THROWS: Error naming the file that cannot be used.
+// TLS as a server with a certificate chain and its key, both PEM; an empty `key` is in the certificate's
+// file. THROWS: Error naming the file that cannot be used.
 boost::asio::ssl::context make_tls(const std::string& certificate, const std::string& key);
 
 class Channel {

@@ -30,13 +30,13 @@ std::string lower_case(std::string_view text) {
 // Keeps the reply of a handler that answers nothing, or throws, from hanging.
 class GuardedReply : public Reply {
  public:
-  GuardedReply(std::shared_ptr<Exchange> exchange, const Handler& handler)
-      : exchange_(std::move(exchange)), handler_(handler) {}
+  GuardedReply(std::shared_ptr<Exchange> exchange, const Handler& handler, std::string path)
+      : exchange_(std::move(exchange)), handler_(handler), path_(std::move(path)) {}
   GuardedReply(const GuardedReply&) = delete;
   GuardedReply& operator=(const GuardedReply&) = delete;
   ~GuardedReply() override {
     if (exchange_->status() == 0)
-      exchange_->send(handler_.error(500, "the request was dropped; this is a bug"));
+      exchange_->send(handler_.error(path_, 500, "the request was dropped; this is a bug"));
     exchange_->end();
   }
   void send(Response response) override { exchange_->send(std::move(response)); }
@@ -48,6 +48,7 @@ class GuardedReply : public Reply {
  private:
   std::shared_ptr<Exchange> exchange_;
   const Handler& handler_;
+  const std::string path_;
 };
 
 }  // namespace
@@ -72,6 +73,7 @@ void Connection::start(bool is_full) {
 
 void Connection::await_request() {
   state_ = State::kHeader;
+  request_ = {};
   parser_.emplace();
   limit_reading(context_.options.idle_timeout);
 }
@@ -163,7 +165,18 @@ void Connection::parse_body() {
   dispatch();
 }
 
+// As far as it is known.
+void Connection::read_request_line() {
+  const auto& message = parser_->get();
+  request_.method = std::string(message.method_string());
+  const std::string_view target(message.target().data(), message.target().size());
+  const size_t question = target.find('?');
+  request_.path = target.substr(0, question);
+  if (question != std::string_view::npos) request_.query = target.substr(question + 1);
+}
+
 void Connection::on_parse_error(const Error& error) {
+  read_request_line();
   if (error == beast_http::error::header_limit) {
     return refuse(431, fmt::format("the header is longer than {} bytes", context_.options.max_header_bytes));
   }
@@ -175,15 +188,9 @@ void Connection::on_parse_error(const Error& error) {
 }
 
 void Connection::on_header() {
-  const auto& message = parser_->get();
-  request_ = {};
+  read_request_line();
   request_.peer = peer_;
-  request_.method = std::string(message.method_string());
-  const std::string_view target(message.target().data(), message.target().size());
-  const size_t question = target.find('?');
-  request_.path = target.substr(0, question);
-  if (question != std::string_view::npos) request_.query = target.substr(question + 1);
-  for (const auto& field : message) {
+  for (const auto& field : parser_->get()) {
     const std::string_view name(field.name_string().data(), field.name_string().size());
     request_.headers.emplace_back(lower_case(name), std::string(field.value()));
   }
@@ -245,7 +252,7 @@ void Connection::begin_exchange(bool must_close) {
 
 void Connection::refuse(int status, const std::string& message) {
   begin_exchange(true);
-  exchange_->send(context_.handler.error(status, message));
+  exchange_->send(context_.handler.error(request_.path, status, message));
 }
 
 void Connection::dispatch() {
@@ -253,15 +260,15 @@ void Connection::dispatch() {
   std::string body = std::move(request_.body);
   Request request = request_;
   request.body = std::move(body);
-  auto reply = std::make_shared<GuardedReply>(exchange_, context_.handler);
-  asio::post(context_.workers,
-             [reply = std::move(reply), request = std::move(request), &handler = context_.handler]() mutable {
-               try {
-                 handler.handle(std::move(request), reply);
-               } catch (const std::exception& error) {
-                 reply->send(handler.error(500, error.what()));
-               }
-             });
+  auto reply = std::make_shared<GuardedReply>(exchange_, context_.handler, request_.path);
+  asio::post(context_.workers, [reply = std::move(reply), request = std::move(request), path = request_.path,
+                                &handler = context_.handler]() mutable {
+    try {
+      handler.handle(std::move(request), reply);
+    } catch (const std::exception& error) {
+      reply->send(handler.error(path, 500, error.what()));
+    }
+  });
   read();  // to notice when the client leaves
 }
 

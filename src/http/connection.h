@@ -50,6 +50,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_peer_gone();
   void parse();
   void parse_body();
+  void read_request_line();
   void on_parse_error(const Error& error);
   void on_header();
   void ask_for_body();

@@ -56,18 +56,19 @@ const Router::Route* Router::find(std::string_view path) const {
 std::optional<Response> Router::screen(const Request& head) {
   const Route* route = find(head.path);
   if (route == nullptr)
-    return error(404, fmt::format("there is no {}; GET /v1/models is a start", shown(head.path)));
+    return error(head.path, 404, fmt::format("there is no {}; GET /v1/models is a start", shown(head.path)));
   const std::string allow = route->allowed();
   if (head.method == "OPTIONS") return Response{204, "", "", {{"Allow", allow}}};
   if (!route->takes(head.method)) {
     Response refused =
-        error(405, fmt::format("{} does not take {}; it takes {}", route->path, shown(head.method), allow));
+        error(head.path, 405,
+              fmt::format("{} does not take {}; it takes {}", route->path, shown(head.method), allow));
     refused.headers.emplace_back("Allow", allow);
     return refused;
   }
   if (route->access == Access::kKey && !keys_.empty() && !has_key(head, keys_)) {
     Response refused =
-        error(401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"");
+        error(head.path, 401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"");
     refused.headers.emplace_back("WWW-Authenticate", "Bearer");
     return refused;
   }

@@ -7,7 +7,7 @@ namespace minimax::http {
 
 class Router : public Handler {
  public:
-  using ErrorFormat = std::function<Response(int status, const std::string& message)>;
+  using ErrorFormat = std::function<Response(std::string_view path, int status, const std::string& message)>;
   // Runs on the thread that serves all sockets: for what is known at once.
   using Answer = std::function<Response(const Request&)>;
   // Runs on a worker.
@@ -27,7 +27,9 @@ class Router : public Handler {
 
   std::optional<Response> screen(const Request& head) override;
   void handle(Request request, std::shared_ptr<Reply> reply) override;
-  Response error(int status, const std::string& message) const override { return format_(status, message); }
+  Response error(std::string_view path, int status, const std::string& message) const override {
+    return format_(path, status, message);
+  }
 
  private:
   struct Route {

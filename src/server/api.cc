@@ -29,6 +29,12 @@ http::Response error_response(int status, const std::string& message) {
   return json_response(openai::error_body(status, message), status);
 }
 
+// In the words of the API that the path belongs to.
+http::Response worded_error(std::string_view path, int status, const std::string& message) {
+  if (path.starts_with("/v1/messages")) return json_response(anthropic::error_body(status, message), status);
+  return error_response(status, message);
+}
+
 Json openai_error(const ApiError& error) { return error.body(); }
 Json anthropic_error(const ApiError& error) { return anthropic::error_body(error.status(), error.what()); }
 
@@ -44,7 +50,7 @@ Api::Api(ApiOptions options, const observe::Metrics* metrics, std::function<Json
     : options_(std::move(options)),
       metrics_(metrics),
       load_progress_(std::move(load_progress)),
-      router_(error_response, options_.api_keys),
+      router_(worded_error, options_.api_keys),
       start_time_(std::time(nullptr)),
       seed_(static_cast<uint64_t>(options_.seed)),
       responses_(std::make_shared<openai::ResponseStore>(options_.max_stored_responses, kMostStoredBytes)) {
@@ -58,6 +64,18 @@ void Api::add_state_routes() {
   using Access = http::Router::Access;
   router_.get("/health", Access::kAnyone, [this](const http::Request&) { return health(); });
   router_.get("/ready", Access::kAnyone, [this](const http::Request&) { return health(); });
+  router_.get("/ping", Access::kAnyone, [this](const http::Request&) { return health(); });
+  router_.get("/is_sleeping", Access::kAnyone, [](const http::Request&) {
+    return json_response({{"is_sleeping", false}});
+  });
+  for (const char* path : {"/sleep", "/wake_up"}) {
+    router_.post(path, Access::kKey, [](const http::Request&, const std::shared_ptr<http::Reply>& reply) {
+      reply->send(error_response(
+          501,
+          "this server does not sleep: weights are pages of the mapped files, which the system takes back by "
+          "itself; stop the server to free the caches, it is ready again in seconds"));
+    });
+  }
   router_.get("/version", Access::kAnyone, [this](const http::Request&) {
     return json_response({{"version", options_.version}});
   });

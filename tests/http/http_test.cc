@@ -92,7 +92,7 @@ class HttpTest : public ::testing::Test {
 
   Server& start() { return server_.emplace(options_, router_, nullptr); }
 
-  static Response format_error(int status, const std::string& message) {
+  static Response format_error(std::string_view /*path*/, int status, const std::string& message) {
     return {status, "error: " + message, "text/plain", {}};
   }
   void release(std::string_view last) {

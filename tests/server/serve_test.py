@@ -137,6 +137,35 @@ class States(ServedCase):
         with self.assertRaises(openai.NotFoundError):
             self.client.models.retrieve("demo/none")
 
+    def test_what_orchestrators_ask(self):
+        self.assertEqual(self.server.request("GET", "/ping")[0], 200)
+        self.assertEqual(json.loads(self.server.request("GET", "/is_sleeping")[2]), {"is_sleeping": False})
+        for path in ("/sleep", "/wake_up"):
+            status, _, text = self.server.request("POST", path)
+            self.assertEqual(status, 501)
+            self.assertIn("does not sleep", json.loads(text)["error"]["message"])
+
+    def test_errors_have_their_apis_shape(self):
+        for path, is_anthropic in (("/v1/messages", True), ("/v1/messages/none", True), ("/v1/responses", False)):
+            for method in ("PUT", "POST"):
+                headers = {"Content-Length": str(40 << 20)} if method == "POST" else {}
+                status, _, text = self.server.request(method, path, "x" if headers else None, headers)
+                self.assertGreaterEqual(status, 404)
+                answer = json.loads(text)
+                self.assertEqual(answer.get("type"), "error" if is_anthropic else None, (path, method))
+                self.assertTrue(answer["error"]["message"])
+
+    def test_the_metrics_that_dashboards_and_harnesses_read(self):
+        text = self.server.request("GET", "/metrics")[2]
+        gauges = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info", "lora_requests_info")
+        counters = ("prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "prompt_tokens", "generation_tokens",
+                    "request_success", "spec_decode_num_accepted_tokens")
+        seconds = ("time_to_first_token", "inter_token_latency", "time_per_output_token", "e2e_request_latency",
+                   "request_queue_time", "request_prefill_time", "request_decode_time")
+        names = [*gauges, *(c + "_total" for c in counters), *(f"{s}_seconds_{p}" for s in seconds for p in ("bucket", "sum", "count"))]
+        for name in names:
+            self.assertRegex(text, rf'(?m)^vllm:{name}{{[^}}]*model_name="demo-m2"[^}}]*}} \S+$', name)
+
     def test_tokenize_and_back(self):
         text = "Sort these: 4, 81 ü"
         _, _, answer = self.server.request("POST", "/tokenize", {"prompt": text, "return_token_strs": True})
@@ -754,6 +783,35 @@ class Stopping(unittest.TestCase):
         self.assertIn("= 3072 tokens of KV cache", outcome.stdout)
         self.assertIn("context up to 1024", outcome.stdout)
         self.assertIn("--block-size is accepted and does nothing", outcome.stderr)
+
+    def plan(self, *arguments):
+        return subprocess.run([MINIMAX, "serve", *arguments, "--dry-run"], capture_output=True, text=True, timeout=60)
+
+    def test_names_of_other_servers(self):
+        model = str(SOURCE / "models/demo-m2")
+        for arguments in (
+            ("-m", model, "-c", "1k", "-np", "3"), (model, "--max-model-len", "1k", "--max-num-seqs", "3"),
+            ("-hf", model, "-np", "3", "--ctx-size", "1024", "-ngl", "99", "--alias", "x"),
+            (model, "-tp", "1", "-pp", "1", "-dp", "1", "--max-model-len=1k", "--parallel=3", "--enable-expert-parallel"),
+        ):
+            outcome = self.plan(*arguments)
+            self.assertEqual(outcome.returncode, 0, outcome.stderr)
+            self.assertIn("= 3072 tokens of KV cache, 0 state slots, context up to 1024", outcome.stdout)
+            self.assertIn("paths: ", outcome.stdout)
+        outcome = self.plan(model, "-tp", "2")
+        self.assertEqual(outcome.returncode, 2)
+        self.assertIn("--tensor-parallel-size is 2", outcome.stderr)
+
+    def test_auto_is_the_context_that_fits(self):
+        model = str(SOURCE / "models/demo-m2")
+        outcome = self.plan(model, "--max-model-len", "auto", "--kv-cache-tokens", "1000")
+        self.assertIn("context up to 960", outcome.stdout)
+        self.assertEqual(self.plan(model, "--max-model-len", "1024", "--kv-cache-tokens", "1000").returncode, 2)
+
+    def test_help_is_grouped(self):
+        text = subprocess.run([MINIMAX, "serve", "--help"], capture_output=True, text=True, timeout=60).stdout
+        at = [text.index(f"\n{group}:\n") for group in ("Model and computing", "Engine", "Address and access", "Limits")]
+        self.assertEqual(at, sorted(at))
 
 
 if __name__ == "__main__":
