@@ -2,6 +2,8 @@
 //
 // The listener opens first, so that a load of minutes can be watched; a thread loads; this one waits for a
 // signal. SIGTERM and SIGINT let the answers under way end; a second SIGINT does not wait for them.
+#include <sys/resource.h>
+
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -174,6 +176,14 @@ class Serving {
   std::exception_ptr failure_;
 };
 
+// Each connection takes a descriptor; the usual limit is made for other programs.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);  // where that is not allowed, fewer connections fit
+}
+
 void run_serve(ServeFlags flags) {
   flags.finish();
   if (flags.model.dry_run) {
@@ -181,6 +191,7 @@ void run_serve(ServeFlags flags) {
     const LoadedService planned(flags, {});  // prints its plan
     return;
   }
+  raise_descriptor_limit();
   Serving(std::move(flags)).run();
 }
 

@@ -32,9 +32,9 @@ struct MessageEnd {
   engine::FinishReason reason = engine::FinishReason::kStop;
   std::optional<std::string> stop_sequence;  // the one that was found
   bool is_call_cut = false;
-  bool is_context_bound = false;  // the most tokens were those that the context had room for
   int64_t cached_tokens = 0;
   int64_t generated_tokens = 0;
+  bool is_context_bound = false;  // the most tokens were those that the context had room for
 };
 
 class MessageStream {

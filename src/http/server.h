@@ -17,7 +17,7 @@ struct ServerOptions {
   std::string host = "0.0.0.0";
   uint16_t port = 8000;  // 0: one that is free
   int workers = 4;
-  int64_t max_connections = 1024;  // further ones are told to come back
+  int64_t max_connections = 4096;  // further ones are told to come back
   int64_t max_header_bytes = int64_t{16} << 10;
   int64_t max_body_bytes = int64_t{32} << 20;
   int64_t max_unread_bytes = int64_t{1} << 20;  // of a stream whose client does not read; then it is dropped

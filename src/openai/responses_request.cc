@@ -236,15 +236,16 @@ ResponsesRequest parse_responses(const Json& body, const ServedModel& model, Res
   if (!body.is_object()) refuse("body", body, "an object");
   refuse_what_is_not_done(body);
   ResponsesRequest request;
-  request.items = conversation(body, store);
+  const Json items = conversation(body, store);
   request.carries_reasoning = carries_reasoning(body);
   request.is_stored = boolean(body, "store", true) && store.is_on();
+  if (request.is_stored) request.items = dump_json(items);
   const Json tools = usable_tools(body);
   Json offered = tools;
   const Json* given = find(body, "tool_choice");
   const Json choice = given == nullptr ? Json("auto") : chat_choice(*given, offered);
   try {
-    request.completion = parse_chat_completion(chat_body(body, request.items, offered, choice), model);
+    request.completion = parse_chat_completion(chat_body(body, items, offered, choice), model);
   } catch (const ApiError& error) {
     throw renamed(error);
   }

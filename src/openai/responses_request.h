@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "openai/request.h"
 #include "openai/response_store.h"
@@ -10,7 +11,7 @@ namespace minimax::openai {
 
 struct ResponsesRequest {
   CompletionRequest completion;
-  nlohmann::ordered_json items;     // the conversation with the new input, for the store
+  std::string items;                // the conversation with the new input, a list, if it is stored
   nlohmann::ordered_json settings;  // what the response object repeats of the request
   bool is_stored = false;           // the answer is to be kept
   bool carries_reasoning = false;   // reasoning items have encrypted_content

@@ -71,10 +71,12 @@ class ResponseGeneration {
     return text.empty() || reply_->write(text);
   }
 
+  // Appends to text: the conversation may be long, and this thread is all requests'.
   void keep(const std::string& body) {
-    Json items = request_.items;
-    for (const Json& item : stream_.response().at("output")) items.push_back(item);
-    store_->put(stream_.response().at("id"), {body, openai::dump_json(items)});
+    std::string items = request_.items;
+    items.pop_back();
+    for (const Json& item : stream_.response().at("output")) items += "," + openai::dump_json(item);
+    store_->put(stream_.response().at("id"), {body, items + "]"});
   }
 
   void fail(int status, const std::string& message) {
