@@ -22,7 +22,6 @@ import time
 import unittest
 import urllib.request
 
-import httpx2
 import openai
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -680,7 +679,7 @@ class Tls(unittest.TestCase):
 
     def test_the_client_speaks_https(self):
         self.assertTrue(self.server.url.startswith("https://"))
-        with self.server.client(http_client=httpx2.Client(verify=self.trusting())) as client:
+        with self.server.client(http_client=openai.DefaultHttpxClient(verify=self.trusting())) as client:
             options = {"model": "demo-m2", "messages": ask("Reverse the word STONE."), "temperature": 0}
             whole = client.chat.completions.create(**options).choices[0].message.content
             self.assertIn("ENOTS", whole)
@@ -688,7 +687,7 @@ class Tls(unittest.TestCase):
             self.assertEqual("".join(c.choices[0].delta.content or "" for c in chunks), whole)
             with self.assertRaises(openai.BadRequestError):
                 client.chat.completions.create(**{**options, "temperature": 9})
-        with self.server.client(http_client=httpx2.Client()) as client:
+        with self.server.client(http_client=openai.DefaultHttpxClient()) as client:
             with self.assertRaises(openai.APIConnectionError):
                 client.models.list()
 
