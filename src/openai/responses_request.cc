@@ -253,4 +253,13 @@ ResponsesRequest parse_responses(const Json& body, const ServedModel& model, Res
   return request;
 }
 
+Json count_input_tokens(const Json& body, const ServedModel& model, ResponseStore& store) {
+  Json counted = body;
+  counted.erase("max_output_tokens");
+  ServedModel unbounded = model;
+  unbounded.max_model_len = INT64_MAX;
+  const ResponsesRequest request = parse_responses(counted, unbounded, store);
+  return {{"object", "response.input_tokens"}, {"input_tokens", request.completion.request.prompt.size()}};
+}
+
 }  // namespace minimax::openai

@@ -22,4 +22,9 @@ struct ResponsesRequest {
 ResponsesRequest parse_responses(const nlohmann::ordered_json& body, const ServedModel& model,
                                  ResponseStore& store);
 
+// The body of /v1/responses/input_tokens' answer. Prompts longer than the model takes are counted too.
+// THROWS: as parse_responses.
+nlohmann::ordered_json count_input_tokens(const nlohmann::ordered_json& body, const ServedModel& model,
+                                          ResponseStore& store);
+
 }  // namespace minimax::openai

@@ -158,6 +158,12 @@ void Api::add_completion_routes() {
 }
 
 void Api::add_response_routes() {
+  post(
+      "/v1/responses/input_tokens",
+      [this](const Service& service, const Json& body, const std::shared_ptr<http::Reply>& reply) {
+        reply->send(json_response(openai::count_input_tokens(body, service.model, *responses_)));
+      },
+      openai_error);
   const auto id_of = [](const http::Request& request) {
     return request.path.substr(std::string_view("/v1/responses/").size());
   };

@@ -24,6 +24,7 @@ import serve_test
 MOST_GROWTH = 0.05
 MOST_ADDED = 3  # ms
 LIGHT_REQUESTS = 200
+PATIENCE = 300  # seconds that a client waits for the whole of its stream
 WORDS = ("STONE", "RIVER", "CLOUD", "TIGER", "LEMON", "OCEAN", "MAPLE", "BRICK", "FLAME", "GRAPE", "HOUSE", "KNIFE")
 # What the last event of a good stream has, by path.
 ENDS = {
@@ -116,7 +117,7 @@ class Load:
             self.most_open = max(self.most_open, self.num_open)
             try:
                 await loop.create_connection(lambda: stream, self.server.host, self.server.port)
-                outcome = await asyncio.wait_for(stream.outcome, 120)
+                outcome = await asyncio.wait_for(stream.outcome, PATIENCE)
             except (OSError, asyncio.TimeoutError) as error:
                 outcome = repr(error)
             self.num_open -= 1

@@ -230,6 +230,12 @@ class Responses(unittest.TestCase):
             whole = self.ask(model, items[2:], instructions="Zero.\n\nOne.\n\nTwo.", max_output_tokens=1)
             self.assertEqual(parts.usage.input_tokens, whole.usage.input_tokens)
 
+    def test_tokens_are_counted_as_they_are_used(self):
+        for model, client in self.each():
+            body = {"model": model, "input": "What is 3 + 4?", "instructions": "Be brief.", "tools": TOOLS}
+            counted = client.responses.input_tokens.count(**body)
+            self.assertEqual(counted.input_tokens, client.responses.create(**body, max_output_tokens=1).usage.input_tokens)
+
     def test_cached_tokens(self):
         for model, _ in self.each():
             question = "Sort these numbers from largest to smallest: " + ", ".join(map(str, range(10, 80)))
