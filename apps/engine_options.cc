@@ -1,9 +1,7 @@
 #include "apps/engine_options.h"
 
-#include <filesystem>
-
+#include "apps/model_location.h"
 #include "chat/chat_format.h"
-#include "hub/hub.h"
 
 namespace minimax::apps {
 namespace {
@@ -52,6 +50,7 @@ EngineObservers::EngineObservers(const EngineFlags& flags, engine::EngineOptions
 engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const ModelOptions& model) const {
   engine::EngineOptions options;
   options.max_model_len = runtime.context_length(model, runtime.model->max_position_embeddings());
+  options.fits_memory = !parse_token_count(model.max_model_len, "--max-model-len");
   options.max_sequences = max_num_seqs;
   options.max_batched_tokens = max_num_batched_tokens;
   options.cache_tokens = parse_token_count(cache_tokens, "--kv-cache-tokens").value_or(0);
@@ -60,11 +59,6 @@ engine::EngineOptions EngineFlags::options(const ModelRuntime& runtime, const Mo
   options.share_prefixes = enable_prefix_caching;
   options.is_deterministic = deterministic;
   return options;
-}
-
-std::string default_model_name(const std::string& source) {
-  const std::filesystem::path folder = std::filesystem::weakly_canonical(source);
-  return hub::model_name_of(folder).value_or(folder.filename().string());
 }
 
 openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len) {
@@ -108,6 +102,13 @@ std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& ru
              plan.num_pages, plan.page_size, plan.num_pages * plan.page_size, plan.num_slots,
              plan.max_model_len) +
          describe_memory(runtime, plan.memory);
+}
+
+std::string describe_paths(const ModelRuntime& runtime) {
+  const models::ComputeOptions& compute = runtime.compute;
+  return fmt::format("paths: {}, {} threads; activations {}, KV cache {}{}\n", cpu::describe_simd(),
+                     runtime.pool->num_threads(), name(compute.activation_dtype), name(compute.kv_dtype()),
+                     compute.fp8_activations ? ", activations of 8-bit weights in FP8" : "");
 }
 
 }  // namespace minimax::apps

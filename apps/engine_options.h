@@ -33,9 +33,6 @@ struct EngineObservers {
   EngineObservers(const EngineFlags& flags, engine::EngineOptions& options);
 };
 
-// What a model is called when nothing else says: its folder.
-std::string default_model_name(const std::string& source);
-
 // The model as an API sees it, with its checkpoint's defaults. REQUIRES: `text` outlives it.
 openai::ServedModel served_model(const TextModel& text, const std::string& name, int64_t max_model_len);
 
@@ -44,5 +41,8 @@ void parse_answers(openai::ServedModel& served, const nlohmann::json& config);
 
 // The byte-exact plan of an engine, as text for people.
 std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& runtime);
+
+// How it is computed, as one line of text for people.
+std::string describe_paths(const ModelRuntime& runtime);
 
 }  // namespace minimax::apps

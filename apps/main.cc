@@ -1,8 +1,12 @@
 // minimax: the command line.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "apps/commands.h"
+#include "apps/serve_options.h"
 #include "core/error.h"
 
 namespace {
@@ -16,6 +20,7 @@ constexpr int kExitInternal = 70;
 
 int main(int argc, char** argv) {
   CLI::App app{"minimax: runs MiniMax models from Hugging Face checkpoints as they are"};
+  app.name("minimax");
   app.set_version_flag("--version", MINIMAX_VERSION);
   app.require_subcommand(1);
   app.set_config("--config", "", "Options from a TOML or INI file, a section for each command")
@@ -33,7 +38,10 @@ int main(int argc, char** argv) {
   minimax::apps::add_inspect_command(app);
   minimax::apps::add_bench_command(app);
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> arguments(argv + 1, argv + argc);
+    minimax::apps::spell_out_short_names(arguments);
+    std::reverse(arguments.begin(), arguments.end());  // as the parser takes them
+    app.parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitBadInput;
   } catch (const minimax::Error& error) {

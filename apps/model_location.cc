@@ -59,16 +59,20 @@ hub::HubOptions hub_options(const std::string& revision, bool needs_weights) {
   return options;
 }
 
-std::string fetch(const std::string& name, const hub::HubOptions& options) {
+std::string fetch(const std::string& name, const hub::HubOptions& options, formats::Progress& watcher) {
   formats::TextProgress bar(std::cerr, isatty(STDERR_FILENO) != 0);
   int64_t shown = 0;
   hub::DownloadProgress progress;
+  const std::string what = "fetching " + name;
+  watcher.start(what, 0);
   progress.start = [&](int64_t bytes) {
     shown = 0;
-    bar.start("fetching " + name, bytes);
+    bar.start(what, bytes);
+    watcher.start(what, bytes);
   };
   progress.advance = [&](int64_t bytes) {
     bar.advance(bytes - shown);
+    watcher.advance(bytes - shown);
     shown = bytes;
   };
   progress.note = [](const std::string& line) { std::cerr << "minimax: " << line << "\n"; };
@@ -79,15 +83,34 @@ std::string fetch(const std::string& name, const hub::HubOptions& options) {
 
 }  // namespace
 
+void add_source_options(CLI::App& command, std::string& model, std::string& revision, bool is_positional) {
+  command
+      .add_option(is_positional ? "-m,--model,model" : "-m,--model", model,
+                  "Hugging Face model directory, or ORG/NAME to fetch")
+      ->required();
+  command.add_option("--revision", revision, "Branch, tag or commit of a fetched model")
+      ->capture_default_str();
+}
+
+std::string locate_model(const std::string& model, const std::string& revision, bool needs_weights,
+                         formats::Progress* watcher) {
+  if (fs::exists(model) || !hub::is_model_name(model)) return model;
+  formats::Progress silent;
+  return fetch(model, hub_options(revision, needs_weights), watcher == nullptr ? silent : *watcher);
+}
+
 void add_model_option(CLI::App& command, std::string& model, std::function<bool()> needs_weights) {
   const auto revision = std::make_shared<std::string>("main");
-  command.add_option("-m,--model", model, "Hugging Face model directory, or ORG/NAME to fetch")->required();
-  command.add_option("--revision", *revision, "Branch, tag or commit of a fetched model")
-      ->capture_default_str();
+  add_source_options(command, model, *revision, false);
   command.parse_complete_callback([&model, revision, needs_weights = std::move(needs_weights)] {
-    if (fs::exists(model) || !hub::is_model_name(model)) return;
-    model = fetch(model, hub_options(*revision, needs_weights()));
+    model = locate_model(model, *revision, needs_weights(), nullptr);
   });
+}
+
+std::string default_model_name(const std::string& source) {
+  if (!fs::exists(source) && hub::is_model_name(source)) return source;
+  const fs::path folder = fs::weakly_canonical(source);
+  return hub::model_name_of(folder).value_or(folder.filename().string());
 }
 
 }  // namespace minimax::apps

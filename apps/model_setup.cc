@@ -66,8 +66,17 @@ std::optional<DType> cache_dtype(const std::string& word) {
 
 }  // namespace
 
+void ModelOptions::locate() {
+  model = locate_model(model, revision, !dry_run && load_format != "dummy", watcher);
+}
+
 void ModelOptions::add_to(CLI::App& command) {
-  add_model_option(command, model, [this] { return !dry_run && load_format != "dummy"; });
+  add_options(command, false);
+  command.parse_complete_callback([this] { locate(); });
+}
+
+void ModelOptions::add_options(CLI::App& command, bool is_positional) {
+  add_source_options(command, model, revision, is_positional);
   command.add_option("--dtype", dtype, "Compute in auto (what the checkpoint says), bfloat16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
       ->capture_default_str();
@@ -100,7 +109,9 @@ void ModelOptions::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--threads", threads, "CPU threads (0: all processors)")->check(CLI::NonNegativeNumber);
   command
-      .add_option("--max-model-len", max_model_len, "Longest context in tokens, e.g. 4096, 128k, 1M or auto")
+      .add_option(
+          "--max-model-len", max_model_len,
+          "Longest context in tokens, e.g. 4096, 128k, 1M; auto: what the model takes and the memory holds")
       ->capture_default_str();
   command.add_flag("--dry-run", dry_run, "Print the memory plan and stop");
 }

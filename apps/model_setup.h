@@ -18,7 +18,8 @@
 namespace minimax::apps {
 
 struct ModelOptions {
-  std::string model;                             // directory
+  std::string model;                             // directory, or ORG/NAME until it is located
+  std::string revision = "main";                 // of a name on a hub
   std::string dtype = "auto";                    // auto, bfloat16, float32
   std::string kv_cache_dtype = "auto";           // auto (that of the activations), fp8
   std::string index_cache_dtype = "auto";        // likewise, of the index keys of sparse attention
@@ -33,7 +34,12 @@ struct ModelOptions {
   parallel::Parallel parallel{};         // one rank unless a command says otherwise
   formats::Progress* watcher = nullptr;  // is told of the load besides the terminal; may be null
 
+  // When the command line is read, `model` is a directory.
   void add_to(CLI::App& command);
+  // Without that, for commands that locate it later.
+  void add_options(CLI::App& command, bool is_positional);
+  // Fetches a model that is a name on a hub, its weights too where they are read. THROWS: Error.
+  void locate();
 };
 
 // "auto" gives nothing; "4096", "128k", "1M" give tokens. THROWS: Error.

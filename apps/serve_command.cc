@@ -2,6 +2,8 @@
 //
 // The listener opens first, so that a load of minutes can be watched; a thread loads; this one waits for a
 // signal. SIGTERM and SIGINT let the answers under way end; a second SIGINT does not wait for them.
+#include <sys/resource.h>
+
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -66,11 +68,12 @@ struct LoadedService {
     options.log = observers.log;
     if (text.runtime.planned) {
       std::cout << describe_plan(engine::Engine::plan(*text.runtime.model, *text.runtime.backend, options),
-                                 text.runtime);
+                                 text.runtime)
+                << describe_paths(text.runtime);
       return;
     }
     engine = std::make_unique<engine::Engine>(*text.runtime.model, *text.runtime.backend, options);
-    std::cerr << describe_plan(engine->plan(), text.runtime);
+    std::cerr << describe_plan(engine->plan(), text.runtime) << describe_paths(text.runtime);
     served = served_model(text, flags.names.front(), engine->plan().max_model_len);
     parse_answers(served, text.runtime.config);
   }
@@ -83,6 +86,7 @@ server::ApiOptions api_options(const ServeFlags& flags) {
   options.version = MINIMAX_VERSION;
   options.max_running = flags.engine.max_num_seqs;
   options.max_queue = flags.max_queue;
+  options.max_stored_responses = flags.max_stored_responses;
   options.seed = flags.seed.value_or(0);
   return options;
 }
@@ -116,11 +120,13 @@ class Serving {
  private:
   std::string url() const {
     const bool is_any = flags_.http.host == "0.0.0.0" || flags_.http.host == "::";
-    return fmt::format("http://{}:{}", is_any ? "localhost" : flags_.http.host, server_->port());
+    const char* scheme = flags_.http.tls_certificate.empty() ? "http" : "https";
+    return fmt::format("{}://{}:{}", scheme, is_any ? "localhost" : flags_.http.host, server_->port());
   }
 
   void load() {
     try {
+      flags_.model.locate();
       auto loaded = std::make_unique<LoadedService>(flags_, observed_);
       boost::asio::post(events_,
                         [this, loaded = std::move(loaded)]() mutable { be_ready(std::move(loaded)); });
@@ -170,12 +176,22 @@ class Serving {
   std::exception_ptr failure_;
 };
 
+// Each connection takes a descriptor; the usual limit is made for other programs.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);  // where that is not allowed, fewer connections fit
+}
+
 void run_serve(ServeFlags flags) {
   flags.finish();
   if (flags.model.dry_run) {
+    flags.model.locate();
     const LoadedService planned(flags, {});  // prints its plan
     return;
   }
+  raise_descriptor_limit();
   Serving(std::move(flags)).run();
 }
 

@@ -20,6 +20,7 @@ struct ServeFlags {
   std::string chat_template;       // file
   std::optional<int64_t> seed;
   int64_t max_queue = 1024;
+  int64_t max_stored_responses = 1000;
   double drain_seconds = 30;
   // In seconds; they become fields of `http`.
   double header_timeout = 10, body_timeout = 120, idle_timeout = 75, write_timeout = 30;
@@ -32,7 +33,12 @@ struct ServeFlags {
   void finish();
 
  private:
-  void add_http_options(CLI::App& command);
+  void add_address_options(CLI::App& command);
+  void add_limit_options(CLI::App& command);
 };
+
+// Writes out short names of more than one letter on a command line of serve, such as vLLM's -tp and
+// llama.cpp's -np, which the parser would take apart.
+void spell_out_short_names(std::vector<std::string>& arguments);
 
 }  // namespace minimax::apps

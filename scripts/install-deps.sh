@@ -17,7 +17,7 @@ readonly RUN_PACKAGES=(
   libcurl4-openssl-dev libssl-dev libboost-dev
   libgtest-dev libbenchmark-dev
 )
-readonly TEST_PACKAGES=(python3 python3-venv chromium)
+readonly TEST_PACKAGES=(python3 python3-venv chromium openssl)
 readonly DEV_PACKAGES=(clang clang-format clang-tidy lld libclang-rt-14-dev)
 
 say() { echo "install-deps: $*"; }
@@ -57,7 +57,7 @@ check_without_apt() {
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   if command -v pkg-config >/dev/null; then
-    for library in fmt nlohmann_json libhwy libpcre2-8 CLI11 libedit spdlog prometheus-cpp-core libcurl libcrypto gtest benchmark; do
+    for library in fmt nlohmann_json libhwy libpcre2-8 CLI11 libedit spdlog prometheus-cpp-core libcurl libcrypto libssl gtest benchmark; do
       pkg-config --exists "$library" || missing+=("$library")
     done
   fi

@@ -8,10 +8,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string_view stop_reason(const MessageEnd& end, bool has_calls) {
-  if (end.is_call_cut) return "max_tokens";
+  const std::string_view limit = end.is_context_bound ? "model_context_window_exceeded" : "max_tokens";
+  if (end.is_call_cut) return limit;
   if (has_calls) return "tool_use";
   if (end.stop_sequence) return "stop_sequence";
-  return end.reason == engine::FinishReason::kStop ? "end_turn" : "max_tokens";
+  return end.reason == engine::FinishReason::kStop ? "end_turn" : limit;
 }
 
 std::string_view error_type(int status) {

@@ -34,6 +34,7 @@ struct MessageEnd {
   bool is_call_cut = false;
   int64_t cached_tokens = 0;
   int64_t generated_tokens = 0;
+  bool is_context_bound = false;  // the most tokens were those that the context had room for
 };
 
 class MessageStream {

@@ -116,6 +116,8 @@ class HybridCache {
   int64_t num_pages_in_use() const {
     return pages_.size() - pages_.num_free() - tree_.num_pages() + pages_.num_shared();
   }
+  int64_t num_free_pages() const { return pages_.num_free(); }
+  int64_t num_free_slots() const { return slots_.num_free(); }
   int64_t num_cached_pages() const { return tree_.num_pages(); }
   int64_t num_snapshots() const { return tree_.num_snapshots(); }
   int64_t num_host_snapshots() const { return tree_.num_host_snapshots(); }

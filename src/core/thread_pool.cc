@@ -9,6 +9,7 @@ namespace {
 
 // About 50 us of polling: longer than the serial work between two loops of a decode step.
 constexpr int kSpins = 2000;
+constexpr uint32_t kOpen = uint32_t{1} << 31U;  // of the gate; the rest counts workers
 
 void pause() {
 #if defined(__x86_64__)
@@ -44,11 +45,12 @@ void ThreadPool::run(int64_t count, Invoke invoke, const void* context) {
   context_ = context;
   count_ = count;
   next_.store(0, std::memory_order_relaxed);
-  active_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  gate_.store(kOpen, std::memory_order_release);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   drain(0);
-  for (int spins = 0; active_.load(std::memory_order_acquire) != 0; ++spins) {
+  gate_.fetch_and(~kOpen, std::memory_order_relaxed);
+  for (int spins = 0; gate_.load(std::memory_order_acquire) != 0; ++spins) {
     if (spins < kSpins) {
       pause();
     } else {
@@ -64,7 +66,7 @@ void ThreadPool::drain(int thread) {
   }
 }
 
-void ThreadPool::wait_for_epoch(uint64_t seen) {
+void ThreadPool::wait_for_epoch(uint32_t seen) {
   for (int spins = 0; spins < kSpins; ++spins) {
     if (epoch_.load(std::memory_order_acquire) != seen) return;
     pause();
@@ -72,12 +74,23 @@ void ThreadPool::wait_for_epoch(uint64_t seen) {
   while (epoch_.load(std::memory_order_acquire) == seen) epoch_.wait(seen, std::memory_order_acquire);
 }
 
+bool ThreadPool::enter() {
+  uint32_t gate = gate_.load(std::memory_order_relaxed);
+  while ((gate & kOpen) != 0) {
+    if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire, std::memory_order_relaxed))
+      return true;
+  }
+  return false;
+}
+
 void ThreadPool::work(int thread) {
-  for (uint64_t seen = 0;; ++seen) {
+  for (uint32_t seen = 0;;) {
     wait_for_epoch(seen);
+    seen = epoch_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_relaxed)) return;
+    if (!enter()) continue;  // the others were faster
     drain(thread);
-    active_.fetch_sub(1, std::memory_order_release);
+    gate_.fetch_sub(1, std::memory_order_release);
   }
 }
 

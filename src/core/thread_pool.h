@@ -1,7 +1,9 @@
 // ThreadPool: a fixed set of threads that run the parallel loops of one step after another.
 //
 // The calling thread takes part, so `num_threads` is the number of cores in use: nothing is oversubscribed.
-// Workers spin briefly between loops, since a decode step runs hundreds of short ones, then sleep.
+// Workers spin briefly between loops, since a decode step runs hundreds of short ones, then sleep. A loop
+// waits only for workers that take part: where other processes want the cores, one that is not scheduled in
+// time misses it.
 #pragma once
 
 #include <atomic>
@@ -50,16 +52,19 @@ class ThreadPool {
 
   void run(int64_t count, Invoke invoke, const void* context);
   void work(int thread);
+  bool enter();
   void drain(int thread);
-  void wait_for_epoch(uint64_t seen);
+  void wait_for_epoch(uint32_t seen);
 
   std::vector<std::thread> workers_;
   Invoke invoke_ = nullptr;
   const void* context_ = nullptr;
   int64_t count_ = 0;
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint64_t> epoch_{0};
-  alignas(64) std::atomic<int> active_{0};
+  alignas(64) std::atomic<uint32_t> epoch_{0};  // counts loops, for workers that wait for one
+  // Whether the loop may be entered, and how many workers are inside. What the loop is about changes only
+  // while it is closed and empty.
+  alignas(64) std::atomic<uint32_t> gate_{0};
   std::atomic<bool> stop_{false};
 };
 

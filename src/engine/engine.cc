@@ -18,6 +18,11 @@ using Clock = std::chrono::steady_clock;
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
+// As vLLM's metrics call it.
+std::string_view metric_name(FinishReason reason) {
+  return reason == FinishReason::kCancelled || reason == FinishReason::kTimeout ? "abort" : name(reason);
+}
+
 // A request as submitted.
 struct Submission {
   EngineRequestId id = 0;
@@ -58,7 +63,7 @@ struct Event {
 };
 
 struct Command {
-  enum class Kind : uint8_t { kSubmit, kCancel, kStop };
+  enum class Kind : uint8_t { kSubmit, kCancel, kStop, kResetCache };
   Kind kind = Kind::kSubmit;
   std::shared_ptr<const Submission> submission;
   EngineRequestId request = 0;  // of kCancel
@@ -149,7 +154,7 @@ class Engine::Impl {
       buffers = runner_.make_buffers();
       runner_.record_decodes(*buffers);
     }
-    stats_.num_pages = setup_.cache.num_pages;
+    report_caches();
     callback_thread_ = std::thread([this] { run_callbacks(); });
     planning_thread_ = std::thread([this] { run_planning(); });
   }
@@ -163,6 +168,7 @@ class Engine::Impl {
   Impl& operator=(const Impl&) = delete;
 
   const EnginePlan& plan() const { return plan_; }
+  void check(const Request& request) const;
 
   EngineRequestId submit(Request request, Callbacks callbacks) {
     check(request);
@@ -181,6 +187,7 @@ class Engine::Impl {
     commands_.put({Command::Kind::kSubmit, std::move(submission), 0, 0});
     return id;
   }
+  void reset_prefix_cache() { commands_.put({Command::Kind::kResetCache, nullptr, 0, 0}); }
   void cancel(EngineRequestId id) { commands_.put({Command::Kind::kCancel, nullptr, id, 0}); }
   void drain() {
     std::unique_lock lock(mutex_);
@@ -192,7 +199,6 @@ class Engine::Impl {
   }
 
  private:
-  void check(const Request& request) const;
   void run_planning();
   void plan_until_closed();
   bool take_commands();
@@ -207,7 +213,9 @@ class Engine::Impl {
   void end(RequestId id, FinishReason reason, const std::string& error = "");
   void log_end(EngineRequestId id, const Sample& sample, const FinishedSample& finish) const;
   void end_all(FinishReason reason, const std::string& error);
-  void update_stats(double step_seconds);
+  void report_caches();
+  void update_load();
+  void count_step(double step_seconds);
   void run_callbacks();
   void deliver(const Event& event);
 
@@ -319,6 +327,7 @@ bool Engine::Impl::take_commands() {
   }
   const bool is_open = commands_.take(taken_commands_, until);
   for (const Command& command : taken_commands_) apply(command);
+  if (!taken_commands_.empty()) update_load();
   return is_open;
 }
 
@@ -334,6 +343,9 @@ void Engine::Impl::apply(const Command& command) {
       if (const auto found = ids_.find(command.request); found != ids_.end()) {
         for (const RequestId id : std::vector(found->second)) end(id, FinishReason::kCancelled);
       }
+      return;
+    case Command::Kind::kResetCache:
+      cache_.clear();
       return;
   }
 }
@@ -439,7 +451,8 @@ void Engine::Impl::finish_step() {
   live_.executing_seconds += step_seconds;
   live_.planning_seconds += seconds(end_time - begin);
   ++live_.num_steps;
-  update_stats(step_seconds);
+  update_load();
+  count_step(step_seconds);
   if (options_.trace != nullptr) {
     options_.trace->add("model", "step", result.begin, result.end, {{"rows", std::ssize(result.step->rows)}});
     options_.trace->add("plan", "finish", begin, end_time);
@@ -518,7 +531,8 @@ void Engine::Impl::end(RequestId id, FinishReason reason, const std::string& err
   }
   if (options_.metrics != nullptr) {
     options_.metrics->add_request(
-        {name(reason), finish.prompt_tokens, sample->num_tokens, finish.timings.queue, finish.timings.prefill,
+        {metric_name(reason), finish.prompt_tokens, sample->num_tokens, finish.timings.queue,
+         finish.timings.prefill,
          sample->num_tokens > 0 ? finish.timings.total - finish.timings.first_token : 0,
          finish.timings.total});
   }
@@ -554,18 +568,35 @@ void Engine::Impl::end_all(FinishReason reason, const std::string& error) {
   while (!samples_.empty()) end(samples_.begin()->first, reason, error);
 }
 
-void Engine::Impl::update_stats(double step_seconds) {
+void Engine::Impl::report_caches() {
+  live_.num_pages = setup_.cache.num_pages;
+  live_.num_slots = setup_.cache.num_slots;
+  if (options_.metrics != nullptr)
+    options_.metrics->set_caches(
+        {live_.num_pages, setup_.cache.page_size, live_.num_slots, options_.share_prefixes});
+  update_load();
+}
+
+void Engine::Impl::update_load() {
   live_.num_running = scheduler_.num_running();
   live_.num_waiting = scheduler_.num_waiting();
   live_.pages_in_use = cache_.num_pages_in_use();
   live_.pages_cached = cache_.num_cached_pages();
-  live_.num_pages = setup_.cache.num_pages;
+  live_.free_pages = cache_.num_free_pages();
+  live_.free_slots = cache_.num_free_slots();
   live_.num_snapshots = cache_.num_snapshots();
   live_.cache = cache_.stats();
   {
     const std::lock_guard lock(mutex_);
     stats_ = live_;
   }
+  if (options_.metrics == nullptr) return;
+  options_.metrics->set_load({live_.num_running, live_.num_waiting,
+                              static_cast<double>(live_.pages_in_use) / static_cast<double>(live_.num_pages),
+                              live_.free_pages, live_.free_slots});
+}
+
+void Engine::Impl::count_step(double step_seconds) {
   if (options_.metrics == nullptr) return;
   const cache::HybridCacheStats& now = cache_.stats();
   counts_.prefix_query_tokens = now.query_tokens - counted_.query_tokens;
@@ -575,9 +606,6 @@ void Engine::Impl::update_stats(double step_seconds) {
   counts_.prefix_misses_no_snapshot = now.misses_no_snapshot - counted_.misses_no_snapshot;
   counts_.seconds = step_seconds;
   options_.metrics->add_step(counts_);
-  options_.metrics->set_load(
-      {live_.num_running, live_.num_waiting,
-       static_cast<double>(live_.pages_in_use) / static_cast<double>(live_.num_pages)});
   counted_ = now;
   counts_ = {};
 }
@@ -631,10 +659,12 @@ EnginePlan Engine::plan(const models::Model& model, ops::Backend& backend, const
 }
 
 const EnginePlan& Engine::plan() const { return impl_->plan(); }
+void Engine::check(const Request& request) const { impl_->check(request); }
 EngineRequestId Engine::submit(Request request, Callbacks callbacks) {
   return impl_->submit(std::move(request), std::move(callbacks));
 }
 void Engine::cancel(EngineRequestId id) { impl_->cancel(id); }
+void Engine::reset_prefix_cache() { impl_->reset_prefix_cache(); }
 void Engine::drain() { impl_->drain(); }
 EngineStats Engine::stats() const { return impl_->stats(); }
 

@@ -31,6 +31,7 @@ namespace minimax::engine {
 
 struct EngineOptions {
   int64_t max_model_len = 0;          // tokens of a sequence; 0: the model's own limit
+  bool fits_memory = false;           // max_model_len is lowered to what one sequence has memory for
   int64_t max_batched_tokens = 2048;  // of a step
   int64_t max_sequences = 64;         // running at a time
   int64_t cache_tokens = 0;           // tokens that the KV pages hold; 0: max_model_len * max_sequences, or
@@ -120,6 +121,9 @@ struct EngineStats {
   int64_t pages_in_use = 0;
   int64_t pages_cached = 0;
   int64_t num_pages = 0;
+  int64_t free_pages = 0;  // neither held nor cached
+  int64_t num_slots = 0;
+  int64_t free_slots = 0;
   int64_t num_snapshots = 0;
   double planning_seconds = 0;   // planning, preparing and finishing steps
   double executing_seconds = 0;  // running them
@@ -141,10 +145,14 @@ class Engine {
   static EnginePlan plan(const models::Model& model, ops::Backend& backend, const EngineOptions& options);
   const EnginePlan& plan() const;
 
-  // THROWS: Error naming what is wrong with the request; nothing is submitted then.
+  // THROWS: Error naming what is wrong with the request.
+  void check(const Request& request) const;
+  // THROWS: as check, or when the engine has failed; nothing is submitted then.
   EngineRequestId submit(Request request, Callbacks callbacks);
   // Ends all samples of a request; those that are not finished finish with kCancelled.
   void cancel(EngineRequestId id);
+  // Forgets prefixes that no request uses, soon.
+  void reset_prefix_cache();
   // Waits until everything submitted has finished and its callbacks have returned.
   void drain();
   EngineStats stats() const;

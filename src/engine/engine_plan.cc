@@ -15,6 +15,18 @@ int64_t context_limit(const models::Model& model, const EngineOptions& options) 
   return options.max_model_len == 0 ? limit : options.max_model_len;
 }
 
+int64_t token_bytes(const models::CacheLayout& layout) {
+  return std::max<int64_t>(1, layout.kv_bytes_per_token() + layout.index_bytes_per_token());
+}
+
+// The longest sequence that the cache holds, or half of the backend's memory left.
+int64_t fitting_context(const models::CacheLayout& layout, const EngineOptions& options,
+                        int64_t available_bytes) {
+  const int64_t tokens =
+      options.cache_tokens > 0 ? options.cache_tokens : available_bytes / 2 / token_bytes(layout);
+  return std::max<int64_t>(tokens / layout.page_size, 1) * layout.page_size;
+}
+
 // All sequences at full length if half of the backend's memory left holds that, but one at least.
 int64_t count_pages(const models::CacheLayout& layout, const EngineOptions& options, int64_t max_model_len,
                     int64_t available_bytes) {
@@ -26,9 +38,7 @@ int64_t count_pages(const models::CacheLayout& layout, const EngineOptions& opti
     }
     return options.cache_tokens / layout.page_size;
   }
-  const int64_t token_bytes =
-      std::max<int64_t>(1, layout.kv_bytes_per_token() + layout.index_bytes_per_token());
-  const int64_t fitting = available_bytes / 2 / token_bytes;
+  const int64_t fitting = available_bytes / 2 / token_bytes(layout);
   return std::clamp(fitting, one, one * options.max_sequences) / layout.page_size;
 }
 
@@ -61,13 +71,16 @@ void check_options(const EngineOptions& options) {
 EngineSetup set_up(const models::Model& model, const ops::Backend& backend, const EngineOptions& options) {
   check_options(options);
   const models::CacheLayout layout = model.cache_layout();
+  const int64_t available_bytes = backend.available_bytes();
   EngineSetup setup;
   setup.max_model_len = context_limit(model, options);
+  if (options.fits_memory)
+    setup.max_model_len = std::min(setup.max_model_len, fitting_context(layout, options, available_bytes));
 
   cache::HybridCacheOptions& cache = setup.cache;
   cache.page_size = layout.page_size;
-  cache.num_pages = count_pages(layout, options, setup.max_model_len, backend.available_bytes());
-  cache.num_slots = count_slots(layout, options, backend.available_bytes());
+  cache.num_pages = count_pages(layout, options, setup.max_model_len, available_bytes);
+  cache.num_slots = count_slots(layout, options, available_bytes);
   cache.num_host_slots = cache.num_slots > 0 ? options.host_snapshots : 0;
   cache.share_prefixes = options.share_prefixes;
   cache.prompt_grid = options.is_deterministic ? round_up(options.prompt_grid, layout.page_size) : 0;

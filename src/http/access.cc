@@ -48,7 +48,7 @@ Headers cors_headers(const Request& request, const std::vector<std::string>& all
   Headers headers = {{"Access-Control-Allow-Origin", has("*") ? "*" : std::string(origin)},
                      {"Vary", "Origin"}};
   if (is_preflight(request)) {
-    headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+    headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
     headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key");
     headers.emplace_back("Access-Control-Max-Age", "600");
   }

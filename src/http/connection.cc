@@ -1,7 +1,6 @@
 #include "http/connection.h"
 
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -31,13 +30,13 @@ std::string lower_case(std::string_view text) {
 // Keeps the reply of a handler that answers nothing, or throws, from hanging.
 class GuardedReply : public Reply {
  public:
-  GuardedReply(std::shared_ptr<Exchange> exchange, const Handler& handler)
-      : exchange_(std::move(exchange)), handler_(handler) {}
+  GuardedReply(std::shared_ptr<Exchange> exchange, const Handler& handler, std::string path)
+      : exchange_(std::move(exchange)), handler_(handler), path_(std::move(path)) {}
   GuardedReply(const GuardedReply&) = delete;
   GuardedReply& operator=(const GuardedReply&) = delete;
   ~GuardedReply() override {
     if (exchange_->status() == 0)
-      exchange_->send(handler_.error(500, "the request was dropped; this is a bug"));
+      exchange_->send(handler_.error(path_, 500, "the request was dropped; this is a bug"));
     exchange_->end();
   }
   void send(Response response) override { exchange_->send(std::move(response)); }
@@ -49,28 +48,37 @@ class GuardedReply : public Reply {
  private:
   std::shared_ptr<Exchange> exchange_;
   const Handler& handler_;
+  const std::string path_;
 };
 
 }  // namespace
 
 Connection::Connection(asio::ip::tcp::socket socket, ConnectionContext& context)
-    : socket_(std::move(socket)),
+    : channel_(std::move(socket), context.tls),
       context_(context),
-      read_timer_(socket_.get_executor()),
-      write_timer_(socket_.get_executor()) {
-  Error ignored;
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
-  const auto endpoint = socket_.remote_endpoint(ignored);
-  if (!ignored) peer_ = endpoint.address().to_string();
+      read_timer_(channel_.get_executor()),
+      write_timer_(channel_.get_executor()),
+      peer_(channel_.peer()) {}
+
+void Connection::start(bool is_full) {
+  limit_reading(context_.options.header_timeout);
+  channel_.handshake([self = shared_from_this(), is_full](const Error& error) {
+    if (self->state_ == State::kClosed) return;
+    if (error) return self->close();
+    if (is_full) return self->refuse_full();
+    self->await_request();
+    self->parse();
+  });
 }
 
-void Connection::start() {
+void Connection::await_request() {
+  state_ = State::kHeader;
+  request_ = {};
   parser_.emplace();
   limit_reading(context_.options.idle_timeout);
-  parse();
 }
 
-void Connection::start_full() {
+void Connection::refuse_full() {
   arrival_ = Clock::now();
   refuse(503, fmt::format("all {} connections are taken; try again later", context_.options.max_connections));
 }
@@ -81,11 +89,11 @@ void Connection::read() {
   if (is_reading_ || is_peer_gone_ || state_ == State::kClosed) return;
   if (state_ == State::kAnswer && buffer_.size() >= kMostAhead) return;
   is_reading_ = true;
-  socket_.async_read_some(buffer_.prepare(kReadBytes),
-                          [self = shared_from_this()](const Error& error, size_t count) {
-                            self->is_reading_ = false;
-                            self->on_read(error, count);
-                          });
+  channel_.read_some(buffer_.prepare(kReadBytes),
+                     [self = shared_from_this()](const Error& error, size_t count) {
+                       self->is_reading_ = false;
+                       self->on_read(error, count);
+                     });
 }
 
 void Connection::on_read(const Error& error, size_t count) {
@@ -157,7 +165,18 @@ void Connection::parse_body() {
   dispatch();
 }
 
+// As far as it is known.
+void Connection::read_request_line() {
+  const auto& message = parser_->get();
+  request_.method = std::string(message.method_string());
+  const std::string_view target(message.target().data(), message.target().size());
+  const size_t question = target.find('?');
+  request_.path = target.substr(0, question);
+  if (question != std::string_view::npos) request_.query = target.substr(question + 1);
+}
+
 void Connection::on_parse_error(const Error& error) {
+  read_request_line();
   if (error == beast_http::error::header_limit) {
     return refuse(431, fmt::format("the header is longer than {} bytes", context_.options.max_header_bytes));
   }
@@ -169,15 +188,9 @@ void Connection::on_parse_error(const Error& error) {
 }
 
 void Connection::on_header() {
-  const auto& message = parser_->get();
-  request_ = {};
+  read_request_line();
   request_.peer = peer_;
-  request_.method = std::string(message.method_string());
-  const std::string_view target(message.target().data(), message.target().size());
-  const size_t question = target.find('?');
-  request_.path = target.substr(0, question);
-  if (question != std::string_view::npos) request_.query = target.substr(question + 1);
-  for (const auto& field : message) {
+  for (const auto& field : parser_->get()) {
     const std::string_view name(field.name_string().data(), field.name_string().size());
     request_.headers.emplace_back(lower_case(name), std::string(field.value()));
   }
@@ -209,7 +222,7 @@ void Connection::on_header() {
 void Connection::ask_for_body() {
   outgoing_ = "HTTP/1.1 100 Continue\r\n\r\n";
   is_writing_ = true;
-  asio::async_write(socket_, asio::buffer(outgoing_), [self = shared_from_this()](const Error&, size_t) {
+  channel_.write(asio::buffer(outgoing_), [self = shared_from_this()](const Error&, size_t) {
     self->is_writing_ = false;
     self->flush();
   });
@@ -230,7 +243,7 @@ void Connection::begin_exchange(bool must_close) {
   framing.must_close = must_close || is_draining_ || !is_parsed || !parser_->get().keep_alive();
   framing.headers = cors_headers(request_, context_.options.allowed_origins);
   exchange_ = std::make_shared<Exchange>(std::move(framing), context_.options.max_unread_bytes,
-                                         [weak = weak_from_this(), executor = socket_.get_executor()] {
+                                         [weak = weak_from_this(), executor = channel_.get_executor()] {
                                            asio::post(executor, [weak] {
                                              if (const auto self = weak.lock()) self->flush();
                                            });
@@ -239,7 +252,7 @@ void Connection::begin_exchange(bool must_close) {
 
 void Connection::refuse(int status, const std::string& message) {
   begin_exchange(true);
-  exchange_->send(context_.handler.error(status, message));
+  exchange_->send(context_.handler.error(request_.path, status, message));
 }
 
 void Connection::dispatch() {
@@ -247,15 +260,15 @@ void Connection::dispatch() {
   std::string body = std::move(request_.body);
   Request request = request_;
   request.body = std::move(body);
-  auto reply = std::make_shared<GuardedReply>(exchange_, context_.handler);
-  asio::post(context_.workers,
-             [reply = std::move(reply), request = std::move(request), &handler = context_.handler]() mutable {
-               try {
-                 handler.handle(std::move(request), reply);
-               } catch (const std::exception& error) {
-                 reply->send(handler.error(500, error.what()));
-               }
-             });
+  auto reply = std::make_shared<GuardedReply>(exchange_, context_.handler, request_.path);
+  asio::post(context_.workers, [reply = std::move(reply), request = std::move(request), path = request_.path,
+                                &handler = context_.handler]() mutable {
+    try {
+      handler.handle(std::move(request), reply);
+    } catch (const std::exception& error) {
+      reply->send(handler.error(path, 500, error.what()));
+    }
+  });
   read();  // to notice when the client leaves
 }
 
@@ -276,10 +289,10 @@ void Connection::flush() {
     if (!error && id == self->write_deadline_)
       self->close("the client took nothing of the answer for too long");
   });
-  asio::async_write(socket_, asio::buffer(outgoing_),
-                    [self = shared_from_this(), is_last = taken.is_last](const Error& error, size_t) {
-                      self->on_written(error, is_last);
-                    });
+  channel_.write(asio::buffer(outgoing_),
+                 [self = shared_from_this(), is_last = taken.is_last](const Error& error, size_t) {
+                   self->on_written(error, is_last);
+                 });
 }
 
 void Connection::on_written(const Error& error, bool is_last) {
@@ -299,16 +312,13 @@ void Connection::finish_answer() {
   exchange_->close();
   exchange_.reset();
   if (must_close) return linger();
-  state_ = State::kHeader;
-  parser_.emplace();
-  limit_reading(context_.options.idle_timeout);
+  await_request();
   parse();
 }
 
 void Connection::linger() {
   state_ = State::kLinger;
-  Error ignored;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  channel_.end_sending(shared_from_this());
   const bool has_read_all = parser_ && parser_->is_done() && buffer_.size() == 0;
   if (is_peer_gone_ || has_read_all) return close();
   buffer_.consume(buffer_.size());
@@ -322,7 +332,8 @@ void Connection::drain() {
   is_draining_ = true;
   if (state_ == State::kAnswer) {
     exchange_->set_must_close();
-  } else if (state_ == State::kHeader && buffer_.size() == 0 && !parser_->got_some()) {
+  } else if (state_ == State::kHandshake ||
+             (state_ == State::kHeader && buffer_.size() == 0 && !parser_->got_some())) {
     close();
   }
 }
@@ -340,8 +351,7 @@ void Connection::close(std::string_view reason) {
   if (exchange_) exchange_->close();
   read_timer_.cancel();
   write_timer_.cancel();
-  Error ignored;
-  socket_.close(ignored);
+  channel_.close();
   context_.forget(*this);
 }
 

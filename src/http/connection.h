@@ -2,7 +2,6 @@
 // thread.
 #pragma once
 
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -11,6 +10,7 @@
 #include <memory>
 #include <optional>
 
+#include "http/channel.h"
 #include "http/exchange.h"
 #include "http/server.h"
 
@@ -22,6 +22,7 @@ struct ConnectionContext {
   Handler& handler;
   observe::Log* log;
   boost::asio::thread_pool& workers;
+  boost::asio::ssl::context* tls;  // null: plain HTTP
   // A connection is closed and may be forgotten.
   std::function<void(class Connection&)> forget;
 };
@@ -30,9 +31,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(boost::asio::ip::tcp::socket socket, ConnectionContext& context);
 
-  void start();
-  // Tells the client that there is no place for it.
-  void start_full();
+  // `is_full`: there is no place for the client, which is told so.
+  void start(bool is_full);
   // Ends after the answer under way, at once if there is none.
   void drain();
   // Ends now. RETURNS: whether an answer was cut off.
@@ -41,13 +41,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   using Clock = std::chrono::steady_clock;
   using Error = boost::system::error_code;
-  enum class State : uint8_t { kHeader, kBody, kAnswer, kLinger, kClosed };
+  enum class State : uint8_t { kHandshake, kHeader, kBody, kAnswer, kLinger, kClosed };
 
+  void await_request();
+  void refuse_full();
   void read();
   void on_read(const Error& error, size_t count);
   void on_peer_gone();
   void parse();
   void parse_body();
+  void read_request_line();
   void on_parse_error(const Error& error);
   void on_header();
   void ask_for_body();
@@ -63,13 +66,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_read_deadline();
   void log_request(std::string_view reason);
 
-  boost::asio::ip::tcp::socket socket_;
+  Channel channel_;
   ConnectionContext& context_;
   boost::asio::steady_timer read_timer_;
   boost::asio::steady_timer write_timer_;
   boost::beast::flat_buffer buffer_;
   std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;
-  State state_ = State::kHeader;
+  State state_ = State::kHandshake;
   bool is_reading_ = false;
   bool is_writing_ = false;
   bool is_peer_gone_ = false;

@@ -57,8 +57,8 @@ class Handler {
   virtual std::optional<Response> screen(const Request& head) = 0;
   // Answers a whole request, on one of the workers. What it throws becomes a 500.
   virtual void handle(Request request, std::shared_ptr<Reply> reply) = 0;
-  // How this service words an error.
-  virtual Response error(int status, const std::string& message) const = 0;
+  // How this service words an error of a request for `path`, which is empty when it is not known.
+  virtual Response error(std::string_view path, int status, const std::string& message) const = 0;
 };
 
 // "Not Found" of 404.

@@ -20,11 +20,27 @@ std::string shown(std::string_view path) {
 }  // namespace
 
 void Router::get(std::string path, Access access, Answer answer) {
-  routes_.push_back({std::move(path), access, std::move(answer), nullptr});
+  routes_.push_back({std::move(path), access, std::move(answer), nullptr, nullptr});
 }
 
 void Router::post(std::string path, Access access, Work work) {
-  routes_.push_back({std::move(path), access, nullptr, std::move(work)});
+  routes_.push_back({std::move(path), access, nullptr, std::move(work), nullptr});
+}
+
+void Router::remove(std::string_view path, Answer answer) {
+  for (Route& route : routes_) {
+    if (route.path == path) route.removal = std::move(answer);
+  }
+}
+
+std::string Router::Route::allowed() const {
+  if (!answer) return "POST, OPTIONS";
+  return removal ? "GET, HEAD, DELETE, OPTIONS" : "GET, HEAD, OPTIONS";
+}
+
+bool Router::Route::takes(std::string_view method) const {
+  if (!answer) return method == "POST";
+  return method == "GET" || method == "HEAD" || (removal && method == "DELETE");
 }
 
 const Router::Route* Router::find(std::string_view path) const {
@@ -40,22 +56,23 @@ const Router::Route* Router::find(std::string_view path) const {
 std::optional<Response> Router::screen(const Request& head) {
   const Route* route = find(head.path);
   if (route == nullptr)
-    return error(404, fmt::format("there is no {}; GET /v1/models is a start", shown(head.path)));
-  const bool is_get = head.method == "GET" || head.method == "HEAD";
-  const std::string allow = route->answer ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+    return error(head.path, 404, fmt::format("there is no {}; GET /v1/models is a start", shown(head.path)));
+  const std::string allow = route->allowed();
   if (head.method == "OPTIONS") return Response{204, "", "", {{"Allow", allow}}};
-  if (route->answer ? !is_get : head.method != "POST") {
+  if (!route->takes(head.method)) {
     Response refused =
-        error(405, fmt::format("{} does not take {}; it takes {}", route->path, shown(head.method), allow));
+        error(head.path, 405,
+              fmt::format("{} does not take {}; it takes {}", route->path, shown(head.method), allow));
     refused.headers.emplace_back("Allow", allow);
     return refused;
   }
   if (route->access == Access::kKey && !keys_.empty() && !has_key(head, keys_)) {
     Response refused =
-        error(401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"");
+        error(head.path, 401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"");
     refused.headers.emplace_back("WWW-Authenticate", "Bearer");
     return refused;
   }
+  if (head.method == "DELETE") return route->removal(head);
   if (route->answer) return route->answer(head);
   return std::nullopt;
 }

@@ -7,7 +7,7 @@ namespace minimax::http {
 
 class Router : public Handler {
  public:
-  using ErrorFormat = std::function<Response(int status, const std::string& message)>;
+  using ErrorFormat = std::function<Response(std::string_view path, int status, const std::string& message)>;
   // Runs on the thread that serves all sockets: for what is known at once.
   using Answer = std::function<Response(const Request&)>;
   // Runs on a worker.
@@ -22,17 +22,25 @@ class Router : public Handler {
   // A `path` that ends with "/*" stands for all paths below it.
   void get(std::string path, Access access, Answer answer);
   void post(std::string path, Access access, Work work);
+  // DELETE. REQUIRES: the path has a get, whose access this shares.
+  void remove(std::string_view path, Answer answer);
 
   std::optional<Response> screen(const Request& head) override;
   void handle(Request request, std::shared_ptr<Reply> reply) override;
-  Response error(int status, const std::string& message) const override { return format_(status, message); }
+  Response error(std::string_view path, int status, const std::string& message) const override {
+    return format_(path, status, message);
+  }
 
  private:
   struct Route {
     std::string path;
     Access access;
-    Answer answer;  // of GET and HEAD
-    Work work;      // of POST
+    Answer answer;   // of GET and HEAD
+    Work work;       // of POST
+    Answer removal;  // of DELETE; may be missing
+
+    std::string allowed() const;
+    bool takes(std::string_view method) const;
   };
 
   const Route* find(std::string_view path) const;

@@ -19,7 +19,10 @@ class Server::Impl {
   Impl(const ServerOptions& options, Handler& handler, observe::Log* log)
       : options_(options),
         workers_(static_cast<size_t>(options.workers)),
-        context_{options_, handler, log, workers_, [this](Connection& connection) { forget(connection); }} {
+        context_{options_, handler, log,
+                 workers_, nullptr, [this](Connection& connection) { forget(connection); }} {
+    if (!options_.tls_certificate.empty())
+      context_.tls = &tls_.emplace(make_tls(options_.tls_certificate, options_.tls_key));
     listen();
     accept();
     thread_ = std::thread([this] { io_.run(); });
@@ -80,11 +83,7 @@ class Server::Impl {
       const bool is_full = std::ssize(connections_) >= options_.max_connections;
       connections_.insert(connection);
       num_connections_ = std::ssize(connections_);
-      if (is_full) {
-        connection->start_full();
-      } else {
-        connection->start();
-      }
+      connection->start(is_full);
       accept();
     });
   }
@@ -123,6 +122,7 @@ class Server::Impl {
   tcp::acceptor acceptor_{io_};
   asio::steady_timer accept_timer_{io_};
   asio::thread_pool workers_;
+  std::optional<asio::ssl::context> tls_;
   uint16_t port_ = 0;
 
   // The thread's own.

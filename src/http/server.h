@@ -17,7 +17,7 @@ struct ServerOptions {
   std::string host = "0.0.0.0";
   uint16_t port = 8000;  // 0: one that is free
   int workers = 4;
-  int64_t max_connections = 1024;  // further ones are told to come back
+  int64_t max_connections = 4096;  // further ones are told to come back
   int64_t max_header_bytes = int64_t{16} << 10;
   int64_t max_body_bytes = int64_t{32} << 20;
   int64_t max_unread_bytes = int64_t{1} << 20;  // of a stream whose client does not read; then it is dropped
@@ -25,6 +25,8 @@ struct ServerOptions {
   std::chrono::milliseconds body_timeout{120'000};   // likewise
   std::chrono::milliseconds idle_timeout{75'000};    // between requests of a connection
   std::chrono::milliseconds write_timeout{30'000};   // of a client that takes nothing
+  std::string tls_certificate;                       // PEM file; empty: plain HTTP
+  std::string tls_key;                               // PEM file; empty: in the certificate's
   std::vector<std::string> allowed_origins;          // of web pages; "*" is any
 };
 

@@ -37,8 +37,14 @@ struct Metrics::Families {
     all.insert(more.begin(), more.end());
     return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(all);
   }
-  prometheus::Gauge& gauge(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
+  prometheus::Gauge& gauge(const char* name, const char* help, const Labels& more = {}) {
+    Labels all = labels;
+    all.insert(more.begin(), more.end());
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(all);
+  }
+  prometheus::Counter& ended(std::string_view reason) {
+    return counter("vllm:request_success_total", "Requests that ended, by reason",
+                   {{"finished_reason", std::string(reason)}});
   }
   prometheus::Histogram& histogram(const char* name, const char* help, const Buckets& buckets) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, buckets);
@@ -51,6 +57,12 @@ struct Metrics::Families {
   prometheus::Gauge& waiting = gauge("vllm:num_requests_waiting", "Requests waiting to run");
   prometheus::Gauge& usage =
       gauge("vllm:kv_cache_usage_perc", "Share of KV cache pages that requests hold, 0 to 1");
+  prometheus::Gauge& pages = gauge("minimax:kv_pages", "Pages of the KV cache");
+  prometheus::Gauge& free_pages =
+      gauge("minimax:kv_pages_free", "Pages that neither requests nor the prefix cache hold");
+  prometheus::Gauge& slots = gauge("minimax:state_slots", "Slots of linear states");
+  prometheus::Gauge& free_slots =
+      gauge("minimax:state_slots_free", "Slots that neither requests nor the prefix cache hold");
 
   prometheus::Counter& prompt_tokens = counter("vllm:prompt_tokens_total", "Prompt tokens of requests");
   prometheus::Counter& generated_tokens = counter("vllm:generation_tokens_total", "Tokens generated");
@@ -91,13 +103,34 @@ struct Metrics::Families {
       histogram("vllm:request_generation_tokens", "Tokens generated for a request", token_counts());
 };
 
-Metrics::Metrics(const std::string& model_name) : families_(std::make_unique<Families>(model_name)) {}
+// What there is nothing of is there too, at zero: dashboards and harnesses ask for it.
+Metrics::Metrics(const std::string& model_name) : families_(std::make_unique<Families>(model_name)) {
+  for (const char* reason : {"stop", "length", "abort", "error"}) families_->ended(reason);
+  families_->counter("vllm:spec_decode_num_drafts_total", "Drafts of tokens");
+  families_->counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted");
+  families_->counter("vllm:spec_decode_num_accepted_tokens_total", "Drafted tokens that were accepted");
+  families_->gauge("vllm:lora_requests_info", "Adapters in use",
+                   {{"max_lora", "0"}, {"running_lora_adapters", ""}, {"waiting_lora_adapters", ""}});
+}
 Metrics::~Metrics() = default;
+
+void Metrics::set_caches(const Caches& caches) {
+  families_->pages.Set(static_cast<double>(caches.num_pages));
+  families_->slots.Set(static_cast<double>(caches.num_slots));
+  families_
+      ->gauge("vllm:cache_config_info", "The KV cache, in its labels",
+              {{"block_size", std::to_string(caches.page_tokens)},
+               {"num_gpu_blocks", std::to_string(caches.num_pages)},
+               {"enable_prefix_caching", caches.shares_prefixes ? "True" : "False"}})
+      .Set(1);
+}
 
 void Metrics::set_load(const Load& load) {
   families_->running.Set(static_cast<double>(load.running));
   families_->waiting.Set(static_cast<double>(load.waiting));
   families_->usage.Set(load.cache_usage);
+  families_->free_pages.Set(static_cast<double>(load.free_pages));
+  families_->free_slots.Set(static_cast<double>(load.free_slots));
 }
 
 void Metrics::add_step(const Step& step) {
@@ -125,10 +158,7 @@ void Metrics::add_token(double seconds_since_last_token) {
 }
 
 void Metrics::add_request(const Request& request) {
-  families_
-      ->counter("vllm:request_success_total", "Requests that ended, by reason",
-                {{"finished_reason", std::string(request.finish_reason)}})
-      .Increment();
+  families_->ended(request.finish_reason).Increment();
   families_->queue.Observe(request.queue_seconds);
   families_->prefill.Observe(request.prefill_seconds);
   families_->decode.Observe(request.decode_seconds);

@@ -18,10 +18,21 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
+  // What an engine has of caches; said once.
+  struct Caches {
+    int64_t num_pages = 0;
+    int64_t page_tokens = 0;
+    int64_t num_slots = 0;  // of linear states
+    bool shares_prefixes = true;
+  };
+  void set_caches(const Caches& caches);
+
   struct Load {
     int64_t running = 0;
     int64_t waiting = 0;
     double cache_usage = 0;  // share of the KV pages that requests hold
+    int64_t free_pages = 0;  // neither held nor cached
+    int64_t free_slots = 0;
   };
   void set_load(const Load& load);
 

@@ -36,6 +36,7 @@ bool Answer::is_hidden(int32_t id) const {
 }
 
 chat::OutputDelta Answer::push(const engine::SampledToken& token) {
+  if (request_.is_prompt_only) return {};
   if (parser_ && parser_->is_reasoning()) ++sample_.reasoning_tokens;
   chat::OutputDelta delta = is_hidden(token.id) ? chat::OutputDelta() : take(stream_.push(token.id));
   if (!stream_.is_stopped() && request_.wants_logprobs) sample_.tokens.push_back(token);
@@ -44,6 +45,10 @@ chat::OutputDelta Answer::push(const engine::SampledToken& token) {
 
 chat::OutputDelta Answer::finish(const engine::FinishedSample& finish) {
   sample_.finish = finish;
+  if (request_.is_prompt_only) {
+    sample_.finish.num_tokens = 0;
+    if (finish.reason == engine::FinishReason::kStop) sample_.finish.reason = engine::FinishReason::kLength;
+  }
   chat::OutputDelta delta = take(stream_.finish());
   if (!parser_) return delta;
   if (!request_.is_stream) {

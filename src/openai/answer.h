@@ -27,6 +27,7 @@ struct TextSample {
   bool is_parsed = false;
   bool is_call_cut = false;
   std::vector<engine::SampledToken> tokens;  // of the text, if logprobs are wanted
+  std::vector<engine::SampledToken> prompt;  // tokens of the prompt from the second on, likewise
   engine::FinishedSample finish;
 
   // In OpenAI's words.
@@ -43,8 +44,10 @@ class Answer {
   // marker): then push gives nothing and finish all.
   chat::OutputDelta push(const engine::SampledToken& token);
   chat::OutputDelta finish(const engine::FinishedSample& finish);
-  // A stop string was found; no more tokens are wanted.
-  bool is_stopped() const { return stream_.is_stopped(); }
+  // The logprobs of the prompt, which come before the first token.
+  void set_prompt(const std::vector<engine::SampledToken>& logprobs) { sample_.prompt = logprobs; }
+  // No more tokens are wanted: a stop string was found, or the prompt is all.
+  bool is_stopped() const { return stream_.is_stopped() || request_.is_prompt_only; }
   const std::string& stop_string() const { return stream_.found(); }
   const TextSample& sample() const { return sample_; }
 

@@ -222,6 +222,8 @@ class BatchRun {
     } catch (const ApiError& error) {
       return refuse(index, error);
     }
+    if (!work->request.further.empty())
+      return refuse(index, ApiError("prompt", "prompt has several prompts; give each a line of its own"));
     work->request.model.clear();  // results name the model that ran
     // Without a seed of its own a line's draws follow from its place: a resumed job draws the same.
     if (!line.body.contains("seed")) work->request.request.sampling.seed = static_cast<int64_t>(index) << 16;
@@ -242,6 +244,9 @@ class BatchRun {
       Answer& answer = work->answers[static_cast<size_t>(output.sample)];
       answer.push(output.token);
       return !answer.is_stopped();
+    };
+    callbacks.on_prompt = [work](const std::vector<engine::SampledToken>& logprobs) {
+      for (Answer& answer : work->answers) answer.set_prompt(logprobs);
     };
     callbacks.on_finish = [this, work](const engine::FinishedSample& finish) {
       work->answers[static_cast<size_t>(finish.sample)].finish(finish);

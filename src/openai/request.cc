@@ -1,6 +1,7 @@
 #include "openai/request.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "openai/fields.h"
@@ -75,28 +76,35 @@ void refuse_formats(const Json& body, std::string_view reason) {
   }
 }
 
+// The most tokens of an answer: those asked for, as far as the context has room behind the prompt.
+int64_t most_tokens(int64_t length, std::optional<int64_t> max_tokens, const ServedModel& model,
+                    CompletionRequest& result) {
+  if (length == 0) throw ApiError("prompt", "the prompt is empty; give at least one token");
+  if (length >= model.max_model_len) {
+    throw ApiError("messages", fmt::format("the prompt has {} tokens; this model takes {} with the answer",
+                                           length, model.max_model_len));
+  }
+  if (max_tokens && *max_tokens > model.max_model_len) {
+    throw ApiError("max_tokens", fmt::format("max_tokens is {}; the context of this model has {}, prompt "
+                                             "included",
+                                             *max_tokens, model.max_model_len));
+  }
+  const int64_t room = model.max_model_len - length;
+  result.is_context_bound = !max_tokens || *max_tokens > room;
+  return std::clamp<int64_t>(max_tokens.value_or(room), 1, room);
+}
+
 // What both kinds of request have.
 CompletionRequest read_common(const Json& body, const ServedModel& model, std::vector<int32_t> prompt,
                               std::optional<int64_t> max_tokens) {
   CompletionRequest result;
   engine::Request& request = result.request;
   request.sampling = read_sampling(body, model);
-  const auto length = static_cast<int64_t>(prompt.size());
-  if (length == 0) throw ApiError("prompt", "the prompt is empty; give at least one token");
-  if (length >= model.max_model_len) {
-    throw ApiError("messages", fmt::format("the prompt has {} tokens; this model takes {} with the answer",
-                                           length, model.max_model_len));
-  }
+  request.max_tokens = most_tokens(std::ssize(prompt), max_tokens, model, result);
   request.prompt = std::move(prompt);
-  const int64_t room = model.max_model_len - length;
-  if (max_tokens && *max_tokens > room) {
-    throw ApiError(
-        "max_tokens",
-        fmt::format("max_tokens is {}; with a prompt of {} tokens at most {} fit the context of {}",
-                    *max_tokens, length, room, model.max_model_len));
-  }
-  request.max_tokens = max_tokens.value_or(room);
-  request.min_tokens = integer(body, "min_tokens", 0, request.max_tokens).value_or(0);
+  request.min_tokens =
+      std::min(integer(body, "min_tokens", 0, max_tokens.value_or(request.max_tokens)).value_or(0),
+               request.max_tokens);
   request.n = static_cast<int32_t>(integer(body, "n", 1, kMostSamples).value_or(1));
   request.priority = integer(body, "priority", -1000, 1000).value_or(0);
   if (!boolean(body, "ignore_eos", false)) request.stop_token_ids = model.stop_token_ids;
@@ -112,6 +120,12 @@ CompletionRequest read_common(const Json& body, const ServedModel& model, std::v
     if (!options->is_object()) refuse("stream_options", *options, "an object");
     if (!result.is_stream) throw ApiError("stream_options", "stream_options needs stream to be true");
     result.includes_usage = boolean(*options, "include_usage", false);
+  }
+  if (const auto of_prompt = integer(body, "prompt_logprobs", 0, kMostTopLogprobs)) {
+    if (result.is_stream)
+      throw ApiError("prompt_logprobs", "prompt_logprobs come with whole answers only; leave stream out");
+    request.prompt_logprobs = static_cast<int32_t>(*of_prompt);
+    result.wants_prompt_logprobs = true;
   }
   return result;
 }
@@ -144,6 +158,26 @@ void force_call(const Json& body, const ToolChoice& choice, const ServedModel& m
   } catch (const Error& error) {
     throw ApiError("tools", error.what());
   }
+}
+
+// Variables of the template. An effort also decides M3's thinking where it leaves no doubt; what is in
+// between stays with the model.
+Json template_variables(const Json& body) {
+  const Json* given = find(body, "chat_template_kwargs");
+  if (given != nullptr && !given->is_object()) refuse("chat_template_kwargs", *given, "an object");
+  Json variables = given == nullptr ? Json(nullptr) : *given;
+  const auto effort = text(body, "reasoning_effort");
+  if (!effort) return variables;
+  constexpr std::array kEfforts = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+  if (std::find(kEfforts.begin(), kEfforts.end(), *effort) == kEfforts.end())
+    refuse("reasoning_effort", *effort, fmt::format("one of {}", fmt::join(kEfforts, ", ")));
+  if (variables.is_null()) variables = Json::object();
+  const bool is_none = *effort == "none";
+  const bool is_high = *effort == "high" || *effort == "xhigh" || *effort == "max";
+  if ((is_none || is_high) && !variables.contains("thinking_mode"))
+    variables["thinking_mode"] = is_none ? "disabled" : "enabled";
+  if (!variables.contains("reasoning_effort")) variables["reasoning_effort"] = *effort;
+  return variables;
 }
 
 std::string render(const Json& messages, const Json& tools, const Json& variables, const ServedModel& model) {
@@ -179,9 +213,7 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   const Json messages = read_messages(body, *model.chat_template);
   const ToolChoice choice = read_tool_choice(body);
   const Json tools = read_tools(body, choice);
-  const Json* given = find(body, "chat_template_kwargs");
-  if (given != nullptr && !given->is_object()) refuse("chat_template_kwargs", *given, "an object");
-  const Json variables = given == nullptr ? Json(nullptr) : *given;
+  const Json variables = template_variables(body);
   std::string prompt_text;
   try {
     prompt_text = render(messages, tools, variables, model);
@@ -205,28 +237,59 @@ CompletionRequest parse_chat_completion(const Json& body, const ServedModel& mod
   return result;
 }
 
+namespace {
+
+// A string, a list of token ids, or a list of either.
+std::vector<std::vector<int32_t>> read_prompts(const Json& body, const ServedModel& model) {
+  const Json* given = find(body, "prompt");
+  constexpr const char* kExpected = "a string, a list of token ids, or a list of either";
+  if (given == nullptr) refuse("prompt", nullptr, kExpected);
+  const bool is_one =
+      given->is_string() || (given->is_array() && !given->empty() && given->front().is_number());
+  const Json list = is_one ? Json::array({*given}) : *given;
+  if (!list.is_array() || list.empty()) refuse("prompt", *given, kExpected);
+  std::vector<std::vector<int32_t>> prompts;
+  for (const Json& prompt : list) {
+    if (!prompt.is_string() && !prompt.is_array()) refuse("prompt", prompt, kExpected);
+    prompts.push_back(prompt.is_string() ? model.tokenizer->encode(prompt.get_ref<const std::string&>())
+                                         : token_ids(prompt, "prompt"));
+  }
+  return prompts;
+}
+
+void refuse_old_fields(const Json& body) {
+  if (const Json* suffix = find(body, "suffix"); suffix != nullptr && *suffix != "")
+    throw ApiError("suffix", "suffix is not supported: the models do not fill in; leave it out");
+  if (const auto best = integer(body, "best_of", 1, kMostSamples); best && *best != body.value("n", Json(1)))
+    throw ApiError("best_of", fmt::format("best_of is {}; expected n: ask for n answers and choose", *best));
+}
+
+}  // namespace
+
 CompletionRequest parse_completion(const Json& body, const ServedModel& model) {
   if (!body.is_object()) refuse("body", body, "an object");
-  const Json* prompt = find(body, "prompt");
-  std::vector<int32_t> ids;
-  if (prompt != nullptr && prompt->is_string()) {
-    ids = model.tokenizer->encode(prompt->get<std::string>());
-  } else if (prompt != nullptr && prompt->is_array() && !prompt->empty() &&
-             prompt->front().is_number_integer()) {
-    ids = token_ids(*prompt, "prompt");
-  } else {
-    refuse("prompt", prompt == nullptr ? Json(nullptr) : *prompt, "a string or a list of token ids");
-  }
+  refuse_old_fields(body);
   constexpr int64_t kDefaultTokens = 16;  // OpenAI's
-  const int64_t max_tokens = integer(body, "max_tokens", 1, kAnyCount).value_or(kDefaultTokens);
-  CompletionRequest result = read_common(body, model, std::move(ids), max_tokens);
+  const int64_t max_tokens = integer(body, "max_tokens", 0, kAnyCount).value_or(kDefaultTokens);
+  std::vector<std::vector<int32_t>> prompts = read_prompts(body, model);
+  CompletionRequest result = read_common(body, model, std::move(prompts.front()), max_tokens);
   constrain(body, model, result);
   result.echo = boolean(body, "echo", false);
+  result.is_prompt_only = max_tokens == 0;
+  if (result.is_prompt_only && !result.echo && !result.wants_prompt_logprobs)
+    throw ApiError("max_tokens", "max_tokens is 0; expected at least 1, or echo, or prompt_logprobs");
   const auto top = integer(body, "logprobs", 0, kMostTopLogprobs);
   result.wants_logprobs = top.has_value();
-  result.request.sampling.top_logprobs = static_cast<int32_t>(top.value_or(0));
-  if (const auto of_prompt = integer(body, "prompt_logprobs", 0, kMostTopLogprobs)) {
-    result.request.prompt_logprobs = static_cast<int32_t>(*of_prompt);
+  engine::Request& first = result.request;
+  first.sampling.top_logprobs = static_cast<int32_t>(top.value_or(0));
+  if (result.echo && top)
+    first.prompt_logprobs = std::max(first.prompt_logprobs.value_or(0), first.sampling.top_logprobs);
+  for (size_t i = 1; i < prompts.size(); ++i) {
+    engine::Request request = first;
+    request.max_tokens = most_tokens(std::ssize(prompts[i]), max_tokens, model, result);
+    request.min_tokens = std::min(request.min_tokens, request.max_tokens);
+    request.prompt = std::move(prompts[i]);
+    result.further.push_back(std::move(request));
   }
   return result;
 }

@@ -34,10 +34,14 @@ struct ServedModel {
 
 struct CompletionRequest {
   engine::Request request;
+  std::vector<engine::Request> further{};  // of /v1/completions: one for each prompt behind the first
   std::vector<std::string> stop;
   bool is_chat = false;
   bool wants_logprobs = false;
+  bool wants_prompt_logprobs = false;
   bool echo = false;
+  bool is_prompt_only = false;    // max_tokens is 0: the one token that an engine draws is not shown
+  bool is_context_bound = false;  // the context ends the answer before max_tokens could
   bool skip_special_tokens = true;
   std::string model;  // as the request names it, empty when it does not
   bool has_seed = false;
@@ -45,6 +49,13 @@ struct CompletionRequest {
   bool includes_usage = false;  // in a stream, after the last choice
   std::string prompt_tail;      // of chats: the end of the prompt's text
   std::vector<chat::Tool> tools;
+
+  // Choices count the samples of all prompts.
+  int64_t num_choices() const { return request.n * (std::ssize(further) + 1); }
+  const engine::Request& request_of(int32_t choice) const {
+    const int32_t index = choice / request.n;
+    return index == 0 ? request : further[static_cast<size_t>(index - 1)];
+  }
 };
 
 // THROWS: ApiError naming the field, its value and what is expected.

@@ -1,5 +1,8 @@
 #include "openai/response.h"
 
+#include <algorithm>
+#include <numeric>
+
 namespace minimax::openai {
 namespace {
 
@@ -26,21 +29,77 @@ Json chat_logprobs(const ServedModel& model, Tokens tokens) {
   return {{"content", content}};
 }
 
-Json text_logprobs(const ServedModel& model, Tokens tokens) {
-  Json result = {
-      {"tokens", Json::array()}, {"token_logprobs", Json::array()}, {"top_logprobs", Json::array()}};
-  for (const engine::SampledToken& token : tokens) {
-    const int32_t ids[] = {token.id};
-    result["tokens"].push_back(model.tokenizer->decode(ids));
-    result["token_logprobs"].push_back(token.logprob);
-    Json top = Json::object();
-    for (const auto& [id, logprob] : token.top) {
-      const int32_t other[] = {id};
-      top[model.tokenizer->decode(other)] = logprob;
-    }
-    result["top_logprobs"].push_back(std::move(top));
+int64_t num_characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80; });
+}
+
+// Logprobs of a text completion in the making: OpenAI's parallel lists.
+struct TextLogprobs {
+  Json tokens = Json::array(), values = Json::array(), top = Json::array(), offsets = Json::array();
+  int64_t offset = 0;  // of the next token in the text, in characters
+
+  void begin(const ServedModel& model, int32_t id) {
+    const int32_t ids[] = {id};
+    const std::string text = model.tokenizer->decode(ids);
+    tokens.push_back(text);
+    offsets.push_back(offset);
+    offset += num_characters(text);
   }
-  return result;
+  // The first token of a prompt has nothing in front.
+  void add_first(const ServedModel& model, int32_t id) {
+    begin(model, id);
+    values.push_back(nullptr);
+    top.push_back(nullptr);
+  }
+  void add(const ServedModel& model, const engine::SampledToken& token, size_t num_top) {
+    begin(model, token.id);
+    values.push_back(token.logprob);
+    Json likeliest = Json::object();
+    for (size_t i = 0; i < std::min(num_top, token.top.size()); ++i) {
+      const int32_t ids[] = {token.top[i].first};
+      likeliest[model.tokenizer->decode(ids)] = token.top[i].second;
+    }
+    // As OpenAI's, also one that is not among the likeliest.
+    if (num_top > 0) likeliest.emplace(tokens.back().get<std::string>(), token.logprob);
+    top.push_back(std::move(likeliest));
+  }
+  Json json() const {
+    return {{"tokens", tokens}, {"token_logprobs", values}, {"top_logprobs", top}, {"text_offset", offsets}};
+  }
+};
+
+// `echoed`: the prompt, when it is part of the text. `offset` is moved behind the tokens.
+Json text_logprobs(const ServedModel& model, const engine::Request& request, const TextSample* echoed,
+                   Tokens tokens, int64_t& offset) {
+  const auto num_top = static_cast<size_t>(request.sampling.top_logprobs);
+  TextLogprobs result;
+  result.offset = offset;
+  if (echoed != nullptr) {
+    result.add_first(model, request.prompt.front());
+    for (const engine::SampledToken& token : echoed->prompt) result.add(model, token, num_top);
+  }
+  for (const engine::SampledToken& token : tokens) result.add(model, token, num_top);
+  offset = result.offset;
+  return result.json();
+}
+
+// As vLLM's: for each token of the prompt what was likely there, and the token itself; null for the first.
+Json prompt_logprobs(const ServedModel& model, const TextSample& sample, size_t num_top) {
+  Json list = Json::array({nullptr});
+  for (const engine::SampledToken& token : sample.prompt) {
+    Json entry = Json::object();
+    const auto add = [&](int32_t id, float logprob, Json rank) {
+      const int32_t ids[] = {id};
+      entry[std::to_string(id)] = {
+          {"logprob", logprob}, {"rank", std::move(rank)}, {"decoded_token", model.tokenizer->decode(ids)}};
+    };
+    add(token.id, token.logprob, nullptr);  // its rank is known when it is among the likeliest
+    for (size_t i = 0; i < std::min(num_top, token.top.size()); ++i)
+      add(token.top[i].first, token.top[i].second, i + 1);
+    list.push_back(std::move(entry));
+  }
+  return list;
 }
 
 // The response's own id makes it one that no other answer of a conversation has.
@@ -71,6 +130,10 @@ Json message(const TextSample& sample, const ResponseInfo& info) {
   return result;
 }
 
+size_t num_prompt_top(const CompletionRequest& request) {
+  return static_cast<size_t>(request.request.prompt_logprobs.value_or(0));
+}
+
 Json choice(const CompletionRequest& request, const ServedModel& model, const TextSample& sample,
             const ResponseInfo& info) {
   Json result = {{"index", sample.finish.sample}};
@@ -78,9 +141,15 @@ Json choice(const CompletionRequest& request, const ServedModel& model, const Te
     result["message"] = message(sample, info);
     result["logprobs"] = request.wants_logprobs ? chat_logprobs(model, sample.tokens) : Json(nullptr);
   } else {
-    const std::string echoed = request.echo ? model.tokenizer->decode(request.request.prompt) : "";
+    const engine::Request& own = request.request_of(sample.finish.sample);
+    const std::string echoed = request.echo ? model.tokenizer->decode(own.prompt) : "";
+    int64_t offset = 0;
     result["text"] = echoed + sample.text;
-    result["logprobs"] = request.wants_logprobs ? text_logprobs(model, sample.tokens) : Json(nullptr);
+    result["logprobs"] = request.wants_logprobs ? text_logprobs(model, own, request.echo ? &sample : nullptr,
+                                                                sample.tokens, offset)
+                                                : Json(nullptr);
+    if (request.wants_prompt_logprobs)
+      result["prompt_logprobs"] = prompt_logprobs(model, sample, num_prompt_top(request));
   }
   result["finish_reason"] = sample.finish_reason();
   return result;
@@ -89,18 +158,23 @@ Json choice(const CompletionRequest& request, const ServedModel& model, const Te
 Json usage(const CompletionRequest& request, std::span<const TextSample> samples, const ResponseInfo& info) {
   int64_t generated = 0;
   int64_t reasoning = 0;
-  int64_t cached = 0;
+  int64_t prompt = std::ssize(request.request.prompt);
+  for (const engine::Request& further : request.further) prompt += std::ssize(further.prompt);
+  std::vector<int64_t> cached(request.further.size() + 1);  // by prompt
   bool is_parsed = false;
   for (const TextSample& sample : samples) {
     generated += sample.finish.num_tokens;
     reasoning += sample.reasoning_tokens;
-    cached = std::max(cached, sample.finish.cached_tokens);
+    int64_t& of_prompt = cached[static_cast<size_t>(sample.finish.sample / request.request.n)];
+    of_prompt = std::max(of_prompt, sample.finish.cached_tokens);
     is_parsed = is_parsed || sample.is_parsed;
   }
-  const auto prompt = static_cast<int64_t>(request.request.prompt.size());
   Json result = {
       {"prompt_tokens", prompt}, {"completion_tokens", generated}, {"total_tokens", prompt + generated}};
-  if (info.reports_cached_tokens) result["prompt_tokens_details"] = {{"cached_tokens", cached}};
+  if (info.reports_cached_tokens) {
+    const int64_t all = std::accumulate(cached.begin(), cached.end(), int64_t{0});
+    result["prompt_tokens_details"] = {{"cached_tokens", all}};
+  }
   if (is_parsed) result["completion_tokens_details"] = {{"reasoning_tokens", reasoning}};
   return result;
 }
@@ -115,9 +189,12 @@ Json completion_body(const CompletionRequest& request, const ServedModel& model,
                      const std::vector<TextSample>& samples, const ResponseInfo& info) {
   Json choices = Json::array();
   for (const TextSample& sample : samples) choices.push_back(choice(request, model, sample, info));
-  return {{"id", info.id},           {"object", request.is_chat ? "chat.completion" : "text_completion"},
-          {"created", info.created}, {"model", model_name(request, model)},
-          {"choices", choices},      {"usage", usage(request, samples, info)}};
+  Json body = {{"id", info.id},           {"object", request.is_chat ? "chat.completion" : "text_completion"},
+               {"created", info.created}, {"model", model_name(request, model)},
+               {"choices", choices},      {"usage", usage(request, samples, info)}};
+  if (request.is_chat && request.wants_prompt_logprobs)
+    body["prompt_logprobs"] = prompt_logprobs(model, samples.front(), num_prompt_top(request));
+  return body;
 }
 
 // --- chunks -----------------------------------------------------------------------------------------------
@@ -134,9 +211,20 @@ Json ChunkWriter::chunk(Json choice) const {
 
 Json ChunkWriter::logprobs(Tokens tokens) {
   const Tokens fresh = tokens.subspan(std::min(num_tokens_, tokens.size()));
-  num_tokens_ = tokens.size();
+  num_tokens_ = std::max(num_tokens_, tokens.size());
   if (!request_.wants_logprobs) return nullptr;
-  return request_.is_chat ? chat_logprobs(model_, fresh) : text_logprobs(model_, fresh);
+  if (request_.is_chat) return chat_logprobs(model_, fresh);
+  return text_logprobs(model_, request_.request_of(sample_), nullptr, fresh, offset_);
+}
+
+// The prompt with its logprobs.
+Json ChunkWriter::echo(const TextSample& sample) {
+  const engine::Request& own = request_.request_of(sample_);
+  return chunk({{"index", sample_},
+                {"text", model_.tokenizer->decode(own.prompt)},
+                {"logprobs",
+                 request_.wants_logprobs ? text_logprobs(model_, own, &sample, {}, offset_) : Json(nullptr)},
+                {"finish_reason", nullptr}});
 }
 
 Json ChunkWriter::chat_chunk(Json delta, Tokens tokens) {
@@ -169,14 +257,15 @@ Json ChunkWriter::text_chunk(const std::string& text, Tokens tokens) {
       {{"index", sample_}, {"text", text}, {"logprobs", logprobs(tokens)}, {"finish_reason", nullptr}});
 }
 
-std::vector<Json> ChunkWriter::add(const chat::OutputDelta& delta, Tokens tokens) {
+std::vector<Json> ChunkWriter::add(const chat::OutputDelta& delta, const TextSample& sample) {
+  const Tokens tokens = sample.tokens;
   std::vector<Json> chunks;
   if (!is_begun_) {
     is_begun_ = true;
     if (request_.is_chat) {
       chunks.push_back(chat_chunk({{"role", "assistant"}, {"content", ""}}, {}));
     } else if (request_.echo) {
-      chunks.push_back(text_chunk(model_.tokenizer->decode(request_.request.prompt), {}));
+      chunks.push_back(echo(sample));
     }
   }
   if (request_.is_chat) {
@@ -188,7 +277,7 @@ std::vector<Json> ChunkWriter::add(const chat::OutputDelta& delta, Tokens tokens
 }
 
 std::vector<Json> ChunkWriter::finish(const chat::OutputDelta& delta, const TextSample& sample) {
-  std::vector<Json> chunks = add(delta, sample.tokens);
+  std::vector<Json> chunks = add(delta, sample);
   Json last = {{"index", sample_}};
   if (request_.is_chat) {
     last["delta"] = Json::object();

@@ -30,10 +30,9 @@ class ChunkWriter {
               int32_t sample)
       : request_(request), model_(model), info_(info), sample_(sample) {}
 
-  // What a token added, none when it added nothing to see. `tokens` are those of the sample so far; logprobs
-  // come with the next chunk that has text.
-  std::vector<nlohmann::ordered_json> add(const chat::OutputDelta& delta,
-                                          std::span<const engine::SampledToken> tokens);
+  // What a token added, none when it added nothing to see. `sample` is as it stands; logprobs come with the
+  // next chunk that has text.
+  std::vector<nlohmann::ordered_json> add(const chat::OutputDelta& delta, const TextSample& sample);
   // The last ones, after the delta of finish.
   std::vector<nlohmann::ordered_json> finish(const chat::OutputDelta& delta, const TextSample& sample);
 
@@ -46,6 +45,7 @@ class ChunkWriter {
                 std::vector<Json>& chunks);
   Json text_chunk(const std::string& text, std::span<const engine::SampledToken> tokens);
   Json logprobs(std::span<const engine::SampledToken> tokens);
+  Json echo(const TextSample& sample);
 
   const CompletionRequest& request_;
   const ServedModel& model_;
@@ -53,6 +53,7 @@ class ChunkWriter {
   int32_t sample_;
   bool is_begun_ = false;
   size_t num_tokens_ = 0;  // whose logprobs are sent
+  int64_t offset_ = 0;     // of the text that has them, in characters
 };
 
 // The last chunk of a stream, where the request asks for it.

@@ -9,6 +9,7 @@
 #include "server/generation.h"
 #include "server/message_generation.h"
 #include "server/page.h"
+#include "server/response_generation.h"
 #include "server/token_endpoints.h"
 
 namespace minimax::server {
@@ -17,12 +18,21 @@ namespace {
 using Json = nlohmann::ordered_json;
 using openai::ApiError;
 
+// Of kept answers of /v1/responses, together.
+constexpr int64_t kMostStoredBytes = int64_t{64} << 20;
+
 http::Response json_response(const Json& body, int status = 200) {
   return {status, openai::dump_json(body), "application/json", {}};
 }
 
 http::Response error_response(int status, const std::string& message) {
   return json_response(openai::error_body(status, message), status);
+}
+
+// In the words of the API that the path belongs to.
+http::Response worded_error(std::string_view path, int status, const std::string& message) {
+  if (path.starts_with("/v1/messages")) return json_response(anthropic::error_body(status, message), status);
+  return error_response(status, message);
 }
 
 Json openai_error(const ApiError& error) { return error.body(); }
@@ -40,17 +50,32 @@ Api::Api(ApiOptions options, const observe::Metrics* metrics, std::function<Json
     : options_(std::move(options)),
       metrics_(metrics),
       load_progress_(std::move(load_progress)),
-      router_(error_response, options_.api_keys),
+      router_(worded_error, options_.api_keys),
       start_time_(std::time(nullptr)),
-      seed_(static_cast<uint64_t>(options_.seed)) {
+      seed_(static_cast<uint64_t>(options_.seed)),
+      responses_(std::make_shared<openai::ResponseStore>(options_.max_stored_responses, kMostStoredBytes)) {
   add_state_routes();
   add_model_routes();
+  add_completion_routes();
+  add_response_routes();
 }
 
 void Api::add_state_routes() {
   using Access = http::Router::Access;
   router_.get("/health", Access::kAnyone, [this](const http::Request&) { return health(); });
   router_.get("/ready", Access::kAnyone, [this](const http::Request&) { return health(); });
+  router_.get("/ping", Access::kAnyone, [this](const http::Request&) { return health(); });
+  router_.get("/is_sleeping", Access::kAnyone, [](const http::Request&) {
+    return json_response({{"is_sleeping", false}});
+  });
+  for (const char* path : {"/sleep", "/wake_up"}) {
+    router_.post(path, Access::kKey, [](const http::Request&, const std::shared_ptr<http::Reply>& reply) {
+      reply->send(error_response(
+          501,
+          "this server does not sleep: weights are pages of the mapped files, which the system takes back by "
+          "itself; stop the server to free the caches, it is ready again in seconds"));
+    });
+  }
   router_.get("/version", Access::kAnyone, [this](const http::Request&) {
     return json_response({{"version", options_.version}});
   });
@@ -68,18 +93,6 @@ void Api::add_state_routes() {
 void Api::add_model_routes() {
   using Reply = std::shared_ptr<http::Reply>;
   post(
-      "/v1/chat/completions",
-      [this](const Service& service, const Json& body, const Reply& reply) {
-        generate(service, openai::parse_chat_completion(body, service.model), reply, start_generation);
-      },
-      openai_error);
-  post(
-      "/v1/completions",
-      [this](const Service& service, const Json& body, const Reply& reply) {
-        generate(service, openai::parse_completion(body, service.model), reply, start_generation);
-      },
-      openai_error);
-  post(
       "/tokenize",
       [](const Service& service, const Json& body, const Reply& reply) {
         reply->send(json_response(tokenize(body, service.model)));
@@ -91,18 +104,80 @@ void Api::add_model_routes() {
         reply->send(json_response(detokenize(body, service.model)));
       },
       openai_error);
-  post(
-      "/v1/messages",
-      [this](const Service& service, const Json& body, const Reply& reply) {
-        generate(service, anthropic::parse_messages(body, service.model), reply, start_message);
-      },
-      anthropic_error);
+  router_.post("/reset_prefix_cache", http::Router::Access::kKey,
+               [this](const http::Request&, const Reply& reply) {
+                 const Service* ready = service();
+                 if (ready == nullptr) return reply->send(error_response(503, "the model is loading"));
+                 ready->engine.reset_prefix_cache();
+                 reply->send({200, "", "", {}});
+               });
   post(
       "/v1/messages/count_tokens",
       [](const Service& service, const Json& body, const Reply& reply) {
         reply->send(json_response(anthropic::count_tokens(body, service.model)));
       },
       anthropic_error);
+}
+
+void Api::add_completion_routes() {
+  using Reply = std::shared_ptr<http::Reply>;
+  post(
+      "/v1/chat/completions",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::CompletionRequest request = openai::parse_chat_completion(body, service.model);
+        complete(request);
+        const auto seats = admit(request.num_choices());
+        start_generation(service, std::move(request), reply, seats);
+      },
+      openai_error);
+  post(
+      "/v1/completions",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::CompletionRequest request = openai::parse_completion(body, service.model);
+        complete(request);
+        const auto seats = admit(request.num_choices());
+        start_generation(service, std::move(request), reply, seats);
+      },
+      openai_error);
+  post(
+      "/v1/messages",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::CompletionRequest request = anthropic::parse_messages(body, service.model);
+        complete(request);
+        start_message(service, std::move(request), reply, admit(1));
+      },
+      anthropic_error);
+  post(
+      "/v1/responses",
+      [this](const Service& service, const Json& body, const Reply& reply) {
+        openai::ResponsesRequest request = openai::parse_responses(body, service.model, *responses_);
+        complete(request.completion);
+        start_response(service, std::move(request), responses_, reply, admit(1));
+      },
+      openai_error);
+}
+
+void Api::add_response_routes() {
+  post(
+      "/v1/responses/input_tokens",
+      [this](const Service& service, const Json& body, const std::shared_ptr<http::Reply>& reply) {
+        reply->send(json_response(openai::count_input_tokens(body, service.model, *responses_)));
+      },
+      openai_error);
+  const auto id_of = [](const http::Request& request) {
+    return request.path.substr(std::string_view("/v1/responses/").size());
+  };
+  const auto missing = [] { return error_response(404, "there is no such stored answer, or not any more"); };
+  using Access = http::Router::Access;
+  router_.get("/v1/responses/*", Access::kKey, [this, id_of, missing](const http::Request& request) {
+    const auto kept = responses_->get(id_of(request));
+    return kept ? http::Response{200, kept->body, "application/json", {}} : missing();
+  });
+  router_.remove("/v1/responses/*", [this, id_of, missing](const http::Request& request) {
+    const std::string id = id_of(request);
+    if (!responses_->erase(id)) return missing();
+    return json_response({{"id", id}, {"object", "response"}, {"deleted", true}});
+  });
 }
 
 void Api::post(const std::string& path, Endpoint endpoint, ErrorBody error_body) {
@@ -180,9 +255,7 @@ int64_t Api::next_seed() {
   return static_cast<int64_t>((seed_ += kStride) >> 2);
 }
 
-void Api::generate(const Service& service, openai::CompletionRequest request,
-                   std::shared_ptr<http::Reply> reply, Start start) {
-  const int64_t count = request.request.n;
+std::shared_ptr<Seats> Api::admit(int64_t count) {
   const int64_t most = options_.max_running + options_.max_queue;
   if ((*num_open_ += count) > most) {
     *num_open_ -= count;
@@ -190,9 +263,13 @@ void Api::generate(const Service& service, openai::CompletionRequest request,
         "", fmt::format("{} answers are running and waiting, the most there may be; try again later", most),
         429);
   }
-  if (!request.has_seed) request.request.sampling.seed = next_seed();
-  start(service, std::move(request), std::move(reply),
-        [open = num_open_](int64_t finished) { *open -= finished; });
+  return std::make_shared<Seats>(num_open_, count);
+}
+
+void Api::complete(openai::CompletionRequest& request) {
+  if (request.has_seed) return;
+  request.request.sampling.seed = next_seed();
+  for (engine::Request& further : request.further) further.sampling.seed = next_seed();
 }
 
 }  // namespace minimax::server

@@ -15,6 +15,7 @@
 #include "http/router.h"
 #include "observe/metrics.h"
 #include "openai/request.h"
+#include "openai/response_store.h"
 
 namespace minimax::server {
 
@@ -22,9 +23,31 @@ struct ApiOptions {
   std::vector<std::string> names;     // of the model, one at least; answers carry the one that was asked for
   std::vector<std::string> api_keys;  // none: anyone may ask
   std::string version;
-  int64_t max_running = 64;  // samples that the engine runs at a time
-  int64_t seed = 0;          // of the seeds of requests that bring none
-  int64_t max_queue = 1024;  // samples that may wait besides; further requests get 429
+  int64_t max_running = 64;             // samples that the engine runs at a time
+  int64_t seed = 0;                     // of the seeds of requests that bring none
+  int64_t max_queue = 1024;             // samples that may wait besides; further requests get 429
+  int64_t max_stored_responses = 1000;  // answers of /v1/responses that later requests may name; 0: none
+};
+
+// Places of one request's samples among those that may run and wait; what is left goes back at the end.
+class Seats {
+ public:
+  // Takes `count` places. REQUIRES: there is room.
+  Seats(std::shared_ptr<std::atomic<int64_t>> taken, int64_t count)
+      : taken_(std::move(taken)), left_(count) {}
+  ~Seats() { *taken_ -= left_; }
+  Seats(const Seats&) = delete;
+  Seats& operator=(const Seats&) = delete;
+
+  // A sample has ended.
+  void leave() {
+    --left_;
+    --*taken_;
+  }
+
+ private:
+  std::shared_ptr<std::atomic<int64_t>> taken_;
+  std::atomic<int64_t> left_;
 };
 
 // A model that answers. Everything outlives the requests under way.
@@ -54,6 +77,8 @@ class Api {
 
   void add_state_routes();
   void add_model_routes();
+  void add_completion_routes();
+  void add_response_routes();
   // How an API words an error.
   using ErrorBody = Json (*)(const openai::ApiError&);
   void post(const std::string& path, Endpoint endpoint, ErrorBody error_body);
@@ -64,11 +89,10 @@ class Api {
   Json model_card(const std::string& name) const;
   void check_model(const Json& body) const;
   int64_t next_seed();
-  using Start = void (*)(const Service&, openai::CompletionRequest, std::shared_ptr<http::Reply>,
-                         std::function<void(int64_t)>);
-  // Starts the request's generation if there is room for it.
-  void generate(const Service& service, openai::CompletionRequest request, std::shared_ptr<http::Reply> reply,
-                Start start);
+  // Room for a request's samples. THROWS: ApiError when there is none.
+  std::shared_ptr<Seats> admit(int64_t count);
+  // What the request leaves to the server.
+  void complete(openai::CompletionRequest& request);
 
   ApiOptions options_;
   const observe::Metrics* metrics_;
@@ -78,6 +102,7 @@ class Api {
   std::shared_ptr<std::atomic<int64_t>> num_open_ = std::make_shared<std::atomic<int64_t>>(0);
   std::atomic<bool> is_draining_{false};
   std::atomic<uint64_t> seed_;
+  std::shared_ptr<openai::ResponseStore> responses_;
   mutable std::mutex mutex_;  // of the following
   std::optional<Service> service_;
 };

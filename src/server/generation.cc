@@ -27,7 +27,7 @@ class Generation {
         request_(std::move(request)),
         reply_(std::move(reply)),
         info_(new_info(request_.is_chat)) {
-    const int32_t count = request_.request.n;
+    const auto count = static_cast<int32_t>(request_.num_choices());
     answers_.reserve(static_cast<size_t>(count));
     for (int32_t i = 0; i < count; ++i) {
       answers_.emplace_back(request_, model_);
@@ -37,14 +37,25 @@ class Generation {
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
 
-  const engine::Request& request() const { return request_.request; }
+  // One for each prompt.
+  std::vector<engine::Request> requests() const {
+    std::vector<engine::Request> requests = {request_.request};
+    requests.insert(requests.end(), request_.further.begin(), request_.further.end());
+    return requests;
+  }
+
+  void add_prompt(int32_t request, const std::vector<engine::SampledToken>& logprobs) {
+    const int32_t first = request * request_.request.n;
+    for (int32_t i = 0; i < request_.request.n; ++i)
+      answers_[static_cast<size_t>(first + i)].set_prompt(logprobs);
+  }
 
   // RETURNS: whether more tokens are wanted.
-  bool add(const engine::TokenOutput& output) {
-    const auto i = static_cast<size_t>(output.sample);
+  bool add(int32_t choice, const engine::SampledToken& token) {
+    const auto i = static_cast<size_t>(choice);
     openai::Answer& answer = answers_[i];
-    const chat::OutputDelta delta = answer.push(output.token);
-    if (request_.is_stream && !write(writers_[i].add(delta, answer.sample().tokens))) return false;
+    const chat::OutputDelta delta = answer.push(token);
+    if (request_.is_stream && !write(writers_[i].add(delta, answer.sample()))) return false;
     return !answer.is_stopped();
   }
 
@@ -122,8 +133,9 @@ class Generation {
 }  // namespace
 
 void start_generation(const Service& service, openai::CompletionRequest request,
-                      std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish) {
-  submit_generation<Generation>(service, std::move(request), std::move(reply), std::move(on_finish));
+                      const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats) {
+  const auto generation = std::make_shared<Generation>(service, std::move(request), reply);
+  submit_generation(service, generation, generation->requests(), reply, seats);
 }
 
 }  // namespace minimax::server

@@ -10,9 +10,9 @@
 namespace minimax::server {
 
 // Submits the request and answers it, whole or as a stream; returns at once. A client that leaves, or does
-// not read, cancels it. `on_finish` is told how many samples have ended, until all have; also when this
-// throws. THROWS: ApiError when the engine refuses the request.
+// not read, cancels it. Samples leave their seats as they end. THROWS: ApiError when the engine refuses the
+// request.
 void start_generation(const Service& service, openai::CompletionRequest request,
-                      std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish);
+                      const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats);
 
 }  // namespace minimax::server

@@ -26,8 +26,8 @@ class MessageGeneration {
   const engine::Request& request() const { return request_.request; }
 
   // RETURNS: whether more tokens are wanted.
-  bool add(const engine::TokenOutput& output) {
-    return give(stream_.add(answer_.push(output.token))) && !answer_.is_stopped();
+  bool add(int32_t /*choice*/, const engine::SampledToken& token) {
+    return give(stream_.add(answer_.push(token))) && !answer_.is_stopped();
   }
 
   void finish(const engine::FinishedSample& finish) {
@@ -40,6 +40,7 @@ class MessageGeneration {
     anthropic::MessageEnd end;
     end.reason = finish.reason;
     if (answer_.is_stopped()) end.stop_sequence = answer_.stop_string();
+    end.is_context_bound = request_.is_context_bound;
     end.is_call_cut = answer_.sample().is_call_cut;
     end.cached_tokens = finish.cached_tokens;
     end.generated_tokens = finish.num_tokens;
@@ -92,8 +93,9 @@ class MessageGeneration {
 }  // namespace
 
 void start_message(const Service& service, openai::CompletionRequest request,
-                   std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish) {
-  submit_generation<MessageGeneration>(service, std::move(request), std::move(reply), std::move(on_finish));
+                   const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats) {
+  const auto generation = std::make_shared<MessageGeneration>(service, std::move(request), reply);
+  submit_generation(service, generation, {generation->request()}, reply, seats);
 }
 
 }  // namespace minimax::server

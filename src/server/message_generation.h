@@ -11,6 +11,6 @@ namespace minimax::server {
 
 // As start_generation, in the Messages API's shapes. THROWS: ApiError when the engine refuses the request.
 void start_message(const Service& service, openai::CompletionRequest request,
-                   std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish);
+                   const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats);
 
 }  // namespace minimax::server

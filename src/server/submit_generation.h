@@ -1,11 +1,13 @@
-// What generations of every API share: their names, and their way into the engine.
+// What generations of every API share: their names, their places and their way into the engine.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "http/message.h"
 #include "server/api.h"
@@ -18,27 +20,43 @@ inline std::string random_name() {
   return fmt::format("{:016x}{:016x}", generator(), generator());
 }
 
-// Submits a Generation: it has the engine's `request()`, and takes tokens with `add` and ends with `finish`.
-// A client that leaves cancels it. THROWS: ApiError when the engine refuses the request.
+// Submits `requests`, all of as many samples, for a Generation that takes tokens with
+// `add(choice, token)` and ends each choice with `finish(finish)`, whose sample is the choice; choices count
+// samples over all requests. A Generation with `add_prompt(request, logprobs)` hears of prompts too.
+// A client that leaves cancels them. THROWS: ApiError when the engine refuses one; nothing is submitted then.
 template <typename Generation>
-void submit_generation(const Service& service, openai::CompletionRequest request,
-                       std::shared_ptr<http::Reply> reply, std::function<void(int64_t)> on_finish) {
-  const int64_t count = request.request.n;
-  engine::EngineRequestId id = 0;
+void submit_generation(const Service& service, const std::shared_ptr<Generation>& generation,
+                       const std::vector<engine::Request>& requests,
+                       const std::shared_ptr<http::Reply>& reply, const std::shared_ptr<Seats>& seats) {
+  std::vector<engine::EngineRequestId> ids;
   try {
-    const auto generation = std::make_shared<Generation>(service, std::move(request), reply);
-    engine::Callbacks callbacks;
-    callbacks.on_token = [generation](const engine::TokenOutput& output) { return generation->add(output); };
-    callbacks.on_finish = [generation, on_finish](const engine::FinishedSample& finish) {
-      on_finish(1);
-      generation->finish(finish);
-    };
-    id = service.engine.submit(generation->request(), std::move(callbacks));
+    for (const engine::Request& request : requests) service.engine.check(request);
+    for (const engine::Request& request : requests) {
+      const auto index = static_cast<int32_t>(ids.size());
+      const int32_t first = index * request.n;
+      engine::Callbacks callbacks;
+      callbacks.on_token = [generation, first](const engine::TokenOutput& output) {
+        return generation->add(first + output.sample, output.token);
+      };
+      callbacks.on_finish = [generation, seats, first](engine::FinishedSample finish) {
+        seats->leave();
+        finish.sample += first;
+        generation->finish(finish);
+      };
+      if constexpr (requires { generation->add_prompt(index, {}); }) {
+        callbacks.on_prompt = [generation, index](const std::vector<engine::SampledToken>& logprobs) {
+          generation->add_prompt(index, logprobs);
+        };
+      }
+      ids.push_back(service.engine.submit(request, std::move(callbacks)));
+    }
   } catch (const Error& error) {
-    on_finish(count);
-    throw openai::ApiError("", error.what());
+    // Behind the first, only an engine that has failed refuses: then what is under way tells the client.
+    if (ids.empty()) throw openai::ApiError("", error.what());
   }
-  reply->on_close([&engine = service.engine, id] { engine.cancel(id); });
+  reply->on_close([&engine = service.engine, ids] {
+    for (const engine::EngineRequestId id : ids) engine.cancel(id);
+  });
 }
 
 }  // namespace minimax::server

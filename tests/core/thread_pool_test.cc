@@ -57,6 +57,17 @@ TEST(ThreadPoolTest, WritesOfALoopAreSeenByTheNext) {
   EXPECT_EQ(std::count(values.begin(), values.end(), 1), kCount);
 }
 
+// More workers than cores: most come late to a loop, or find it over.
+TEST(ThreadPoolTest, WorkersMayMissLoops) {
+  ThreadPool pool(9);
+  std::vector<int64_t> counts(3);
+  constexpr int64_t kRounds = 3000;
+  for (int64_t round = 0; round < kRounds; ++round) {
+    pool.parallel_for(3, [&](int64_t i, int) { ++counts[static_cast<size_t>(i)]; });
+  }
+  EXPECT_EQ(counts, std::vector<int64_t>(3, kRounds));
+}
+
 // Short loops back to back keep the workers spinning; pauses between them let the workers go to sleep.
 TEST(ThreadPoolTest, ManyShortLoopsWithAndWithoutPauses) {
   ThreadPool pool(3);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <future>
 #include <nlohmann/json.hpp>
@@ -355,6 +356,23 @@ TEST_F(EngineTest, MetricsCountWhatHappened) {
   expect("vllm:request_success_total{finished_reason=\"length\",model_name=\"small\"} 2");
   expect("vllm:time_to_first_token_seconds_count{model_name=\"small\"} 2");
   expect("vllm:inter_token_latency_seconds_count{model_name=\"small\"} 22");
+  expect("vllm:spec_decode_num_accepted_tokens_total{model_name=\"small\"} 0");
+  expect("vllm:cache_config_info{block_size=");
+}
+
+TEST_F(EngineTest, AResetCacheHoldsNothing) {
+  Engine engine(*model_.model, *model_.backend, small_options());
+  complete(engine, request_of(prompt_, 12));
+  EXPECT_LT(engine.stats().free_pages, engine.stats().num_pages);
+  engine.reset_prefix_cache();
+  EXPECT_EQ(complete(engine, request_of(prompt_, 12)).front().finish.cached_tokens, 0);
+  engine.reset_prefix_cache();
+  const auto is_free = [&] {
+    const EngineStats stats = engine.stats();
+    return stats.free_pages == stats.num_pages && stats.free_slots == stats.num_slots;
+  };
+  for (int i = 0; i < 1000 && !is_free(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_TRUE(is_free());
 }
 
 TEST_F(EngineTest, TheLogHasALineOfJsonForEveryRequestThatEnds) {

@@ -54,6 +54,9 @@ class HttpTest : public ::testing::Test {
     router_.get("/secret/*", Access::kKey, [](const Request&) {
       return Response{200, "s", "text/plain", {}};
     });
+    router_.remove("/secret/*", [](const Request& r) {
+      return Response{200, "gone " + r.path, "text/plain", {}};
+    });
     router_.post("/echo", Access::kAnyone, [](const Request& request, const std::shared_ptr<Reply>& reply) {
       reply->send({200, request.body, "text/plain", {}});
     });
@@ -89,7 +92,7 @@ class HttpTest : public ::testing::Test {
 
   Server& start() { return server_.emplace(options_, router_, nullptr); }
 
-  static Response format_error(int status, const std::string& message) {
+  static Response format_error(std::string_view /*path*/, int status, const std::string& message) {
     return {status, "error: " + message, "text/plain", {}};
   }
   void release(std::string_view last) {
@@ -162,6 +165,10 @@ TEST_F(HttpTest, KnowsMethods) {
   const std::string refused = client.take_answer();
   EXPECT_TRUE(refused.starts_with("HTTP/1.1 405 ")) << refused;
   EXPECT_NE(refused.find("Allow: POST, OPTIONS"), std::string::npos);
+  client.send("DELETE /secret/7 HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(client.take_answer().starts_with("HTTP/1.1 401 "));
+  client.send("DELETE /secret/7 HTTP/1.1\r\nHost: x\r\nx-api-key: key-one\r\n\r\n");
+  EXPECT_TRUE(client.take_answer().ends_with("gone /secret/7"));
   client.get("/nothing");
   EXPECT_TRUE(client.take_answer().starts_with("HTTP/1.1 404 "));
   Client old(port);

@@ -9,6 +9,7 @@
   corrupt=1        a byte of every file is wrong
   status=S         every answer is S (0: none)
   redirect=1       files are found at another host name of this machine
+  hold=N           answers stop after N bytes until hold is 0
 /stats gives what was served, as JSON.
 """
 
@@ -18,12 +19,13 @@ import json
 import pathlib
 import sys
 import threading
+import time
 import urllib.parse
 
 FOLDER = pathlib.Path(sys.argv[1])
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOCK = threading.Lock()
-CONTROL = {"cut": 0, "times": 0, "budget": -1, "corrupt": 0, "status": 0, "redirect": 0}
+CONTROL = {"cut": 0, "times": 0, "budget": -1, "corrupt": 0, "status": 0, "redirect": 0, "hold": 0}
 STATS = {"requests": 0, "bytes": 0, "tokens": [], "names": []}
 
 
@@ -102,7 +104,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if "Range" in self.headers else 200)
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
-        self.wfile.write(sent)
+        first_part = CONTROL["hold"] or len(sent)
+        self.wfile.write(sent[:first_part])
+        while CONTROL["hold"]:
+            time.sleep(0.02)
+        self.wfile.write(sent[first_part:])
         if is_cut:
             self.close_connection = True
 

@@ -59,7 +59,7 @@ class StreamTest : public ::testing::Test {
     for (const int32_t id : ids_of(text)) {
       ++count;
       const chat::OutputDelta delta = answer.push({id, -0.5F, {}});
-      keep(writer.add(delta, answer.sample().tokens));
+      keep(writer.add(delta, answer.sample()));
       if (answer.is_stopped()) break;
     }
     engine::FinishedSample finish;

@@ -111,6 +111,13 @@ class Messages(unittest.TestCase):
             self.assertEqual(answer.stop_reason, "max_tokens")
             self.assertEqual(counted.input_tokens, answer.usage.input_tokens)
 
+    def test_the_end_of_the_context_is_told_from_the_limit(self):
+        client = self.client("demo-m2")
+        options = dict(model="demo-m2", messages=ask("x " * 1950), extra_body={"ignore_eos": True})
+        answer = client.messages.create(max_tokens=4096, **options)
+        self.assertEqual(answer.stop_reason, "model_context_window_exceeded")
+        self.assertEqual(client.messages.create(max_tokens=3, **options).stop_reason, "max_tokens")
+
     def test_a_stop_sequence_ends_the_answer_and_is_named(self):
         client = self.client("demo-m2")
         answer = client.messages.create(

@@ -27,8 +27,9 @@ MINIMAX = ""
 class Server:
     """A running minimax serve; its log is read all along."""
 
-    def __init__(self, model, *arguments, env=None):
-        command = [MINIMAX, "serve", "-m", str(SOURCE / "models" / model), "--host", "127.0.0.1", "--port", "0"]
+    def __init__(self, model, *arguments, env=None, waits=True):
+        path = SOURCE / "models" / model
+        command = [MINIMAX, "serve", "-m", str(path if path.exists() else model), "--host", "127.0.0.1", "--port", "0"]
         command += ["--max-model-len", "4096", *arguments]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
@@ -37,9 +38,11 @@ class Server:
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.url = self.wait_for(r"minimax: ready: (http://\S+)/v1")[1]
-        self.host, port = self.url.removeprefix("http://").split(":")
+        self.url = self.wait_for(r"minimax: loading; (https?://\S+)/health")[1]
+        self.host, port = self.url.partition("://")[2].split(":")
         self.port = int(port)
+        if waits:
+            self.wait_for("minimax: ready: ")
 
     def _read(self):
         for line in self.process.stderr:
@@ -61,7 +64,7 @@ class Server:
                         return found
                 seen = len(self.lines)
                 left = end - time.monotonic()
-                if left <= 0 or self.process.poll() is not None and self.lines[-1] == "the server has ended":
+                if left <= 0 or self.process.poll() is not None and self.lines[-1:] == ["the server has ended"]:
                     raise AssertionError(f"no {pattern!r} in the log:\n" + "".join(self.lines))
                 self.changed.wait(left)
 
@@ -129,6 +132,35 @@ class States(ServedCase):
         with self.assertRaises(openai.NotFoundError):
             self.client.models.retrieve("demo/none")
 
+    def test_what_orchestrators_ask(self):
+        self.assertEqual(self.server.request("GET", "/ping")[0], 200)
+        self.assertEqual(json.loads(self.server.request("GET", "/is_sleeping")[2]), {"is_sleeping": False})
+        for path in ("/sleep", "/wake_up"):
+            status, _, text = self.server.request("POST", path)
+            self.assertEqual(status, 501)
+            self.assertIn("does not sleep", json.loads(text)["error"]["message"])
+
+    def test_errors_have_their_apis_shape(self):
+        for path, is_anthropic in (("/v1/messages", True), ("/v1/messages/none", True), ("/v1/responses", False)):
+            for method in ("PUT", "POST"):
+                headers = {"Content-Length": str(40 << 20)} if method == "POST" else {}
+                status, _, text = self.server.request(method, path, "x" if headers else None, headers)
+                self.assertGreaterEqual(status, 404)
+                answer = json.loads(text)
+                self.assertEqual(answer.get("type"), "error" if is_anthropic else None, (path, method))
+                self.assertTrue(answer["error"]["message"])
+
+    def test_the_metrics_that_dashboards_and_harnesses_read(self):
+        text = self.server.request("GET", "/metrics")[2]
+        gauges = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info", "lora_requests_info")
+        counters = ("prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "prompt_tokens", "generation_tokens",
+                    "request_success", "spec_decode_num_accepted_tokens")
+        seconds = ("time_to_first_token", "inter_token_latency", "time_per_output_token", "e2e_request_latency",
+                   "request_queue_time", "request_prefill_time", "request_decode_time")
+        names = [*gauges, *(c + "_total" for c in counters), *(f"{s}_seconds_{p}" for s in seconds for p in ("bucket", "sum", "count"))]
+        for name in names:
+            self.assertRegex(text, rf'(?m)^vllm:{name}{{[^}}]*model_name="demo-m2"[^}}]*}} \S+$', name)
+
     def test_tokenize_and_back(self):
         text = "Sort these: 4, 81 ü"
         _, _, answer = self.server.request("POST", "/tokenize", {"prompt": text, "return_token_strs": True})
@@ -172,10 +204,101 @@ class Completions(ServedCase):
             model="demo-m2", prompt=[70, 71, 72], max_tokens=5, n=3, logprobs=2, echo=True, seed=1
         )
         self.assertEqual([c.index for c in answer.choices], [0, 1, 2])
-        self.assertEqual(answer.usage.completion_tokens, sum(len(c.logprobs.tokens) for c in answer.choices))
+        self.assertEqual(answer.usage.completion_tokens, sum(len(c.logprobs.tokens) - 3 for c in answer.choices))
         prompt = json.loads(self.server.request("POST", "/detokenize", {"tokens": [70, 71, 72]})[2])["prompt"]
         for choice in answer.choices:
             self.assertTrue(choice.text.startswith(prompt))
+
+    def test_several_prompts(self):
+        options = {"model": "demo-m2", "max_tokens": 6, "temperature": 0}
+        texts = ["What is 12 * 7?", "a", "Sort these: 4, 81"]
+        alone = [self.client.completions.create(prompt=text, **options) for text in texts]
+        ids = [json.loads(self.server.request("POST", "/tokenize", {"prompt": text})[2])["tokens"] for text in texts]
+        for prompt in (texts, ids):
+            together = self.client.completions.create(prompt=prompt, n=2, **options)
+            self.assertEqual([c.index for c in together.choices], list(range(6)))
+            self.assertEqual([c.text for c in together.choices], [a.choices[0].text for a in alone for _ in range(2)])
+            self.assertEqual(together.usage.prompt_tokens, sum(map(len, ids)))
+            self.assertEqual(together.usage.completion_tokens, 2 * sum(a.usage.completion_tokens for a in alone))
+        streamed = {}
+        for chunk in self.client.completions.create(prompt=texts, stream=True, echo=True, **options):
+            choice = chunk.choices[0]
+            streamed[choice.index] = streamed.get(choice.index, "") + choice.text
+        self.assertEqual(streamed, {i: texts[i] + alone[i].choices[0].text for i in range(3)})
+        with self.assertRaises(openai.RateLimitError):
+            self.client.completions.create(prompt=["x"] * 1033, **options)
+
+    def test_a_prompt_is_scored(self):
+        """echo with logprobs and no new token, as harnesses of multiple-choice questions ask."""
+        text = "Reverse the word STONE."
+        ids = json.loads(self.server.request("POST", "/tokenize", {"prompt": text})[2])["tokens"]
+        options = {"model": "demo-m2", "prompt": [ids, ids[:5]], "echo": True, "logprobs": 1, "temperature": 0}
+        scored = self.client.completions.create(max_tokens=0, **options)
+        self.assertEqual((scored.choices[0].text, scored.usage.completion_tokens), (text, 0))
+        self.assertEqual({c.finish_reason for c in scored.choices}, {"length"})
+        for choice, prompt in zip(scored.choices, (ids, ids[:5])):
+            logprobs = choice.logprobs
+            self.assertEqual("".join(logprobs.tokens), choice.text)
+            self.assertEqual({len(values) for values in logprobs.model_dump().values()}, {len(prompt)})
+            self.assertEqual((logprobs.token_logprobs[0], logprobs.top_logprobs[0]), (None, None))
+            self.assertTrue(all(value <= 0 for value in logprobs.token_logprobs[1:]))
+            for token, offset, top in zip(logprobs.tokens, logprobs.text_offset, logprobs.top_logprobs):
+                self.assertEqual(choice.text[offset : offset + len(token)], token)
+                self.assertTrue(top is None or token in top)
+        # The tokens that follow are scored as they are without the echo.
+        longer = self.client.completions.create(max_tokens=4, **options).choices[0].logprobs
+        plain = self.client.completions.create(max_tokens=4, **{**options, "echo": False, "prompt": ids}).choices[0]
+        for mine, other in zip(longer.token_logprobs[1 : len(ids)], scored.choices[0].logprobs.token_logprobs[1:]):
+            self.assertAlmostEqual(mine, other, delta=0.02)  # other batches round in other places
+        self.assertEqual(longer.tokens[len(ids) :], plain.logprobs.tokens)
+        for mine, other in zip(longer.token_logprobs[len(ids) :], plain.logprobs.token_logprobs):
+            self.assertAlmostEqual(mine, other, delta=0.02)
+        streamed = list(self.client.completions.create(max_tokens=4, stream=True, **{**options, "prompt": ids}))
+        tokens = [token for chunk in streamed if chunk.choices[0].logprobs for token in chunk.choices[0].logprobs.tokens]
+        offsets = [at for chunk in streamed if chunk.choices[0].logprobs for at in chunk.choices[0].logprobs.text_offset]
+        self.assertEqual((tokens, offsets), (longer.tokens, longer.text_offset))
+
+    def test_prompt_logprobs(self):
+        prompt = "Sort these: 4, 81"
+        ids = json.loads(self.server.request("POST", "/tokenize", {"prompt": prompt})[2])["tokens"]
+        extra = {"prompt_logprobs": 2}
+        text = self.client.completions.create(model="demo-m2", prompt=prompt, max_tokens=1, extra_body=extra)
+        chat = self.client.chat.completions.create(model="demo-m2", messages=ask("hi"), max_tokens=1, extra_body=extra)
+        self.assertEqual(len(chat.prompt_logprobs), chat.usage.prompt_tokens)
+        listed = text.choices[0].prompt_logprobs
+        self.assertEqual(len(listed), len(ids))
+        self.assertIsNone(listed[0])
+        for token, entry in zip(ids[1:], listed[1:]):
+            self.assertIn(len(entry), (2, 3))
+            self.assertIn(str(token), entry)
+            self.assertEqual(sorted(e["rank"] for e in entry.values() if e["rank"]), [1, 2])
+            best = max(entry.values(), key=lambda e: e["logprob"])
+            self.assertEqual(best["rank"], 1)
+        with self.assertRaises(openai.BadRequestError):
+            self.client.completions.create(model="demo-m2", prompt="x", stream=True, extra_body=extra)
+
+    def test_more_tokens_than_the_context_has_room_for(self):
+        """max_tokens is a limit: with a prompt that leaves less, the context is the limit."""
+        ids = [70 + i % 9 for i in range(4090)]
+        options = {"model": "demo-m2", "extra_body": {"ignore_eos": True}}
+        answer = self.client.completions.create(prompt=ids, max_tokens=4000, **options)
+        self.assertEqual((answer.choices[0].finish_reason, answer.usage.total_tokens), ("length", 4096))
+        for prompt, most in (("x", 4097), (ids + [70] * 6, 1)):
+            with self.assertRaises(openai.BadRequestError) as caught:
+                self.client.completions.create(prompt=prompt, max_tokens=most, **options)
+            self.assertIn("4096", caught.exception.message)
+
+    def test_the_prefix_cache_is_reset(self):
+        messages = ask("Sort these numbers from smallest to largest: " + ", ".join(map(str, range(20, 90))))
+
+        def cached():
+            usage = self.client.chat.completions.create(model="demo-m2", messages=messages, max_tokens=2).usage
+            return usage.prompt_tokens_details.cached_tokens
+
+        cached()
+        self.assertGreaterEqual(cached(), 64)
+        self.assertEqual(self.server.request("POST", "/reset_prefix_cache")[0], 200)
+        self.assertEqual(cached(), 0)
 
     def test_stop_strings(self):
         options = {"model": "demo-m2", "messages": ask("What is 47 * 36?"), "temperature": 0}
@@ -409,7 +532,10 @@ class Refusals(ServedCase):
             (text, {"prompt": "x", "stop_token_ids": [2**40]}), (text, {"prompt": "x", "logprobs": 10**6}),
             (text, {"prompt": "x", "stream": "yes"}), (text, {"prompt": "x", "stream_options": {}}),
             (text, {"prompt": "x", "stream": True, "stream_options": 3}),
-            (text, {"prompt": "x", "min_tokens": 100}), (text, {"prompt": "x", "response_format": {"type": "json"}}),
+            (text, {"prompt": "x", "min_tokens": 100}), (text, {"prompt": "x", "max_tokens": 0}),
+            (text, {"prompt": ["x", 5]}), (text, {"prompt": [[1], "x", {}]}), (text, {"prompt": [[]]}), (text, {"prompt": [1, [1]]}),
+            (text, {"prompt": ["x", ""]}), (text, {"prompt": "x", "suffix": "y"}), (text, {"prompt": "x", "best_of": 3}),
+            (chat, {"messages": [user], "reasoning_effort": "some"}), (text, {"prompt": "x", "response_format": {"type": "json"}}),
             (chat, {}), (chat, {"messages": []}), (chat, {"messages": "hi"}), (chat, {"messages": [5]}),
             (chat, {"messages": [{}]}), (chat, {"messages": [{"role": 5}]}), (chat, {"messages": [{"role": "user"}]}),
             (chat, {"messages": [{"role": "user", "content": 5}]}),
