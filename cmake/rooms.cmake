@@ -67,11 +67,11 @@ endfunction()
 
 # minimax_fuzzer(fuzz_jinja SOURCES fuzz_jinja.cc DEPS jinja): seeds live in fuzz/seeds/<name>/.
 function(minimax_fuzzer name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-  target_link_libraries(${name} PRIVATE minimax_flags)
+  target_link_libraries(${name} PRIVATE minimax_flags ${ARG_LIBRARIES})
   foreach(dep IN LISTS ARG_DEPS)
     target_link_libraries(${name} PRIVATE minimax_${dep})
   endforeach()

@@ -300,6 +300,7 @@ void Connection::finish_answer() {
   exchange_.reset();
   if (must_close) return linger();
   state_ = State::kHeader;
+  request_ = {};  // a refusal of the next one is no answer to this one's HEAD or origin
   parser_.emplace();
   limit_reading(context_.options.idle_timeout);
   parse();
