@@ -176,11 +176,14 @@ struct BackendCase {
   std::string simd = "auto";
   int threads = 1;
   bool use_bf16_dot = true;
+  bool use_tiles = true;
 };
 
 inline std::vector<BackendCase> backend_cases() {
-  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3, true}};
-  for (const std::string& target : cpu::simd_targets()) cases.push_back({"cpu, " + target, target, 1, false});
+  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3, true},
+                                    {"cpu, no tiles", "auto", 1, true, false}};
+  for (const std::string& target : cpu::simd_targets())
+    cases.push_back({"cpu, " + target, target, 1, false, false});
   return cases;
 }
 
@@ -189,7 +192,7 @@ template <typename Call>
 void run_on_cpu(const BackendCase& c, const Call& call) {
   cpu::select_simd_target(c.simd);
   ThreadPool pool(c.threads);
-  const auto backend = cpu::make_cpu_backend(pool, {c.use_bf16_dot});
+  const auto backend = cpu::make_cpu_backend(pool, {c.use_bf16_dot, c.use_tiles});
   Arena plan;
   OpContext planning{*backend, plan, nullptr};
   call(planning);
