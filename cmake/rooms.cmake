@@ -1,5 +1,6 @@
 # Targets follow the rooms: `minimax_room(ops SOURCES a.cc DEPS core quant)` makes the library minimax_ops
-# with the include root src/. Tests, benches and fuzzers are declared with one line each.
+# with the include root src/. UNITY says that no two files of the room have a private name in common: with
+# MINIMAX_UNITY they are compiled together. Tests, benches and fuzzers are declared with one line each.
 
 add_library(minimax_flags INTERFACE)
 # nvcc's own warnings; it splits sources in a way that the host compiler's would complain about.
@@ -24,8 +25,11 @@ if(MINIMAX_SANITIZE STREQUAL "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 
 function(minimax_room name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LIBRARIES;PUBLIC_LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "UNITY" "" "SOURCES;DEPS;LIBRARIES;PUBLIC_LIBRARIES" ${ARGN})
   add_library(minimax_${name} STATIC ${ARG_SOURCES})
+  if(MINIMAX_UNITY AND ARG_UNITY)
+    set_target_properties(minimax_${name} PROPERTIES UNITY_BUILD ON)
+  endif()
   target_include_directories(minimax_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(minimax_${name} PRIVATE minimax_flags ${ARG_LIBRARIES})
   target_link_libraries(minimax_${name} PUBLIC ${ARG_PUBLIC_LIBRARIES})
@@ -76,11 +80,11 @@ endfunction()
 
 # minimax_fuzzer(fuzz_jinja SOURCES fuzz_jinja.cc DEPS jinja): seeds live in fuzz/seeds/<name>/.
 function(minimax_fuzzer name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-  target_link_libraries(${name} PRIVATE minimax_flags)
+  target_link_libraries(${name} PRIVATE minimax_flags ${ARG_LIBRARIES})
   foreach(dep IN LISTS ARG_DEPS)
     target_link_libraries(${name} PRIVATE minimax_${dep})
   endforeach()

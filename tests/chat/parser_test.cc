@@ -67,7 +67,7 @@ class Stream {
   std::unique_ptr<chat::OutputParser> parser_;
 };
 
-TEST(Stream, M2ArgumentsComeWithTheText) {
+TEST(Stream, Complaint21_M2ArgumentsArriveBeforeTheInvokeCloses) {
   Stream stream(m2());
   stream.push("Look.\n<minimax:tool_call>\n<invoke name=\"wri");
   EXPECT_EQ(stream.content, "Look.");
@@ -85,7 +85,7 @@ TEST(Stream, M2ArgumentsComeWithTheText) {
   EXPECT_TRUE(stream.is_last);
 }
 
-TEST(Stream, M3ArgumentsComeWithTheText) {
+TEST(Stream, Complaint21_M3ArgumentsArriveBeforeTheInvokeCloses) {
   Stream stream(m3());
   stream.push(m3_text("Look. N<tool_call>\nN<invoke name=\"write\">N<content> a"));
   EXPECT_EQ(stream.content, "Look. ");
@@ -344,8 +344,8 @@ TEST(Random, ContentOfWellFormedSectionsHasNoMarker) {
   }
 }
 
-// Complaint 24: whatever stands in a broken call, a good one after it is found.
-TEST(Random, ABrokenCallHidesNoLaterCall) {
+// Whatever stands in a broken call, a good one after it is found.
+TEST(Random, Complaint24_ABrokenCallHidesNoLaterCall) {
   std::mt19937 random(13);
   const std::vector<std::string> m2_junk = {"text",
                                             "\n",

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Random schemas, random texts under their grammars, judged by the jsonschema package.
 
-  schema_walks.py PROGRAM [--seed N] [--schemas N] [--walks N] [ARGUMENT...]
+  schema_walks.py PROGRAM [--seed N] [--schemas N] [--walks N] [--finished N] [ARGUMENT...]
 
 PROGRAM reads schemas, one a line, and prints lines {"schema": line, "text": ...} or {"schema": line, "error": ...};
 ARGUMENTs go to it in front of the count. Every text must be JSON that its schema accepts; few schemas may be refused
-and few walks may not end.
+and few walks may not end. With --finished, further schemas follow until so many texts have ended.
 """
 
 import argparse
@@ -95,39 +95,67 @@ def random_schema(rng):
     return schema
 
 
+class Judge:
+    """Draws texts under schemas and counts how they fare."""
+
+    def __init__(self, program, walks):
+        self.command = program + [str(walks)]
+        self.schemas = self.valid = self.invalid = self.cut = self.refused = 0
+
+    def draw(self, schemas):
+        self.schemas += len(schemas)
+        lines = "".join(json.dumps(schema) + "\n" for schema in schemas)
+        run = subprocess.run(self.command, input=lines, stdout=subprocess.PIPE, check=True, text=True)
+        for line in run.stdout.split("\n")[:-1]:
+            result = json.loads(line)
+            if "error" in result:
+                self.refused += 1
+                print("refused:", result["error"])
+            elif not result["text"]:
+                self.cut += 1
+            else:
+                self.judge(result["text"], schemas[result["schema"]])
+
+    def judge(self, text, schema):
+        validator = jsonschema.Draft202012Validator(
+            schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        )
+        try:
+            validator.validate(json.loads(text))
+            self.valid += 1
+        except (ValueError, jsonschema.ValidationError) as error:
+            self.invalid += 1
+            print(f"invalid: {text!r} under {json.dumps(schema)}: {str(error)[:200]}")
+
+    def finished(self):
+        return self.valid + self.invalid
+
+    def summary(self):
+        return (
+            f"{self.schemas} schemas: {self.valid} texts valid, {self.invalid} invalid, {self.cut} cut, "
+            f"{self.refused} refusals"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program", nargs="+")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--schemas", type=int, default=300)
+    parser.add_argument("--schemas", type=int, default=300, help="in a round")
     parser.add_argument("--walks", type=int, default=5)
+    parser.add_argument("--finished", type=int, default=1, help="rounds go on until so many texts have ended")
     parser.add_argument("--most-cut", type=float, default=0.25, help="share of texts that may not end")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    schemas = [random_schema(rng) for _ in range(options.schemas)]
-    lines = "".join(json.dumps(schema) + "\n" for schema in schemas)
-    run = subprocess.run(options.program + [str(options.walks)], input=lines, stdout=subprocess.PIPE, check=True, text=True)
-    refused = cut = valid = invalid = 0
-    for line in run.stdout.split("\n")[:-1]:
-        result = json.loads(line)
-        schema = schemas[result["schema"]]
-        if "error" in result:
-            refused += 1
-            print("refused:", result["error"])
-        elif not result["text"]:
-            cut += 1
-        else:
-            try:
-                jsonschema.Draft202012Validator(
-                    schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-                ).validate(json.loads(result["text"]))
-                valid += 1
-            except (ValueError, jsonschema.ValidationError) as error:
-                invalid += 1
-                print(f"invalid: {result['text']!r} under {json.dumps(schema)}: {str(error)[:200]}")
-    print(f"{len(schemas)} schemas: {valid} texts valid, {invalid} invalid, {cut} cut, {refused} refusals")
-    are_few = refused <= len(schemas) // 4 and cut <= (valid + cut) * options.most_cut
-    return 0 if invalid == 0 and valid > 0 and are_few else 1
+    judge = Judge(options.program, options.walks)
+    most_rounds = 1 + options.finished
+    for _ in range(most_rounds):
+        judge.draw([random_schema(rng) for _ in range(options.schemas)])
+        if judge.finished() >= options.finished:
+            break
+    print(judge.summary())
+    are_few = judge.refused <= judge.schemas // 4 and judge.cut <= (judge.valid + judge.cut) * options.most_cut
+    return 0 if judge.invalid == 0 and judge.valid >= options.finished and are_few else 1
 
 
 if __name__ == "__main__":

@@ -153,6 +153,14 @@ TEST_F(HttpTest, TakesBodiesInChunksAndAsksForThem) {
   EXPECT_TRUE(client.take_answer().ends_with("xyz"));
 }
 
+TEST_F(HttpTest, ARefusalIsNoAnswerToTheRequestBefore) {
+  Client client(start().port());
+  client.send("HEAD /hello HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/9.9\r\n\r\n");
+  const std::string& answers = client.read_all();
+  EXPECT_NE(answers.find("HTTP/1.1 505"), std::string::npos) << answers;
+  EXPECT_NE(answers.find("this server speaks HTTP/1.1"), std::string::npos) << answers;
+}
+
 TEST_F(HttpTest, KnowsMethods) {
   const uint16_t port = start().port();
   Client client(port);

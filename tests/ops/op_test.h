@@ -178,14 +178,22 @@ struct BackendCase {
   std::string simd = "auto";
   int threads = 1;
   bool use_bf16_dot = true;
+  bool use_tiles = true;
   int cuda_architecture = 0;  // 80 or 90: the CUDA backend with those kernels
 };
 
 inline std::vector<BackendCase> backend_cases() {
-  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3, true}};
-  for (const std::string& target : cpu::simd_targets()) cases.push_back({"cpu, " + target, target, 1, false});
+  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3}};
+  for (const std::string& target : cpu::simd_targets())
+    cases.push_back({"cpu, " + target, target, 1, false, false});
   for (const int architecture : testing::cuda_architectures())
-    cases.push_back({fmt::format("cuda, SM{}", architecture), "auto", 1, true, architecture});
+    cases.push_back({fmt::format("cuda, SM{}", architecture), "auto", 1, true, true, architecture});
+  return cases;
+}
+// Those of matrix products, which tiles may do too.
+inline std::vector<BackendCase> product_cases() {
+  std::vector<BackendCase> cases = backend_cases();
+  cases.push_back({"cpu, no tiles", "auto", 1, true, false});
   return cases;
 }
 
@@ -207,7 +215,7 @@ void run_on(const BackendCase& c, const Call& call) {
   }
   cpu::select_simd_target(c.simd);
   ThreadPool pool(c.threads);
-  const auto backend = cpu::make_cpu_backend(pool, {c.use_bf16_dot});
+  const auto backend = cpu::make_cpu_backend(pool, {c.use_bf16_dot, c.use_tiles});
   Arena plan;
   OpContext planning{*backend, plan, nullptr};
   call(planning);

@@ -72,7 +72,8 @@ class ApiTest : public ::testing::Test {
 
 Json body_of(const std::string& answer) { return Json::parse(answer.substr(answer.find("\r\n\r\n") + 4)); }
 
-TEST_F(ApiTest, SaysHowFarALoadIsAndAnswersAfterwards) {
+// MiniMax-M2.7#9: stuck at "waiting for engine" with no reason.
+TEST_F(ApiTest, Complaint29_SaysHowFarALoadIsAndAnswersAfterwards) {
   Client client(port());
   client.get("/health");
   const std::string loading = client.take_answer();

@@ -510,57 +510,6 @@ class Refusals(ServedCase):
         self.assertIn("byte 11", self.error("/v1/completions", '{"prompt":?}')["message"])
         self.error("/v1/nothing", "{}", 404)
 
-    def test_hostile_bodies(self):
-        deep = 30_000
-        chat, text = "/v1/chat/completions", "/v1/completions"
-        user = {"role": "user", "content": "hi"}
-        bodies = [
-            (text, b""), (text, b"\x00"), (text, b"[]"), (text, b"5"), (text, b"null"), (text, b'"x"'),
-            (text, b'{"prompt":"\xff\xfe"}'), (text, b'{"prompt":"\\ud800"}'), (text, b'{"prompt":"x"}}'),
-            (text, b"[" * deep), (text, b'{"a":' * deep), (text, b"[" * deep + b"]" * deep),
-            (text, b'{"prompt":"x","max_tokens":1e999}'), (text, b'{"prompt":"x","max_tokens":NaN}'),
-            (text, b'{"prompt":"x","max_tokens":99999999999999999999999}'),
-            (text, {}), (text, {"prompt": ""}), (text, {"prompt": []}), (text, {"prompt": {}}),
-            (text, {"prompt": [-1]}), (text, {"prompt": [1.5]}), (text, {"prompt": [2**31]}),
-            (text, {"prompt": [999_999]}), (text, {"prompt": [1, "x"]}), (text, {"prompt": "x", "max_tokens": -1}),
-            (text, {"prompt": "x", "max_tokens": "7"}), (text, {"prompt": "x", "max_tokens": 5000}),
-            (text, {"prompt": "x" * 100_000}), (text, {"prompt": "x", "n": 10**9}),
-            (text, {"prompt": "x", "temperature": "hot"}), (text, {"prompt": "x", "top_p": -1}),
-            (text, {"prompt": "x", "top_k": -7}), (text, {"prompt": "x", "seed": 2**64}),
-            (text, {"prompt": "x", "logit_bias": {"-1": 1}}), (text, {"prompt": "x", "logit_bias": {"1": 1e9}}),
-            (text, {"prompt": "x", "stop": {"a": 1}}), (text, {"prompt": "x", "stop": [1]}),
-            (text, {"prompt": "x", "stop_token_ids": [2**40]}), (text, {"prompt": "x", "logprobs": 10**6}),
-            (text, {"prompt": "x", "stream": "yes"}), (text, {"prompt": "x", "stream_options": {}}),
-            (text, {"prompt": "x", "stream": True, "stream_options": 3}),
-            (text, {"prompt": "x", "min_tokens": 100}), (text, {"prompt": "x", "max_tokens": 0}),
-            (text, {"prompt": ["x", 5]}), (text, {"prompt": [[1], "x", {}]}), (text, {"prompt": [[]]}), (text, {"prompt": [1, [1]]}),
-            (text, {"prompt": ["x", ""]}), (text, {"prompt": "x", "suffix": "y"}), (text, {"prompt": "x", "best_of": 3}),
-            (chat, {"messages": [user], "reasoning_effort": "some"}), (text, {"prompt": "x", "response_format": {"type": "json"}}),
-            (chat, {}), (chat, {"messages": []}), (chat, {"messages": "hi"}), (chat, {"messages": [5]}),
-            (chat, {"messages": [{}]}), (chat, {"messages": [{"role": 5}]}), (chat, {"messages": [{"role": "user"}]}),
-            (chat, {"messages": [{"role": "user", "content": 5}]}),
-            (chat, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
-            (chat, {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}),
-            (chat, {"messages": [{"role": "tool", "content": "x"}]}),
-            (chat, {"messages": [user, {"role": "assistant", "tool_calls": 5}]}),
-            (chat, {"messages": [user, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}),
-            (chat, {"messages": [user, {"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}]}),
-            (chat, {"messages": [user], "tools": "x"}), (chat, {"messages": [user], "tools": [{"type": "function"}]}),
-            (chat, {"messages": [user], "tools": [{"function": {"name": "f", "parameters": 5}}]}),
-            (chat, {"messages": [user], "tool_choice": "sometimes"}),
-            (chat, {"messages": [user], "chat_template_kwargs": []}), (chat, {"messages": [user], "model": 5}),
-            (chat, {"messages": [user], "top_logprobs": 3}),
-            ("/tokenize", {}), ("/tokenize", {"prompt": 5}), ("/detokenize", {}), ("/detokenize", {"tokens": "x"}),
-            ("/detokenize", {"tokens": [1, -5]}),
-        ]
-        self.assertGreaterEqual(len(bodies), 50)
-        for path, body in bodies:
-            with self.subTest(path=path, body=str(body)[:80]):
-                self.error(path, body)
-        self.error("/v1/completions", b"x" * 300_000, 413)
-        answer = self.client.completions.create(model="demo-m2", prompt="x", max_tokens=2)
-        self.assertTrue(answer.id)
-
     def test_a_full_queue_is_told_so(self):
         with self.assertRaises(openai.RateLimitError) as caught:
             self.client.completions.create(model="demo-m2", prompt="x", max_tokens=2, n=4)

@@ -1,6 +1,8 @@
 #include "tokenizer/chat_template.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -21,7 +23,8 @@ ChatTemplate file_template(const std::string& name) {
 const Json kTools = {
     {{"type", "function"}, {"function", {{"name", "f"}, {"parameters", {{"type", "object"}}}}}}};
 
-TEST(ChatTemplate, M1TakesTextByConversion) {
+// llama.cpp#27018: the template that comes with M1 does not take plain text.
+TEST(ChatTemplate, Complaint26_M1TakesTextByConversion) {
   const ChatTemplate m1 = ChatTemplate::load(kFixtures + "/minimax-m1");
   const Json text = {{{"role", "system"}, {"content", "S"}}, {{"role", "user"}, {"content", "U"}}};
   const Json parts = {{{"role", "system"}, {"content", {{{"type", "text"}, {"text", "S"}}}}},
@@ -87,6 +90,40 @@ TEST(ChatTemplate, M2) {
       m2.render(messages, nullptr, true, {{"model_identity", "You are Mini."}}).text.find("You are Mini."),
       std::string::npos);
   EXPECT_THROW(m2.render({{{"role", "tool"}, {"content", "x"}}}, nullptr, true, nullptr), jinja::RaisedError);
+}
+
+// MiniMax-AI/MiniMax-M2#14, llama.cpp#16904: M2 with M1's template calls in markup that nothing reads.
+TEST(ChatTemplate, Complaint27_EachFamilyIsToldItsOwnMarkup) {
+  const Json messages = {{{"role", "user"}, {"content", "Hi"}}};
+  const auto prompt = [&](const std::string& model) {
+    return ChatTemplate::load(std::string(MINIMAX_SOURCE_DIR) + "/models/" + model)
+        .render(messages, kTools, true, nullptr)
+        .text;
+  };
+  const std::string m1 = prompt("demo-m1");
+  EXPECT_NE(m1.find("<tool_calls>"), std::string::npos) << m1;
+  EXPECT_EQ(m1.find("minimax:tool_call"), std::string::npos) << m1;
+  const std::string m2 = prompt("demo-m2");
+  EXPECT_NE(m2.find("<minimax:tool_call>"), std::string::npos) << m2;
+  EXPECT_EQ(m2.find("<tool_calls>"), std::string::npos) << m2;
+  const std::string m3 = prompt("demo-m3");
+  EXPECT_NE(m3.find("]<]minimax[>[<tool_call>"), std::string::npos) << m3;
+  EXPECT_EQ(m3.find("<tool_calls>"), std::string::npos) << m3;
+}
+
+TEST(ChatTemplate, Complaint27_NoOtherFamilyGetsM1sTemplate) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / fmt::format("minimax_no_template_{}", getpid());
+  std::filesystem::create_directories(folder);
+  for (const auto& [bos, is_m1] : {std::pair("<beginning_of_sentence>", true), {"]~!b[", false}}) {
+    std::ofstream(folder / "tokenizer_config.json") << Json{{"bos_token", bos}};
+    if (is_m1) {
+      EXPECT_NO_THROW(ChatTemplate::load(folder));
+    } else {
+      EXPECT_THROW(ChatTemplate::load(folder), Error);
+    }
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST(ChatTemplate, SpecialTokensAndVariables) {

@@ -35,13 +35,15 @@ double measure_read_bandwidth(ThreadPool& pool, const std::byte* data, int64_t b
 
 double measure_multiply_rate(ThreadPool& pool, const CpuOptions& options) {
   const quant::Weight bf16_weight{quant::WeightFormat::kBF16, {}, {}};
-  const PackedKernel& kernel =
-      *product_path(DType::kBF16, ops::Precision::kBF16, bf16_weight, options).kernel;
+  const ProductPath path = product_path(DType::kBF16, ops::Precision::kBF16, bf16_weight, options);
   constexpr int64_t kIterations = 400000;
+  constexpr int64_t kTileIterations = kIterations / 4;
   std::vector<double> sums(static_cast<size_t>(pool.num_threads()));
   const auto start = Clock::now();
-  pool.parallel_for(8 * pool.num_threads(),
-                    [&](int64_t, int thread) { sums[thread] += kernel.multiply_chain(kIterations); });
+  pool.parallel_for(8 * pool.num_threads(), [&](int64_t, int thread) {
+    sums[thread] +=
+        path.has_tiles ? multiply_tile_chain(kTileIterations) : path.kernel->multiply_chain(kIterations);
+  });
   const double seconds = seconds_since(start);
   double total = 0;
   for (const double sum : sums) total += sum;
@@ -50,7 +52,9 @@ double measure_multiply_rate(ThreadPool& pool, const CpuOptions& options) {
 
 std::string describe_simd(const CpuOptions& options) {
   const bool dot = options.use_bf16_dot && bf16_kernel() != nullptr;
-  return fmt::format("{}{}", simd_target_name(), dot ? " + BF16 dot product" : "");
+  const bool tiles = dot && options.use_tiles && has_tiles();
+  return fmt::format("{}{}{}", simd_target_name(), dot ? " + BF16 dot product" : "",
+                     tiles ? " + AMX tiles" : "");
 }
 
 }  // namespace minimax::cpu

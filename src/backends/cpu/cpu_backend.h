@@ -14,6 +14,8 @@ namespace minimax::cpu {
 struct CpuOptions {
   // Use the BF16 dot-product instructions where the processor has them.
   bool use_bf16_dot = true;
+  // Multiply some rows at a time with tiles (AMX-BF16), where the processor has them beside the dot product.
+  bool use_tiles = true;
 };
 
 // REQUIRES: `pool` outlives the backend.
@@ -32,7 +34,7 @@ std::vector<std::string> simd_targets();
 // comparisons; call it while nothing runs. THROWS: Error for a name not in simd_targets().
 void select_simd_target(std::string_view name);
 
-// "AVX3 + BF16 dot product": the instruction sets in use.
+// "AVX3 + BF16 dot product + AMX tiles": the instruction sets in use.
 std::string describe_simd(const CpuOptions& options = {});
 
 }  // namespace minimax::cpu

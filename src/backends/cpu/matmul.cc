@@ -22,13 +22,22 @@ int64_t lane_bytes(int64_t k) { return k * static_cast<int64_t>(sizeof(bf16)); }
 // Rows multiplied at once.
 int64_t turn_rows(const PreparedRows& x) { return x.is_in_lanes() ? kMaxLanes : kMaxDotRows; }
 
+// Columns that kernels take at once.
+int64_t kernel_columns(const PreparedRows& x) {
+  if (!x.is_in_lanes()) return 4;
+  return x.path.takes_tiles(x.k) ? 32 : 8;
+}
+
 // results[row * kDotColumns + column] of `rows` rows of x from `first_row` on and columns [first, first +
 // count).
 void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const quant::Weight& weight,
                    int64_t first, int64_t count, float* results) {
   if (x.is_in_lanes()) {
     const auto* lanes = reinterpret_cast<const uint32_t*>(x.memory + first_row * lane_bytes(x.k));
-    return dot_products_lanes(lanes, rows, weight, first, count, results, kDotColumns);
+    if (x.path.takes_tiles(x.k))
+      return dot_products_tiles(lanes, rows, weight, first, count, results, kDotColumns);
+    return dot_products_lanes(lanes, x.path.lanes(rows, x.k), rows, weight, first, count, results,
+                              kDotColumns);
   }
   const int64_t stride = x.path.row_bytes(x.k);
   const std::byte* memory = x.memory + first_row * stride;
@@ -73,14 +82,15 @@ void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const W
   std::array<float, kMaxLanes * kDotColumns> results;
   // Rows beyond the first turn find the weights of these columns in a near cache.
   const int64_t most = turn_rows(x);
-  const int64_t step = x.rows > most ? kTurnColumns : kDotColumns;
+  const bool has_tiles = x.is_in_lanes() && x.path.takes_tiles(x.k);
+  const int64_t step = x.rows > most && !has_tiles ? kTurnColumns : kDotColumns;
   const int64_t column_bytes = row_bytes(*run.weight);
   const int64_t end = run.first + columns;
   const int64_t last = next.weight == nullptr ? end : end - kFetchedAhead / column_bytes;
   while (run.first < end) {
     int64_t count = std::min(step, end - run.first);
     if (run.first + count > last) {
-      count = std::min<int64_t>(count, x.is_in_lanes() ? 8 : 4);  // what kernels take at once
+      count = std::min(count, kernel_columns(x));
       const int64_t from = kFetchedAhead - (end - run.first) * column_bytes;
       fetch_bytes(next, std::max<int64_t>(0, from), std::max<int64_t>(0, from + count * column_bytes));
     }
@@ -177,16 +187,22 @@ ProductPath product_path(DType x, ops::Precision precision, const quant::Weight&
   const bool may_round = precision != ops::Precision::kF32;
   const bool use_bf16 = options.use_bf16_dot && bf16_kernel() != nullptr && (may_round || x == DType::kBF16);
   if (!use_bf16 || format == WeightFormat::kF32) return {&f32_kernel(), f32_layout};
-  if (format == WeightFormat::kBF16) return {bf16_kernel(), RowLayout::kHalves};
+  const bool tiles = options.use_tiles && has_tiles();
+  if (format == WeightFormat::kBF16) return {bf16_kernel(), RowLayout::kHalves, WeightFormat::kF32, tiles};
   // Rows multiply by the scale after the product, panels before: BF16 holds a scaled e4m3 value exactly only
   // if the scale is a power of two.
   return {may_round || format == WeightFormat::kMxfp8 ? bf16_kernel() : &f32_kernel(),
-          has_fp8_dot() && has_wide_blocks(weight) ? RowLayout::kBytes : f32_layout};
+          has_fp8_dot() && has_wide_blocks(weight) ? RowLayout::kBytes : f32_layout, WeightFormat::kF32,
+          tiles};
 }
 
 bool ProductPath::takes_lanes(int64_t k) const {
   if (layout == RowLayout::kHalves) return has_fp8_dot() && k % 2 == 0;
   return layout == RowLayout::kBytes && k % 64 == 0;
+}
+
+bool ProductPath::takes_tiles(int64_t k) const {
+  return has_tiles && takes_lanes(k) && k % (layout == RowLayout::kBytes ? 64 : 32) == 0;
 }
 
 int64_t PreparedRows::units() const {
@@ -198,7 +214,7 @@ int64_t PreparedRows::bytes() const {
   if (is_packed()) return units() * path.kernel->tile_bytes(k);
   if (!is_in_lanes()) return rows * path.row_bytes(k);
   const int64_t whole = (units() - 1) * kMaxLanes;
-  return (whole + lanes_of(rows - whole)) * lane_bytes(k);
+  return (whole + path.lanes(rows - whole, k)) * lane_bytes(k);
 }
 
 void PreparedRows::prepare(const RowView& x, int64_t unit) const {
@@ -213,7 +229,8 @@ void PreparedRows::prepare(const RowView& x, int64_t unit) const {
   }
   if (is_in_lanes()) {
     const int64_t first = unit * kMaxLanes;
-    return lay_out_lanes(x, first, std::min(kMaxLanes, rows - first), k, path.layout == RowLayout::kBytes,
+    const int64_t count = std::min(kMaxLanes, rows - first);
+    return lay_out_lanes(x, first, count, path.lanes(count, k), k, path.layout == RowLayout::kBytes,
                          reinterpret_cast<uint32_t*>(memory + first * lane_bytes(k)));
   }
   std::byte* row = memory + unit * path.row_bytes(k);

@@ -4,7 +4,8 @@
 // first to meet the order in which W unpacks. Many rows (prefill): x is packed into tiles of `mr` rows, W
 // into panels of `nr` columns, both in the kernel's element type, and a register tile of mr x nr runs over
 // the whole depth. Weights are unpacked while a panel is packed, so a weight format needs a packer and a row
-// product, nothing else.
+// product, nothing else. Processors with AMX tiles multiply all but the fewest rows with those, weights read
+// as they lie: some rows of W, kept near, meet 16 rows of x after the other.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,11 @@ struct CpuOptions;
 
 // Most rows that row products take at once; more are done in turns.
 constexpr int64_t kMaxDotRows = 8;
-// Rows of x whose products run in lanes: groups of kMaxLanes, the last one of as many as there are.
+// Rows of x whose products run in lanes: groups of kMaxLanes, where there are no tiles the last one of as
+// many as there are.
 constexpr int64_t kMaxLanes = 16;
-constexpr int64_t lanes_of(int64_t rows) { return rows <= kMaxLanes / 2 ? kMaxLanes / 2 : kMaxLanes; }
 // Columns of a row product whose results are kept before they are stored.
-constexpr int64_t kDotColumns = 32;
+constexpr int64_t kDotColumns = 64;
 
 // Rows of a matrix, F32 or BF16, possibly gathered by `indices`.
 struct RowView {
@@ -82,14 +83,26 @@ struct ProductPath {
   RowLayout layout;
   // With Precision::kFp8, the weight format by which x is rounded to 8 bits; else one that rounds nothing.
   quant::WeightFormat rounding = quant::WeightFormat::kF32;
+  // Rows in lanes are multiplied with tiles (matmul_amx.cc) where the depth allows.
+  bool has_tiles = false;
 
-  // Most rows that row products are faster for (measured: docs/performance.md).
+  // Most rows that row products without tiles are faster for (measured: docs/performance.md).
   static constexpr int64_t max_row_products() { return 32; }
-  // Fewest rows that lanes are faster for (measured: docs/performance.md). Unpacking 8-bit weights again for
-  // further rows costs less than lanes that stay empty.
-  int64_t min_lane_rows() const { return layout == RowLayout::kBytes ? 13 : 9; }
+  // Fewest rows that lanes are faster for (measured: docs/performance.md). Without tiles, unpacking 8-bit
+  // weights again for further rows costs less than lanes that stay empty.
+  int64_t min_lane_rows(int64_t k) const {
+    const bool is_8_bit = layout == RowLayout::kBytes;
+    if (takes_tiles(k)) return is_8_bit ? 3 : 5;
+    return is_8_bit ? 13 : 9;
+  }
   // Whether rows may lie in lanes (matmul_lanes.cc).
   bool takes_lanes(int64_t k) const;
+  // Whether those are multiplied with tiles: all are whole.
+  bool takes_tiles(int64_t k) const;
+  // Lanes that `rows` rows take.
+  int64_t lanes(int64_t rows, int64_t k) const {
+    return rows <= kMaxLanes / 2 && !takes_tiles(k) ? kMaxLanes / 2 : kMaxLanes;
+  }
   bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }
   // Bytes from row to row. The lines beyond the elements keep rows of 2^n elements from falling into the same
   // sets of the nearest cache.
@@ -120,8 +133,8 @@ struct PreparedRows {
   ProductPath path{};
   std::byte* memory = nullptr;  // at a multiple of 64 bytes
 
-  bool is_packed() const { return rows > path.max_row_products(); }
-  bool is_in_lanes() const { return !is_packed() && rows >= path.min_lane_rows() && path.takes_lanes(k); }
+  bool is_packed() const { return rows > path.max_row_products() && !path.takes_tiles(k); }
+  bool is_in_lanes() const { return !is_packed() && rows >= path.min_lane_rows(k) && path.takes_lanes(k); }
   int64_t bytes() const;
   // Units of preparation, each independent: tiles, groups of lanes, or rows.
   int64_t units() const;

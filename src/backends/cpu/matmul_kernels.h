@@ -29,13 +29,22 @@ void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant
                       int64_t first, int64_t columns, float* out, int64_t out_stride);
 void dot_products_mxfp8(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                         int64_t first, int64_t columns, float* out, int64_t out_stride);
-// The same for up to 16 rows of x in lanes: BF16 weights with an even number of inputs or e4m3 weights with a
-// multiple of 64, of blocks as product_path wants them. REQUIRES: has_fp8_dot().
-void dot_products_lanes(const uint32_t* x, int64_t rows, const quant::Weight& weight, int64_t first,
+// The same for up to 16 rows of x in 8 or 16 lanes: BF16 weights with an even number of inputs or e4m3
+// weights with a multiple of 64, of blocks as product_path wants them. REQUIRES: has_fp8_dot().
+void dot_products_lanes(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, float* out, int64_t out_stride);
+// The same in 16 lanes with tiles, for BF16 weights with a multiple of 32 inputs or e4m3 weights as above.
+// REQUIRES: has_tiles().
+void dot_products_tiles(const uint32_t* x, int64_t rows, const quant::Weight& weight, int64_t first,
                         int64_t columns, float* out, int64_t out_stride);
-// Lays out rows [first, first + rows) for it: [pairs of inputs, lanes_of(rows)], pairs in the order of kBytes
-// with `for_bytes`, else as they come.
-void lay_out_lanes(const RowView& x, int64_t first, int64_t rows, int64_t k, bool for_bytes, uint32_t* out);
+// True when this processor multiplies tiles of BF16 (AMX) and the system lets this process use them.
+bool has_tiles();
+// Operations of `iterations` multiplications of tiles alone, done on this thread. REQUIRES: has_tiles().
+double multiply_tile_chain(int64_t iterations);
+// Lays out rows [first, first + rows) for both: [pairs of inputs, lanes], pairs in the order of kBytes with
+// `for_bytes`, else as they come.
+void lay_out_lanes(const RowView& x, int64_t first, int64_t rows, int64_t lanes, int64_t k, bool for_bytes,
+                   uint32_t* out);
 
 // Lay out a row of x as kHalves and as kBytes, with zeros up to a multiple of 64 bytes.
 void lay_out_bf16_row(const std::byte* row, DType dtype, int64_t k, bf16* out);

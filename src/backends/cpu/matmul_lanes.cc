@@ -270,9 +270,8 @@ void multiply_columns(const uint32_t* x, int64_t rows, const quant::Weight& weig
 
 }  // namespace
 
-MINIMAX_VBMI_TARGET void lay_out_lanes(const RowView& x, int64_t first, int64_t rows, int64_t k,
-                                       bool for_bytes, uint32_t* out) {
-  const int64_t lanes = lanes_of(rows);
+MINIMAX_VBMI_TARGET void lay_out_lanes(const RowView& x, int64_t first, int64_t rows, int64_t lanes,
+                                       int64_t k, bool for_bytes, uint32_t* out) {
   if (!for_bytes) {
     return interleave16(rows, lanes, x.dtype, k, out, [&](int64_t r) { return x.row(first + r); });
   }
@@ -289,9 +288,9 @@ MINIMAX_VBMI_TARGET void lay_out_lanes(const RowView& x, int64_t first, int64_t 
   }
 }
 
-void dot_products_lanes(const uint32_t* x, int64_t rows, const quant::Weight& weight, int64_t first,
-                        int64_t columns, float* out, int64_t out_stride) {
-  if (lanes_of(rows) == Narrow::kLanes) {
+void dot_products_lanes(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, float* out, int64_t out_stride) {
+  if (lanes == Narrow::kLanes) {
     multiply_columns<Narrow>(x, rows, weight, first, columns, out, out_stride);
   } else {
     multiply_columns<Wide>(x, rows, weight, first, columns, out, out_stride);
@@ -303,8 +302,9 @@ void dot_products_lanes(const uint32_t* x, int64_t rows, const quant::Weight& we
 #else
 
 namespace minimax::cpu {
-void lay_out_lanes(const RowView&, int64_t, int64_t, int64_t, bool, uint32_t*) {}
-void dot_products_lanes(const uint32_t*, int64_t, const quant::Weight&, int64_t, int64_t, float*, int64_t) {}
+void lay_out_lanes(const RowView&, int64_t, int64_t, int64_t, int64_t, bool, uint32_t*) {}
+void dot_products_lanes(const uint32_t*, int64_t, int64_t, const quant::Weight&, int64_t, int64_t, float*,
+                        int64_t) {}
 }  // namespace minimax::cpu
 
 #endif

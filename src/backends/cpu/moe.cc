@@ -55,8 +55,8 @@ class Carver {
 // Bytes that hold the prepared rows of all groups, however the pairs fall to experts.
 int64_t prepared_bytes(const Shape& shape, int64_t k, const ProductPath& path) {
   const int64_t tile_row = path.kernel->tile_bytes(k) / path.kernel->mr;
-  const int64_t padded_rows = shape.pairs + shape.max_groups * path.kernel->mr;
-  const int64_t few = std::min(shape.pairs, shape.max_groups * path.max_row_products());
+  const int64_t padded_rows = shape.pairs + shape.max_groups * std::max(path.kernel->mr, kMaxLanes);
+  const int64_t few = std::min(padded_rows, shape.max_groups * path.max_row_products());
   const int64_t either = padded_rows * std::max(tile_row, path.row_bytes(k));
   return std::min(either, padded_rows * tile_row + few * path.row_bytes(k)) + shape.max_groups * 64;
 }
