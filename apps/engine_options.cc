@@ -106,8 +106,8 @@ std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& ru
 
 std::string describe_paths(const ModelRuntime& runtime) {
   const models::ComputeOptions& compute = runtime.compute;
-  return fmt::format("paths: {}, {} threads; activations {}, KV cache {}{}\n", cpu::describe_simd(),
-                     runtime.pool->num_threads(), name(compute.activation_dtype), name(compute.kv_dtype()),
+  return fmt::format("paths: {}; activations {}, KV cache {}{}\n", runtime.device->description(),
+                     name(compute.activation_dtype), name(compute.kv_dtype()),
                      compute.fp8_activations ? ", activations of 8-bit weights in FP8" : "");
 }
 
