@@ -82,8 +82,8 @@ int64_t StepInputs::bytes(const StepShape& shape, int64_t starts) {
 StepInputs::StepInputs(const StepShape& shape, int64_t starts, ops::Backend& backend)
     : memory_(backend.allocate_staging(bytes(shape, starts))) {
   Placer place(memory_);
-  Sides sides = place_sides(shape, starts, place);
-  host_ = std::move(sides.batch);
+  const Sides sides = place_sides(shape, starts, place);
+  host_ = sides.batch;
   host_starts_ = sides.starts;
 }
 
@@ -92,8 +92,8 @@ DeviceInputs::DeviceInputs(const StepShape& shape, int64_t starts, ops::Backend&
   if (is_host_) return;
   memory_ = backend.allocate(StepInputs::bytes(shape, starts));
   Placer place(memory_);
-  Sides sides = place_sides(shape, starts, place);
-  device_ = std::move(sides.batch);
+  const Sides sides = place_sides(shape, starts, place);
+  device_ = sides.batch;
   device_starts_ = sides.starts;
 }
 

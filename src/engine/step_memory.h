@@ -31,7 +31,7 @@ struct MemoryPlan {
 class Placer {
  public:
   explicit Placer(std::byte* base, Device device = {}) : base_(base), device_(device) {}
-  Placer(const Memory& memory) : Placer(memory.data(), memory.device()) {}
+  explicit Placer(const Memory& memory) : Placer(memory.data(), memory.device()) {}
   Tensor operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape);
   int64_t used() const { return used_; }
 
