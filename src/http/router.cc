@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "core/error.h"
 #include "http/access.h"
 
 namespace minimax::http {
@@ -28,9 +31,10 @@ void Router::post(std::string path, Access access, Work work) {
 }
 
 void Router::remove(std::string_view path, Answer answer) {
-  for (Route& route : routes_) {
-    if (route.path == path) route.removal = std::move(answer);
-  }
+  const auto same = [path](const Route& route) { return route.path == path; };
+  const auto route = std::find_if(routes_.begin(), routes_.end(), same);
+  MM_CHECK(route != routes_.end() && route->answer, "DELETE {} without a GET", path);
+  route->removal = std::move(answer);
 }
 
 std::string Router::Route::allowed() const {

@@ -258,7 +258,7 @@ std::vector<std::vector<int32_t>> read_prompts(const Json& body, const ServedMod
 }
 
 void refuse_old_fields(const Json& body) {
-  if (const Json* suffix = find(body, "suffix"); suffix != nullptr && *suffix != "")
+  if (!text(body, "suffix").value_or("").empty())
     throw ApiError("suffix", "suffix is not supported: the models do not fill in; leave it out");
   if (const auto best = integer(body, "best_of", 1, kMostSamples); best && *best != body.value("n", Json(1)))
     throw ApiError("best_of", fmt::format("best_of is {}; expected n: ask for n answers and choose", *best));

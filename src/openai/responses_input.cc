@@ -98,11 +98,12 @@ class Conversation {
     if (role == "assistant") {
       assistant(!has_answer_)["content"] = std::move(content);
       has_answer_ = true;
-    } else if (role == "user") {
-      push({{"role", "user"}, {"content", content}});
-    } else if (role != "system" && role != "developer") {
+      return;
+    }
+    const bool is_system = role == "system" || role == "developer";
+    if (role != "user" && !is_system)
       refuse("input", item, "a message of user, assistant, system or developer");
-    } else if (messages_.empty()) {
+    if (is_system && messages_.empty()) {
       system_ += (system_.empty() ? "" : "\n\n") + content;
     } else {
       push({{"role", "user"}, {"content", content}});

@@ -176,9 +176,9 @@ void check_metadata(const Json* metadata) {
 
 Json settings_of(const Json& body, const Json& tools, const ResponsesRequest& request,
                  const ServedModel& model) {
-  const auto given = [&](const char* field, Json fallback) {
+  const auto given = [&](const char* field, const Json& fallback) {
     const Json* value = find(body, field);
-    return value == nullptr ? std::move(fallback) : *value;
+    return value == nullptr ? fallback : *value;
   };
   check_metadata(object(body, "metadata"));
   Json reasoning = {{"effort", nullptr}, {"summary", nullptr}};

@@ -45,9 +45,9 @@ class Generation {
   }
 
   void add_prompt(int32_t request, const std::vector<engine::SampledToken>& logprobs) {
-    const int32_t first = request * request_.request.n;
-    for (int32_t i = 0; i < request_.request.n; ++i)
-      answers_[static_cast<size_t>(first + i)].set_prompt(logprobs);
+    const auto count = static_cast<size_t>(request_.request.n);
+    const size_t first = static_cast<size_t>(request) * count;
+    for (size_t i = 0; i < count; ++i) answers_[first + i].set_prompt(logprobs);
   }
 
   // RETURNS: whether more tokens are wanted.
