@@ -1,5 +1,6 @@
 # Targets follow the rooms: `minimax_room(ops SOURCES a.cc DEPS core quant)` makes the library minimax_ops
-# with the include root src/. Tests, benches and fuzzers are declared with one line each.
+# with the include root src/. UNITY says that no two files of the room have a private name in common: with
+# MINIMAX_UNITY they are compiled together. Tests, benches and fuzzers are declared with one line each.
 
 add_library(minimax_flags INTERFACE)
 target_compile_options(minimax_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion
@@ -20,8 +21,11 @@ if(MINIMAX_SANITIZE STREQUAL "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 
 function(minimax_room name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LIBRARIES;PUBLIC_LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "UNITY" "" "SOURCES;DEPS;LIBRARIES;PUBLIC_LIBRARIES" ${ARGN})
   add_library(minimax_${name} STATIC ${ARG_SOURCES})
+  if(MINIMAX_UNITY AND ARG_UNITY)
+    set_target_properties(minimax_${name} PROPERTIES UNITY_BUILD ON)
+  endif()
   target_include_directories(minimax_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(minimax_${name} PRIVATE minimax_flags ${ARG_LIBRARIES})
   target_link_libraries(minimax_${name} PUBLIC ${ARG_PUBLIC_LIBRARIES})

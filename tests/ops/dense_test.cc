@@ -98,7 +98,7 @@ void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows,
       });
       const double bound =
           rounds_activations(f, precision) ? tolerance(out_dtype) : tolerance(out_dtype, precision);
-      for (const BackendCase& backend : backend_cases()) {
+      for (const BackendCase& backend : product_cases()) {
         const Tensor out = make.poisoned(out_dtype, {rows, n});
         run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out, precision}); });
         expect_close(out, expected, bound,
@@ -157,7 +157,7 @@ TEST(Linear, EveryCodeIsUnpackedExactly) {
       const Tensor expected = make.poisoned(DType::kF32, {rows, 256});
       run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, expected}); });
       for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
-        for (const BackendCase& backend : backend_cases()) {
+        for (const BackendCase& backend : product_cases()) {
           const Tensor out = make.poisoned(DType::kF32, {rows, 256});
           run_on_cpu(backend, [&](OpContext& c) {
             linear(c, {x, weight, Activation::kNone, out, precision});
@@ -177,7 +177,7 @@ TEST(Linear, TakesRowsOfAFusedWeight) {
   const Tensor x = make.uniform(DType::kF32, {3, 200});
   const Tensor expected = make.poisoned(DType::kF32, {3, 300});
   run_on_reference([&](OpContext& c) { linear(c, {x, fused, Activation::kNone, expected}); });
-  for (const BackendCase& backend : backend_cases()) {
+  for (const BackendCase& backend : product_cases()) {
     const Tensor out = make.poisoned(DType::kF32, {3, 172});
     run_on_cpu(backend, [&](OpContext& c) { linear(c, {x, fused.rows(128, 300), Activation::kNone, out}); });
     for (int64_t t = 0; t < 3; ++t) {
@@ -309,7 +309,7 @@ void check_moe(TensorMaker& make, const MoeShape& s, const Format& format, DType
     run_on_reference(call(expected, oracle_precision(precision)));
     // The rounded product of gate and up may fall on another side of a tie: an e4m3 step, 2^-4, of one value.
     const double bound = rounds_activations(format, precision) ? 2e-2 : 1.5 * tolerance(dtype, precision);
-    for (const BackendCase& backend : backend_cases()) {
+    for (const BackendCase& backend : product_cases()) {
       const std::array out = outputs();
       run_on_cpu(backend, call(out, precision));
       for (size_t i = 0; i < out.size(); ++i) {

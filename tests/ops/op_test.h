@@ -180,10 +180,15 @@ struct BackendCase {
 };
 
 inline std::vector<BackendCase> backend_cases() {
-  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3, true},
-                                    {"cpu, no tiles", "auto", 1, true, false}};
+  std::vector<BackendCase> cases = {{"cpu, 3 threads", "auto", 3}};
   for (const std::string& target : cpu::simd_targets())
     cases.push_back({"cpu, " + target, target, 1, false, false});
+  return cases;
+}
+// Those of matrix products, which tiles may do too.
+inline std::vector<BackendCase> product_cases() {
+  std::vector<BackendCase> cases = backend_cases();
+  cases.push_back({"cpu, no tiles", "auto", 1, true, false});
   return cases;
 }
 
