@@ -28,16 +28,16 @@ int64_t kernel_columns(const PreparedRows& x) {
   return x.path.takes_tiles(x.k) ? 32 : 8;
 }
 
-// results[row * kDotColumns + column] of `rows` rows of x from `first_row` on and columns [first, first +
+// results[row * kTileColumns + column] of `rows` rows of x from `first_row` on and columns [first, first +
 // count).
 void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const quant::Weight& weight,
                    int64_t first, int64_t count, float* results) {
   if (x.is_in_lanes()) {
     const auto* lanes = reinterpret_cast<const uint32_t*>(x.memory + first_row * lane_bytes(x.k));
     if (x.path.takes_tiles(x.k))
-      return dot_products_tiles(lanes, rows, weight, first, count, results, kDotColumns);
+      return dot_products_tiles(lanes, rows, weight, first, count, results, kTileColumns);
     return dot_products_lanes(lanes, x.path.lanes(rows, x.k), rows, weight, first, count, results,
-                              kDotColumns);
+                              kTileColumns);
   }
   const int64_t stride = x.path.row_bytes(x.k);
   const std::byte* memory = x.memory + first_row * stride;
@@ -45,20 +45,20 @@ void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const
   const int64_t halves_stride = stride / static_cast<int64_t>(sizeof(bf16));
   switch (x.path.layout) {
     case RowLayout::kHalves:
-      return dot_products_bf16(halves, halves_stride, rows, weight, first, count, results, kDotColumns);
+      return dot_products_bf16(halves, halves_stride, rows, weight, first, count, results, kTileColumns);
     case RowLayout::kBytes: {
       const bool is_mx = weight.format == quant::WeightFormat::kMxfp8;
       return (is_mx ? dot_products_mxfp8 : dot_products_fp8)(halves, halves_stride, rows, weight, first,
-                                                             count, results, kDotColumns);
+                                                             count, results, kTileColumns);
     }
     case RowLayout::kQuads:
       return dot_products_quads(reinterpret_cast<const float*>(memory),
                                 stride / static_cast<int64_t>(sizeof(float)), rows, weight, first, count,
-                                results, kDotColumns);
+                                results, kTileColumns);
     default:
       return dot_products(reinterpret_cast<const float*>(memory),
                           stride / static_cast<int64_t>(sizeof(float)), rows, weight, first, count, results,
-                          kDotColumns);
+                          kTileColumns);
   }
 }
 
@@ -79,11 +79,11 @@ void fetch_bytes(const WeightRun& run, int64_t begin, int64_t end) {
 template <typename Store>
 void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const WeightRun& next,
                   const Store& store) {
-  std::array<float, kMaxLanes * kDotColumns> results;
+  std::array<float, kMaxLanes * kTileColumns> results;
   // Rows beyond the first turn find the weights of these columns in a near cache.
   const int64_t most = turn_rows(x);
   const bool has_tiles = x.is_in_lanes() && x.path.takes_tiles(x.k);
-  const int64_t step = x.rows > most && !has_tiles ? kTurnColumns : kDotColumns;
+  const int64_t step = has_tiles ? kTileColumns : x.rows > most ? kTurnColumns : kDotColumns;
   const int64_t column_bytes = row_bytes(*run.weight);
   const int64_t end = run.first + columns;
   const int64_t last = next.weight == nullptr ? end : end - kFetchedAhead / column_bytes;
@@ -119,18 +119,18 @@ void multiply_dots(const PreparedRows& x, std::span<const quant::Weight* const> 
   const WeightRun up{output.gated ? weights[1] : nullptr, first};
   multiply_run(x, {weights[0], first}, columns, output.gated ? up : next,
                [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
-                 store_block(results, results, kDotColumns, rows, count, plain, row, column);
+                 store_block(results, results, kTileColumns, rows, count, plain, row, column);
                });
   if (!output.gated) return;
   multiply_run(x, up, columns, next,
                [&](int64_t row, int64_t rows, int64_t column, int64_t count, const float* results) {
-                 std::array<float, kMaxLanes * kDotColumns> gate;
+                 std::array<float, kMaxLanes * kTileColumns> gate;
                  for (int64_t r = 0; r < rows; ++r) {
                    const auto* from =
                        reinterpret_cast<const float*>(output.data + (row + r) * output.stride_bytes);
-                   std::copy_n(from + column, count, gate.data() + r * kDotColumns);
+                   std::copy_n(from + column, count, gate.data() + r * kTileColumns);
                  }
-                 store_block(gate.data(), results, kDotColumns, rows, count, output, row, column);
+                 store_block(gate.data(), results, kTileColumns, rows, count, output, row, column);
                });
 }
 

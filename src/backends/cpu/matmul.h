@@ -24,8 +24,9 @@ constexpr int64_t kMaxDotRows = 8;
 // Rows of x whose products run in lanes: groups of kMaxLanes, where there are no tiles the last one of as
 // many as there are.
 constexpr int64_t kMaxLanes = 16;
-// Columns of a row product whose results are kept before they are stored.
-constexpr int64_t kDotColumns = 64;
+// Columns that row products take in a step, and that they do with tiles, before results are stored.
+constexpr int64_t kDotColumns = 32;
+constexpr int64_t kTileColumns = 64;
 
 // Rows of a matrix, F32 or BF16, possibly gathered by `indices`.
 struct RowView {
