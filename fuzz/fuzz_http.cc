@@ -58,10 +58,12 @@ class Service : public minimax::http::Handler {
   void handle(Request request, std::shared_ptr<Reply> reply) override {
     router_.handle(std::move(request), std::move(reply));
   }
-  Response error(int status, const std::string& message) const override { return error_of(status, message); }
+  Response error(std::string_view path, int status, const std::string& message) const override {
+    return error_of(path, status, message);
+  }
 
  private:
-  static Response error_of(int status, const std::string& message) {
+  static Response error_of(std::string_view /*path*/, int status, const std::string& message) {
     require(status >= 400 && !message.empty());
     return {status, message, "text/plain", {}};
   }
@@ -80,6 +82,8 @@ void take_answer(std::string_view& bytes) {
     const size_t head = parser.put(asio::buffer(bytes.data(), bytes.size()), error);
     require(!error && parser.is_header_done());
     if (!is_head && parser.get().find(kHeadMark) != parser.get().end()) continue;
+    // A HEAD that is refused while its header is read gets the last answer, without a body and without the mark.
+    if (!is_head && !parser.is_done() && head == bytes.size() && !parser.keep_alive()) continue;
     size_t used = head;
     parser.eager(true);
     while (!parser.is_done()) {
@@ -98,14 +102,15 @@ void take_answer(std::string_view& bytes) {
 // A connection to the service, whose other end is held here.
 class Client {
  public:
-  Client() : context_{options(), service_, nullptr, workers_, [this](Connection&) { is_open_ = false; }} {
+  Client()
+      : context_{options(), service_, nullptr, workers_, nullptr, [this](Connection&) { is_open_ = false; }} {
     int ends[2];
     require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
     end_ = ends[0];
     asio::ip::tcp::socket socket(io_);
     socket.assign(asio::ip::tcp::v4(), ends[1]);
     connection_ = std::make_shared<Connection>(std::move(socket), context_);
-    connection_->start();
+    connection_->start(false);
   }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;

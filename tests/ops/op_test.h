@@ -196,12 +196,6 @@ inline std::vector<BackendCase> product_cases() {
   cases.push_back({"cpu, no tiles", "auto", 1, true, false});
   return cases;
 }
-// Those of matrix products, which tiles may do too.
-inline std::vector<BackendCase> product_cases() {
-  std::vector<BackendCase> cases = backend_cases();
-  cases.push_back({"cpu, no tiles", "auto", 1, true, false});
-  return cases;
-}
 
 // Backends are made once: a GPU takes a while to start.
 inline Backend& cuda_backend(int architecture) {
