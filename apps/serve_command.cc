@@ -105,6 +105,11 @@ class Serving {
   Serving(const Serving&) = delete;
   Serving& operator=(const Serving&) = delete;
   ~Serving() {
+    // Another SIGTERM must not cut short what ends anyway: once `signals_` is gone this thread is the last one.
+    sigset_t terminate;
+    sigemptyset(&terminate);
+    sigaddset(&terminate, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &terminate, nullptr);
     server_.reset();  // no request comes after this, so that the engine may go
     if (loader_.joinable()) loader_.join();
   }
@@ -162,6 +167,9 @@ class Serving {
     if (num_cut > 0) std::cerr << "minimax: " << num_cut << " answers were cut off\n";
   }
 
+  // Signals are taken until everything else is gone.
+  boost::asio::io_context events_;
+  boost::asio::signal_set signals_{events_, SIGINT, SIGTERM};
   ServeFlags flags_;
   LoadProgress progress_;
   observe::Metrics metrics_;
@@ -170,8 +178,6 @@ class Serving {
   server::Api api_;
   std::unique_ptr<LoadedService> loaded_;
   std::unique_ptr<http::Server> server_;
-  boost::asio::io_context events_;
-  boost::asio::signal_set signals_{events_, SIGINT, SIGTERM};
   std::thread loader_;
   std::exception_ptr failure_;
 };
