@@ -1,11 +1,14 @@
-// Input: a byte that says which kind of request, then the body of one.
+// Input: a byte that says which kind of request, then the body of one: of completions, chats, responses and
+// messages.
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "anthropic/request.h"
 #include "openai/fields.h"
 #include "openai/request.h"
+#include "openai/responses_request.h"
 #include "tokenizer/byte_alphabet.h"
 
 namespace {
@@ -37,6 +40,21 @@ void check(const CompletionRequest& parsed) {
   request.sampling.check();
 }
 
+CompletionRequest parse(uint8_t kind, const nlohmann::ordered_json& body, const ServedModel& model) {
+  static minimax::openai::ResponseStore store(8, int64_t{1} << 20U);
+  if (!store.get("resp_1")) store.put("resp_1", {"{}", R"([{"role": "user", "content": "hi"}])"});
+  switch (kind % 4) {
+    case 0:
+      return parse_completion(body, model);
+    case 1:
+      return parse_chat_completion(body, model);
+    case 2:
+      return parse_responses(body, model, store).completion;
+    default:
+      return minimax::anthropic::parse_messages(body, model);
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -47,7 +65,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
     const auto body = minimax::openai::parse_json(text);
-    check(data[0] % 2 == 0 ? parse_completion(body, model) : parse_chat_completion(body, model));
+    check(parse(data[0], body, model));
   } catch (const minimax::openai::ApiError& error) {
     minimax::openai::dump_json(error.body());
   }
