@@ -105,7 +105,8 @@ class Serving {
   Serving(const Serving&) = delete;
   Serving& operator=(const Serving&) = delete;
   ~Serving() {
-    // Another SIGTERM must not cut short what ends anyway: once `signals_` is gone this thread is the last one.
+    // Another SIGTERM must not cut short what ends anyway: once `signals_` is gone this thread is the last
+    // one.
     sigset_t terminate;
     sigemptyset(&terminate);
     sigaddset(&terminate, SIGTERM);

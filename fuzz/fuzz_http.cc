@@ -82,7 +82,8 @@ void take_answer(std::string_view& bytes) {
     const size_t head = parser.put(asio::buffer(bytes.data(), bytes.size()), error);
     require(!error && parser.is_header_done());
     if (!is_head && parser.get().find(kHeadMark) != parser.get().end()) continue;
-    // A HEAD that is refused while its header is read gets the last answer, without a body and without the mark.
+    // A HEAD that is refused while its header is read gets the last answer, without a body and without the
+    // mark.
     if (!is_head && !parser.is_done() && head == bytes.size() && !parser.keep_alive()) continue;
     size_t used = head;
     parser.eager(true);
