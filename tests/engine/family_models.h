@@ -27,6 +27,17 @@ struct LoadedModel {
   std::unique_ptr<ops::Backend> backend;
 };
 
+// Made-up ids, others for each seed.
+inline std::vector<int32_t> prompt_of(int64_t length, int32_t seed, int64_t vocab) {
+  std::vector<int32_t> ids;
+  uint32_t x = static_cast<uint32_t>(seed) * 2654435761U + 1;
+  for (int64_t i = 0; i < length; ++i) {
+    x = x * 1664525U + 1013904223U;
+    ids.push_back(static_cast<int32_t>((x >> 8U) % static_cast<uint32_t>(vocab)));
+  }
+  return ids;
+}
+
 struct Family {
   std::string name;
   std::string folder;  // below the repository

@@ -14,7 +14,8 @@ constexpr int64_t kBlockBytes = int64_t{512} << 20U;
 constexpr int64_t kBufferBytes = int64_t{32} << 20U;
 constexpr int64_t kWeightAlignment = 256;
 
-// What a thread does, it does on the device chosen last: every entry chooses.
+// What a thread does, it does on the device chosen last. Every call that begins or ends a step chooses, so
+// that the ops between them run on their own device whichever thread runs them.
 void choose(int device) { check(cudaSetDevice(device), fmt::format("choice of device {}", device)); }
 
 Event make_event() {
@@ -120,6 +121,7 @@ Memory CudaBackend::allocate_staging(int64_t bytes) {
 }
 
 void CudaBackend::upload(void* device, const void* host, int64_t bytes) {
+  choose(options_.device);
   if (bytes == 0) return;
   check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_.get()),
         "upload");
@@ -135,12 +137,16 @@ void CudaBackend::upload_rows(void* device, const void* host, int64_t row_bytes,
 }
 
 void CudaBackend::download(void* host, const void* device, int64_t bytes) {
+  choose(options_.device);
   if (bytes == 0) return;
   check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_.get()),
         "download");
 }
 
-void CudaBackend::synchronize() { check(cudaStreamSynchronize(stream_.get()), "a step"); }
+void CudaBackend::synchronize() {
+  choose(options_.device);
+  check(cudaStreamSynchronize(stream_.get()), "a step");
+}
 
 int64_t CudaBackend::available_bytes() const {
   choose(options_.device);

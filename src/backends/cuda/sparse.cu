@@ -8,9 +8,9 @@ constexpr int kScoreWarps = 4;
 
 // One block of threads a row and block of keys; a warp takes keys in turn and scores them for every group.
 template <typename Q, typename Key>
-__global__ void index_scores_kernel(IndexerArgs a) {
+__global__ void index_scores_kernel(IndexerArgs a, int64_t first_row) {
   extern __shared__ float queries[];  // [groups, dim], then the warps' best [warps, groups]
-  const int64_t t = blockIdx.y, block = blockIdx.x;
+  const int64_t t = first_row + blockIdx.y, block = blockIdx.x;
   const int64_t groups = a.index_q.heads, dim = a.index_q.dim;
   float* scores = static_cast<float*>(a.scores.data) + t * a.scores.token_stride + block;
   const int64_t b = sequence_of(a.batch, t);
@@ -132,12 +132,16 @@ __global__ void select_blocks_kernel(IndexerArgs a) {
 void launch_index_block_scores(const IndexerArgs& a, cudaStream_t stream) {
   if (a.scores.tokens * a.scores.dim * a.scores.heads == 0) return;
   const auto bytes = static_cast<size_t>(a.index_q.heads * (a.index_q.dim + kScoreWarps)) * sizeof(float);
+  // A grid's second dimension ends at 65,535.
   constexpr int64_t kMostRows = 65535;
   with_cache(a.index_q.scalar, [&](auto q) {
     with_cache(a.index_scalar, [&](auto key) {
-      const auto rows = static_cast<unsigned>(a.scores.tokens < kMostRows ? a.scores.tokens : kMostRows);
-      index_scores_kernel<decltype(q), decltype(key)>
-          <<<dim3(static_cast<unsigned>(a.scores.dim), rows), kScoreWarps * 32, bytes, stream>>>(a);
+      for (int64_t first = 0; first < a.scores.tokens; first += kMostRows) {
+        const int64_t left = a.scores.tokens - first;
+        const dim3 grid(static_cast<unsigned>(a.scores.dim),
+                        static_cast<unsigned>(left < kMostRows ? left : kMostRows));
+        index_scores_kernel<decltype(q), decltype(key)><<<grid, kScoreWarps * 32, bytes, stream>>>(a, first);
+      }
     });
   });
 }
