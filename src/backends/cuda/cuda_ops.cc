@@ -102,16 +102,16 @@ LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precis
   LinearPlan plan;
   plan.x_dtype = x.dtype();
   const WeightView w = view(weight);
+  if (precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
+    plan.path = LinearPath::kSmall;
+    return plan;
+  }
   if (rounds_inputs(precision, weight)) {
     plan.x_dtype = DType::kF32;
     plan.copies_x = true;
     return plan;
   }
   if (precision != ops::Precision::kF32 && weight.format == quant::WeightFormat::kBF16) {
-    if (can_linear_small(matrix(x), w)) {
-      plan.path = LinearPath::kSmall;
-      return plan;
-    }
     Matrix packed = matrix(x);
     packed.scalar = Scalar::kBF16;
     packed.data = nullptr;
@@ -173,9 +173,6 @@ struct MoeScratch {
     bytes = scratch.used();
   }
 };
-
-// Few enough tokens that the experts' weights, not the products, take the time.
-constexpr int64_t kMostSmallMoeTokens = 64;
 
 constexpr int64_t kMostSplits = 32;
 // Blocks enough for every multiprocessor twice, from shapes alone; graphs replay at any length.
@@ -302,7 +299,7 @@ void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   }
   switch (plan.path) {
     case LinearPath::kSmall:
-      launch_linear_small(x, w, applies_silu, out, stream());
+      launch_linear_small({x, {w}, 1, applies_silu, {}, out}, stream());
       break;
     case LinearPath::kGemm:
       gemm_->multiply(x, w, out, stream());
@@ -311,6 +308,24 @@ void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
     case LinearPath::kF32:
       launch_linear_f32(x, w, applies_silu, out, stream());
   }
+  check_launch(args.kName);
+}
+
+void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
+  static_assert(ops::Projections::kMost <= kMostSmallWeights);
+  SmallLinearArgs a;
+  a.x = matrix(args.x);
+  a.out = matrix(args.out);
+  for (const quant::Weight& weight : args.parts()) {
+    if (weight.out_features() > 0) a.weights[a.count++] = view(weight);
+  }
+  const bool is_small = args.precision != ops::Precision::kF32 && a.count > 0 &&
+                        std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
+                          return can_linear_small(a.x, w) && w.scalar == a.weights[0].scalar &&
+                                 w.scale_scalar == a.weights[0].scale_scalar;
+                        });
+  if (!is_small) return ops::Backend::run(args, workspace);
+  launch_linear_small(a, stream());
   check_launch(args.kName);
 }
 
@@ -386,6 +401,7 @@ MoeArgs CudaBackend::moe_args(const ops::Moe& args, ops::Workspace workspace) {
   a.hidden = scratch.hidden;
   a.partial = scratch.partial;
   a.x_bf16 = scratch.x_bf16;
+  a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());
   return a;
 }
 
@@ -405,10 +421,10 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
     return;
   }
   MoeArgs a = moe_args(args, workspace);
+  const bool is_small = args.precision != ops::Precision::kF32 && can_moe_small(a);
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
-  launch_expert_order(a, stream());
-  if (is_bf16) {
-    const bool is_small = a.x.rows <= kMostSmallMoeTokens;
+  if (!is_small || needs_expert_order(a)) launch_expert_order(a, stream());
+  if (is_small || is_bf16) {
     if (!is_small || !reads_inputs_as_they_are(a)) {
       const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
       launch_convert(a.x, packed, stream());
@@ -474,6 +490,13 @@ int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
 
 void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   const MlpScratch s(args, workspace.data, device());
+  MlpSmallArgs small{matrix(args.x), view(args.weights.w1), view(args.weights.w3), view(args.weights.w2),
+                     swiglu_params(args.swiglu), matrix(args.addend), matrix(s.hidden), matrix(args.out)};
+  small.hidden.scalar = Scalar::kBF16;
+  if (args.precision != ops::Precision::kF32 && can_mlp_small(small)) {
+    launch_mlp_small(small, stream());
+    return check_launch(args.kName);
+  }
   const ops::Workspace rest{s.rest, workspace.bytes - s.bytes};
   run(ops::Linear{args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest);
   run(ops::Linear{args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest);

@@ -74,6 +74,7 @@ class CudaBackend final : public ops::Backend {
   void run(const ops::SumOfSquares& args, ops::Workspace workspace) override;
   void run(const ops::GatedRmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::Linear& args, ops::Workspace workspace) override;
+  void run(const ops::Projections& args, ops::Workspace workspace) override;
   void run(const ops::RouteSoftmax& args, ops::Workspace workspace) override;
   void run(const ops::RouteSigmoid& args, ops::Workspace workspace) override;
   void run(const ops::Moe& args, ops::Workspace workspace) override;
@@ -111,6 +112,7 @@ class CudaBackend final : public ops::Backend {
   Stream stream_;
   WeightStore store_;
   std::unique_ptr<Gemm> gemm_;
+  Memory arrivals_;  // zeros between kernels
   std::vector<std::pair<const ops::MlpWeights*, std::unique_ptr<ExpertTable>>> tables_;
 };
 

@@ -273,70 +273,125 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
 
 // --- few tokens
 
-// hidden [place, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens, eight at a time.
-template <typename X>
-__global__ void __launch_bounds__(kRowsWarps * 32) moe_small_up_kernel(MoeArgs a) {
+// The pairs that chose one expert, as the lanes of a warp or as a stretch of the order.
+struct ExpertPairs {
+  int64_t expert = -1;
+  int32_t count = 0;
+  uint32_t lanes = 0;               // kTiny: pair p is bit p
+  const int32_t* pairs = nullptr;  // else
+
+  template <bool kTiny>
+  __device__ int32_t at(int32_t i) const {
+    return kTiny ? static_cast<int32_t>(__fns(lanes, 0, i + 1)) : pairs[i];
+  }
+};
+
+// Of the index-th expert with pairs. kTiny: at most 32 pairs, which need no order made before: every warp
+// finds it by itself, experts in the order in which they are first chosen.
+template <bool kTiny>
+__device__ ExpertPairs find_pairs(const MoeArgs& a, int index) {
+  if (!kTiny) {
+    const int32_t e = a.order.active[index];
+    if (e < 0) return {};
+    const int32_t begin = a.order.starts[e];
+    return {e, a.order.starts[e + 1] - begin, 0, a.order.pairs + begin};
+  }
+  const int lane = threadIdx.x % 32;
+  const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const bool is_first = expert >= 0 && (same & ((1U << lane) - 1U)) == 0;
+  const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
+  if (index >= __popc(firsts)) return {};
+  const int leader = static_cast<int>(__fns(firsts, 0, index + 1));
+  const uint32_t lanes = __shfl_sync(0xffffffffU, same, leader);
+  return {__shfl_sync(0xffffffffU, expert, leader), __popc(lanes), lanes, nullptr};
+}
+
+// hidden [pair, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens, eight at a time.
+template <RowFormat kFormat, bool kTiny, typename X>
+__global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_up_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   __shared__ float shared[kRowsWarps * 2 * 16 * 8];
-  const int32_t e = a.order.active[blockIdx.y];
-  if (e < 0) return;
-  const WeightView &w1 = a.table[e].w1, &w3 = a.table[e].w3;
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
+  if (pairs.expert < 0) return;
+  const ExpertPointers& expert = a.table[pairs.expert];
   const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16;
-  const int64_t last = a.intermediate - 1;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16, last = a.intermediate - 1;
   const int64_t low = min(first + lane / 4, last), high = min(first + lane / 4 + 8, last);
-  const bf16_t* low_rows[2] = {static_cast<const bf16_t*>(w1.values) + low * w1.stride,
-                               static_cast<const bf16_t*>(w3.values) + low * w3.stride};
-  const bf16_t* high_rows[2] = {static_cast<const bf16_t*>(w1.values) + high * w1.stride,
-                                static_cast<const bf16_t*>(w3.values) + high * w3.stride};
-  const int32_t end = a.order.starts[e + 1];
-  for (int32_t place = a.order.starts[e]; place < end; place += 8) {
+  const WeightRow<kFormat> low_rows[2] = {{expert.w1, low}, {expert.w3, low}};
+  const WeightRow<kFormat> high_rows[2] = {{expert.w1, high}, {expert.w3, high}};
+  for (int32_t begin = 0; begin < pairs.count; begin += 8) {
     const X* inputs[1] = {nullptr};
-    if (place + lane / 4 < end) {
-      const int64_t token = a.order.pairs[place + lane / 4] / a.top_k;
+    if (begin + lane / 4 < pairs.count) {
+      const int64_t token = pairs.at<kTiny>(begin + lane / 4) / a.top_k;
       inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
     }
     float sums[2][1][4] = {};
-    multiply_rows<2, 1, X>(low_rows, high_rows, inputs, w1.columns, sums);
+    multiply_rows<kFormat, 2, 1, X>(low_rows, high_rows, inputs, expert.w1.columns, sums);
     reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
-      if (place + column >= end || first + row > last) return;
-      static_cast<bf16_t*>(a.hidden)[(place + column) * a.intermediate + first + row] =
+      if (begin + column >= pairs.count || first + row > last) return;
+      static_cast<bf16_t*>(a.hidden)[pairs.at<kTiny>(begin + column) * a.intermediate + first + row] =
           from_f32<bf16_t>(swiglu(a.swiglu, values[0], values[1]));
     });
   }
 }
 
-__global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs a) {
-  ptx::wait_for_previous_kernel();
+constexpr int kDownColumns = 32;
+
+// partial [pair, H]; of the blocks that share columns, the one that ends last adds up each token's pairs.
+template <RowFormat kFormat, bool kTiny, typename Out>
+__global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_down_kernel(MoeArgs a) {
   __shared__ float shared[kRowsWarps * 2 * 16 * 8];
-  const int32_t e = a.order.active[blockIdx.y];
-  if (e < 0) return;
-  const WeightView& w = a.table[e].w2;
-  const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 32;
-  const int64_t last = a.out.columns - 1;
-  const bf16_t *low_rows[2], *high_rows[2];
+  __shared__ bool is_last_block;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kDownColumns, last = a.out.columns - 1;
+  // Which experts run was settled before the kernel that makes `hidden` began.
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
+  if (pairs.expert >= 0) {
+    const WeightView& w = a.table[pairs.expert].w2;
+    const int lane = threadIdx.x % 32;
+    WeightRow<kFormat> low_rows[2], high_rows[2];
 #pragma unroll
-  for (int m = 0; m < 2; ++m) {
-    const int64_t row = first + 16 * m + lane / 4;
-    low_rows[m] = static_cast<const bf16_t*>(w.values) + min(row, last) * w.stride;
-    high_rows[m] = static_cast<const bf16_t*>(w.values) + min(row + 8, last) * w.stride;
-  }
-  const int32_t end = a.order.starts[e + 1];
-  for (int32_t place = a.order.starts[e]; place < end; place += 8) {
-    const bf16_t* inputs[1] = {nullptr};
-    if (place + lane / 4 < end)
-      inputs[0] = static_cast<const bf16_t*>(a.hidden) + (place + lane / 4) * a.intermediate;
-    float sums[2][1][4] = {};
-    multiply_rows<2, 1, bf16_t>(low_rows, high_rows, inputs, w.columns, sums);
-    reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
-      if (place + column >= end) return;
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        const int64_t n = first + 16 * m + row;
-        if (n <= last) a.partial[(place + column) * a.out.columns + n] = values[m];
+    for (int m = 0; m < 2; ++m) {
+      const int64_t row = first + 16 * m + lane / 4;
+      low_rows[m] = WeightRow<kFormat>(w, min(row, last));
+      high_rows[m] = WeightRow<kFormat>(w, min(row + 8, last));
+    }
+    for (int32_t begin = 0; begin < pairs.count; begin += 8) {
+      const bf16_t* inputs[1] = {nullptr};
+      if (begin + lane / 4 < pairs.count) {
+        inputs[0] =
+            static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
       }
-    });
+      float sums[2][1][4] = {};
+      multiply_rows<kFormat, 2, 1, bf16_t, true>(low_rows, high_rows, inputs, w.columns, sums);
+      reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
+        if (begin + column >= pairs.count) return;
+        float* to = a.partial + pairs.at<kTiny>(begin + column) * a.out.columns + first + row;
+        if (first + row <= last) to[0] = values[0];
+        if (first + row + 16 <= last) to[16] = values[1];
+      });
+    }
+  } else {
+    ptx::wait_for_previous_kernel();
+  }
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last_block = atomicAdd(a.arrivals + blockIdx.x, 1) + 1 == static_cast<int>(gridDim.y);
+    if (is_last_block) a.arrivals[blockIdx.x] = 0;
+  }
+  __syncthreads();
+  if (!is_last_block) return;
+  __threadfence();
+  for (int64_t i = threadIdx.x; i < a.out.rows * kDownColumns; i += kRowsWarps * 32) {
+    const int64_t t = i / kDownColumns, n = first + i % kDownColumns;
+    if (n > last) continue;
+    float sum = 0;
+    for (int64_t j = 0; j < a.top_k; ++j) {
+      const int64_t pair = t * a.top_k + j;
+      if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
+    }
+    static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
   }
 }
 
@@ -436,24 +491,44 @@ bool reads_inputs_as_they_are(const MoeArgs& a) {
 }
 
 bool can_moe_bf16(const MoeArgs& a) {
-  const auto fits = [](const WeightView& w) {
-    return w.scalar == Scalar::kBF16 && w.columns % 32 == 0 && w.stride % 8 == 0 &&
-           reinterpret_cast<uintptr_t>(w.values) % 16 == 0;
-  };
-  return fits(a.first.w1) && fits(a.first.w3) && fits(a.first.w2);
+  return can_read_rows(a.first.w1) && can_read_rows(a.first.w3) && can_read_rows(a.first.w2) &&
+         a.first.w1.scalar == Scalar::kBF16 && a.first.w2.scalar == Scalar::kBF16;
 }
+
+bool can_moe_small(const MoeArgs& a) {
+  const auto have_one_format = [](const WeightView& x, const WeightView& y) {
+    return x.scalar == y.scalar && x.scale_scalar == y.scale_scalar;
+  };
+  return a.x.rows <= kMostSmallMoeTokens && can_read_rows(a.first.w1) && can_read_rows(a.first.w3) &&
+         can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2) &&
+         ceil_div(a.out.columns, kDownColumns) <= kMostArrivals;
+}
+
+bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > 32; }
 
 void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
   const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
-  with_activation(a.x.scalar, [&](auto x) {
-    launch(moe_small_up_kernel<decltype(x)>,
-           dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream, a);
+  const auto start = [&]<RowFormat kFormat, bool kTiny>() {
+    with_activation(a.x.scalar, [&](auto x) {
+      launch(moe_small_up_kernel<kFormat, kTiny, decltype(x)>,
+             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream,
+             a);
+    });
+    with_activation(a.out.scalar, [&](auto out) {
+      launch(moe_small_down_kernel<kFormat, kTiny, decltype(out)>,
+             dim3(static_cast<unsigned>(ceil_div(a.out.columns, kDownColumns)), experts), kRowsWarps * 32, 0,
+             stream, a);
+    });
+  };
+  with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
+    if (needs_expert_order(a)) {
+      start.template operator()<kFormat, false>();
+    } else {
+      start.template operator()<kFormat, true>();
+    }
   });
-  launch(moe_small_down_kernel, dim3(static_cast<unsigned>(ceil_div(a.out.columns, 32)), experts),
-         kRowsWarps * 32, 0, stream, a);
-  launch_combine(a, stream);
 }
 
 void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
