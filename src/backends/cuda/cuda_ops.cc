@@ -97,12 +97,15 @@ struct LinearPlan {
   bool copies_x = false;
 };
 
+// Without `may_be_small` 8-bit weights take the paths that round inputs where `precision` says so: an MLP
+// rounds before both of its products or before none.
 LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
-                       const Tensor& out) {
+                       const Tensor& out, bool may_be_small = true) {
   LinearPlan plan;
   plan.x_dtype = x.dtype();
   const WeightView w = view(weight);
-  if (precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
+  may_be_small |= !rounds_inputs(precision, weight);
+  if (may_be_small && precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
     plan.path = LinearPath::kSmall;
     return plan;
   }
@@ -276,14 +279,26 @@ void CudaBackend::run(const ops::SumOfSquares& args, ops::Workspace) {
   check_launch(args.kName);
 }
 
-int64_t CudaBackend::workspace_bytes(const ops::Linear& args) const {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out);
+namespace {
+
+int64_t linear_workspace_bytes(const ops::Linear& args, bool may_be_small) {
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, may_be_small);
   // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more.
   return plan.copies_x ? copy_bytes(args.x, plan.x_dtype) : 0;
 }
 
+}  // namespace
+
+int64_t CudaBackend::workspace_bytes(const ops::Linear& args) const {
+  return linear_workspace_bytes(args, true);
+}
+
 void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out);
+  run_linear(args, workspace, true);
+}
+
+void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, bool may_be_small) {
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, may_be_small);
   const WeightView w = view(args.weight);
   const bool applies_silu = args.activation == ops::Activation::kSilu;
   Matrix x = matrix(args.x);
@@ -485,7 +500,7 @@ int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
   const ops::Linear up{args.x, args.weights.w1, ops::Activation::kNone, scratch.gate, args.precision};
   const ops::Linear down{scratch.hidden, args.weights.w2, ops::Activation::kNone, scratch.down,
                          args.precision};
-  return scratch.bytes + std::max(workspace_bytes(up), workspace_bytes(down));
+  return scratch.bytes + std::max(linear_workspace_bytes(up, false), linear_workspace_bytes(down, false));
 }
 
 void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
@@ -498,10 +513,10 @@ void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
     return check_launch(args.kName);
   }
   const ops::Workspace rest{s.rest, workspace.bytes - s.bytes};
-  run(ops::Linear{args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest);
-  run(ops::Linear{args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest);
+  run_linear({args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest, false);
+  run_linear({args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest, false);
   launch_swiglu(matrix(s.gate), matrix(s.up), swiglu_params(args.swiglu), matrix(s.hidden), stream());
-  run(ops::Linear{s.hidden, args.weights.w2, ops::Activation::kNone, s.down, args.precision}, rest);
+  run_linear({s.hidden, args.weights.w2, ops::Activation::kNone, s.down, args.precision}, rest, false);
   if (args.addend.defined()) launch_add(matrix(s.down), matrix(args.addend), matrix(args.out), stream());
   check_launch(args.kName);
 }

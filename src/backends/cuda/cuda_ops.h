@@ -104,6 +104,7 @@ class CudaBackend final : public ops::Backend {
  private:
   const ExpertTable& table_of(std::span<const ops::MlpWeights> experts);
   MoeArgs moe_args(const ops::Moe& args, ops::Workspace workspace);
+  void run_linear(const ops::Linear& args, ops::Workspace workspace, bool may_be_small);
   void check_launch(std::string_view op) const;
 
   CudaOptions options_;
