@@ -119,6 +119,7 @@ struct QueryTile {
   int64_t first = 0;  // row of the batch
   int64_t end = 0;    // of the sequence's rows
 };
+// Beyond the last tile `first` counts on from 0.
 __device__ QueryTile find_query_tile(const Ragged& batch, int64_t tile, int64_t tokens_per_tile) {
   for (int64_t b = 0; b < batch.sequences; ++b) {
     const int64_t begin = batch.query_starts[b], end = batch.query_starts[b + 1];
@@ -126,11 +127,41 @@ __device__ QueryTile find_query_tile(const Ragged& batch, int64_t tile, int64_t 
     if (tile < tiles) return {b, begin + tile * tokens_per_tile, end};
     tile -= tiles;
   }
-  return {};
+  return {-1, tile, 0};
+}
+
+// Row t and head from its splits; `width` threads from `thread` on share the dimensions.
+template <int kDim>
+__device__ void combine_splits(const AttentionArgs& a, int64_t t, int64_t head, int thread, int width) {
+  constexpr int kWidth = kDim + 2;
+  const float* parts = a.partial + (t * a.q.heads + head) * a.splits * kWidth;
+  float largest = -INFINITY;
+  for (int64_t s = 0; s < a.splits; ++s) largest = fmaxf(largest, __ldcg(parts + s * kWidth + kDim));
+  const float reference = largest == -INFINITY ? 0.0F : largest;
+  float sum = 0, y[kDim / 32] = {};
+  for (int64_t s = 0; s < a.splits; ++s) {
+    const float factor = exp2f(__ldcg(parts + s * kWidth + kDim) - reference);
+    sum += factor * __ldcg(parts + s * kWidth + kDim + 1);
+#pragma unroll
+    for (int i = 0; i < kDim / 32; ++i) y[i] += factor * __ldcg(parts + s * kWidth + thread + i * width);
+  }
+  bf16_t* out = static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride + head * a.out.head_stride;
+#pragma unroll
+  for (int i = 0; i < kDim / 32; ++i) out[thread + i * width] = from_f32<bf16_t>(y[i] / sum);
+}
+
+__device__ void clear_row(const AttentionArgs& a, int64_t t) {
+  for (int64_t i = threadIdx.x; i < a.out.heads * a.out.dim; i += blockDim.x) {
+    static_cast<bf16_t*>(
+        a.out.data)[t * a.out.token_stride + i / a.out.dim * a.out.head_stride + i % a.out.dim] =
+        from_f32<bf16_t>(0.0F);
+  }
 }
 
 // kKeyWarps warps share the rows of a tile and take the keys of a step in turn: four for decode, where rows
-// are few, one for prefill. Partial results go to `a.partial` when the keys are split over blocks.
+// are few, one for prefill. Partial results go to `a.partial` when the keys are split over blocks; of the
+// blocks that share rows, the one that ends last adds them up. Blocks of a decode step without a tile write
+// the zeros of padding rows.
 template <int kDim, int kKeyWarps, typename Cache>
 __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   ptx::wait_for_previous_kernel();
@@ -154,7 +185,12 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   const int64_t first_head = static_cast<int64_t>(blockIdx.x) % head_parts * heads_per_tile;
   const QueryTile tile =
       find_query_tile(a.batch, static_cast<int64_t>(blockIdx.x) / head_parts, tokens_per_tile);
-  if (tile.sequence < 0) return;
+  if (tile.sequence < 0) {
+    const int64_t row = a.batch.query_starts[a.batch.sequences] + tile.first;
+    if (a.is_decode_shape && first_head == 0 && blockIdx.y == 0 && blockIdx.z == 0 && row < a.q.tokens)
+      clear_row(a, row);
+    return;
+  }
   const int64_t b = tile.sequence;
   const int64_t tokens = min(tokens_per_tile, tile.end - tile.first);
   // Position of the batch's row t is t + shift.
@@ -314,9 +350,8 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
       }
     }
     __syncthreads();
-    if (key_warp != 0) return;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int half = 0; half < 2 && key_warp == 0; ++half) {
       const float* first = meet + (lane / 4 + 8 * half) * kWidth;
       float largest = -INFINITY;
       for (int w = 0; w < kKeyWarps; ++w) largest = fmaxf(largest, first[w * 16 * kWidth + kDim]);
@@ -346,7 +381,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
 
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (!row_is_in[half]) continue;
+    if (!row_is_in[half] || (kKeyWarps > 1 && key_warp != 0)) continue;
     if (a.splits == 1) {
       const float factor = 1.0F / state.sum[half];
       bf16_t* to = static_cast<bf16_t*>(a.out.data) + row_token[half] * a.out.token_stride +
@@ -365,27 +400,21 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
       if (lane % 4 == 0) *reinterpret_cast<float2*>(to + kDim) = {state.largest[half], state.sum[half]};
     }
   }
-}
-
-// Adds up the splits of a row and head.
-__global__ void attention_combine_kernel(AttentionArgs a) {
-  ptx::wait_for_previous_kernel();
-  const int64_t t = blockIdx.x, head = blockIdx.y;
-  if (t >= a.batch.query_starts[a.batch.sequences]) return;
-  const int64_t dim = a.q.dim, width = dim + 2;
-  const float* parts = a.partial + (t * a.q.heads + head) * a.splits * width;
-  float largest = -INFINITY;
-  for (int64_t s = 0; s < a.splits; ++s) largest = fmaxf(largest, parts[s * width + dim]);
-  const float reference = largest == -INFINITY ? 0.0F : largest;
-  float sum = 0;
-  for (int64_t s = 0; s < a.splits; ++s)
-    sum += exp2f(parts[s * width + dim] - reference) * parts[s * width + dim + 1];
-  bf16_t* out = static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride + head * a.out.head_stride;
-  for (int64_t d = threadIdx.x; d < dim; d += blockDim.x) {
-    float y = 0;
-    for (int64_t s = 0; s < a.splits; ++s)
-      y += exp2f(parts[s * width + dim] - reference) * parts[s * width + d];
-    out[d] = from_f32<bf16_t>(y / sum);
+  if (a.splits == 1) return;
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    int32_t* arrivals = a.arrivals + static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y;
+    is_last = atomicAdd(arrivals, 1) + 1 == a.splits;
+    if (is_last) *arrivals = 0;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  for (int64_t row = warp; row < tokens * heads_per_tile; row += 4) {
+    const int64_t head = first_head + row % heads_per_tile;
+    if (head < group) combine_splits<kDim>(a, tile.first + row / heads_per_tile, kv_head * group + head, lane, 32);
   }
 }
 
@@ -393,12 +422,7 @@ __global__ void attention_combine_kernel(AttentionArgs a) {
 __global__ void attention_padding_kernel(AttentionArgs a) {
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x;
-  if (t < a.batch.query_starts[a.batch.sequences]) return;
-  for (int64_t i = threadIdx.x; i < a.out.heads * a.out.dim; i += blockDim.x) {
-    static_cast<bf16_t*>(
-        a.out.data)[t * a.out.token_stride + i / a.out.dim * a.out.head_stride + i % a.out.dim] =
-        from_f32<bf16_t>(0.0F);
-  }
+  if (t >= a.batch.query_starts[a.batch.sequences]) clear_row(a, t);
 }
 
 template <int kDim, int kKeyWarps, typename Cache>
@@ -420,11 +444,8 @@ void launch_mma(const AttentionArgs& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(tiles * ceil_div(group, heads_per_tile)),
                   static_cast<unsigned>(a.cache.kv_heads), static_cast<unsigned>(a.splits));
   launch(attention_mma_kernel<kDim, kKeyWarps, Cache>, grid, 128, kBytes, stream, a);
-  if (a.splits > 1) {
-    launch(attention_combine_kernel,
-           dim3(static_cast<unsigned>(a.batch.tokens), static_cast<unsigned>(a.q.heads)), 128, 0, stream, a);
-  }
-  launch(attention_padding_kernel, static_cast<unsigned>(a.batch.tokens), 128, 0, stream, a);
+  if (!a.is_decode_shape)
+    launch(attention_padding_kernel, static_cast<unsigned>(a.batch.tokens), 128, 0, stream, a);
 }
 
 }  // namespace

@@ -165,7 +165,7 @@ struct MoeScratch {
                   experts = args.num_experts();
     order.starts = scratch.take<int32_t>(experts + 1);
     order.tiles = scratch.take<int32_t>(experts + 1);
-    order.active = scratch.take<int32_t>(experts);
+    order.active = scratch.take<int32_t>(experts + 1);
     order.pairs = scratch.take<int32_t>(pairs);
     order.places = scratch.take<int32_t>(pairs);
     hidden = scratch.take<float>(pairs * args.intermediate_size());
@@ -183,8 +183,9 @@ int64_t attention_splits(const ops::PagedAttention& args, int multiprocessors) {
   const int64_t sequences = args.block_table.dim(0);
   if (args.q.dim(0) > sequences) return 1;
   const int64_t blocks = std::max<int64_t>(1, sequences * args.k_cache.dim(2));
+  if (sequences * args.q.dim(1) > kMostArrivals) return 1;
   const int64_t wanted = ceil_div(2 * multiprocessors, blocks);
-  return std::clamp<int64_t>(std::min(wanted, ceil_div(args.max_context(), 256)), 1, kMostSplits);
+  return std::clamp<int64_t>(std::min(wanted, ceil_div(args.max_context(), 64)), 1, kMostSplits);
 }
 
 AttentionArgs attention_args(const ops::PagedAttention& args) {
@@ -581,6 +582,7 @@ void CudaBackend::run(const ops::PagedAttention& args, ops::Workspace workspace)
   if (can_attention_mma(a)) {
     a.splits = attention_splits(args, multiprocessors_);
     a.partial = reinterpret_cast<float*>(workspace.data);
+    a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());
     launch_attention_mma(a, stream());
   } else {
     launch_attention_any(a, stream());

@@ -143,24 +143,31 @@ __global__ void kv_write_kernel(Heads k, Heads v, const int64_t* slots, PagedKv 
 constexpr int kMostHeadDim = 512;
 constexpr int kQkWarps = 8;
 
-// One block a token. Warps take heads in turn: queries, keys, values, index queries, the index key.
+// One block a token, or several when there are few tokens. Warps take heads in turn: queries, keys, values,
+// index queries, the index key.
 template <typename T, typename Q, typename Cache>
 __global__ void qk_norm_rope_kernel(QkNormRopeArgs a, int32_t index_scalar) {
   ptx::wait_for_previous_kernel();
   __shared__ float scratch[33];
   __shared__ float rows[kQkWarps][kMostHeadDim];
+  __shared__ float sines[kMostHeadDim / 2], cosines[kMostHeadDim / 2];
   const int64_t token = blockIdx.x;
   const int64_t dim = a.q_out.dim, heads = a.q_out.heads, kv_heads = a.cache.kv_heads;
   const int64_t index_heads = a.index_q_out.data == nullptr ? 0 : a.index_q_out.heads;
   const int64_t index_dim = a.index_q_out.dim;
   const T* row = static_cast<const T*>(a.qkv.data) + token * a.qkv.stride;
+  // All heads turn by the same angles.
+  const float position = static_cast<float>(a.positions[token]);
+  for (int64_t c = threadIdx.x; c < a.half; c += blockDim.x)
+    sincosf(position * a.inv_freq[c], &sines[c], &cosines[c]);
   float q_factor = 0, k_factor = 0;
   const auto flat_factor = [&](int64_t begin, int64_t count, int which, int64_t width) {
     float sum = 0;
     if (a.squares != nullptr) {
       sum = a.squares[2 * token + which];
     } else {
-      for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
+#pragma unroll 8
+      for (int64_t i = threadIdx.x; i < count; i += kQkWarps * 32) {
         const float v = to_f32(row[begin + i]);
         sum += v * v;
       }
@@ -173,9 +180,9 @@ __global__ void qk_norm_rope_kernel(QkNormRopeArgs a, int32_t index_scalar) {
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t slot = a.slots[token];
-  const float position = static_cast<float>(a.positions[token]);
   const int64_t units = heads + 2 * kv_heads + (index_heads > 0 ? index_heads + 1 : 0);
-  for (int64_t unit = warp; unit < units; unit += kQkWarps) {
+  __syncthreads();
+  for (int64_t unit = blockIdx.y * kQkWarps + warp; unit < units; unit += gridDim.y * kQkWarps) {
     const bool is_q = unit < heads;
     const bool is_k = !is_q && unit < heads + kv_heads;
     const bool is_v = !is_q && !is_k && unit < heads + 2 * kv_heads;
@@ -200,8 +207,7 @@ __global__ void qk_norm_rope_kernel(QkNormRopeArgs a, int32_t index_scalar) {
         x[i] *= factor * (a.weight_offset + load_scalar(weight.data, weight.scalar, first + i));
       __syncwarp();
       for (int64_t c = lane; c < a.half; c += 32) {
-        float sine, cosine;
-        sincosf(position * a.inv_freq[c], &sine, &cosine);
+        const float sine = sines[c], cosine = cosines[c];
         const float low = x[c], high = x[c + a.half];
         x[c] = low * cosine - high * sine;
         x[c + a.half] = high * cosine + low * sine;
@@ -352,11 +358,15 @@ void launch_paged_kv_write(const Heads& k, const Heads& v, const int64_t* slots,
 
 void launch_qk_norm_rope_kv_write(const QkNormRopeArgs& a, cudaStream_t stream) {
   if (a.qkv.rows == 0) return;
+  constexpr int64_t kFewTokens = 64;
+  const int64_t index_heads = a.index_q_out.data == nullptr ? 0 : a.index_q_out.heads + 1;
+  const int64_t units = a.q_out.heads + 2 * a.cache.kv_heads + index_heads;
+  const dim3 grid(static_cast<unsigned>(a.qkv.rows),
+                  static_cast<unsigned>(a.qkv.rows <= kFewTokens ? ceil_div(units, kQkWarps) : 1));
   with_activation(a.qkv.scalar, [&](auto t) {
     with_activation(a.q_out.scalar, [&](auto q) {
       with_cache(a.cache.scalar, [&](auto c) {
-        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, static_cast<unsigned>(a.qkv.rows),
-               kQkWarps * 32, 0, stream, a, static_cast<int32_t>(a.index_scalar));
+        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, grid, kQkWarps * 32, 0, stream, a, static_cast<int32_t>(a.index_scalar));
       });
     });
   });

@@ -12,6 +12,9 @@
 
 namespace minimax::cuda {
 
+// Counters by which blocks that share a result find out which of them ends last; zeros between kernels.
+constexpr int64_t kMostArrivals = 4096;
+
 // The dtypes kernels read and write.
 enum class Scalar : int { kF32, kBF16, kF16, kE4m3, kE8m0 };
 
@@ -186,7 +189,7 @@ struct ExpertOrder {
   int32_t* starts = nullptr;  // [experts + 1]
   int32_t* pairs = nullptr;   // [tokens * top_k], pair t * top_k + j
   int32_t* places = nullptr;  // [tokens * top_k]: where a pair stands in `pairs`, -1 for none
-  int32_t* active = nullptr;  // [experts]: those that have pairs, ascending, then -1
+  int32_t* active = nullptr;  // [experts + 1]: those that have pairs, ascending; last how many they are
   int32_t* tiles = nullptr;   // [experts + 1]: tiles of pairs before those of an expert
 };
 struct MoeArgs {
@@ -213,8 +216,7 @@ void launch_expert_order(const MoeArgs&, cudaStream_t);
 void launch_moe_f32(const MoeArgs&, cudaStream_t);
 bool can_moe_bf16(const MoeArgs&);
 // Few enough tokens that the experts' weights, not the products, take the time.
-constexpr int64_t kMostSmallMoeTokens = 64;
-constexpr int64_t kMostArrivals = 1024;
+constexpr int64_t kMostSmallMoeTokens = 32;
 bool can_moe_small(const MoeArgs&);
 bool needs_expert_order(const MoeArgs&);  // of launch_moe_small
 // Whether launch_moe_small takes x as it is; else `x` must be a copy in BF16.
@@ -232,8 +234,9 @@ struct AttentionArgs {
   Ragged batch;
   float scale = 1;
   Heads out;
-  float* partial = nullptr;  // split-KV workspace
-  int64_t splits = 1;
+  float* partial = nullptr;    // split-KV workspace
+  int32_t* arrivals = nullptr;  // as in MoeArgs, for blocks that share rows
+  int64_t splits = 1;                  // 1 unless is_decode_shape; times tiles at most kMostArrivals
   bool is_decode_shape = false;        // as many rows as sequences: few rows each
   const int32_t* selection = nullptr;  // [tokens, kv_heads, selected] blocks, or null for all keys
   int64_t selected = 0;

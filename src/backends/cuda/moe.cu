@@ -12,8 +12,81 @@ constexpr float kNever = -INFINITY;
 
 // --- routing
 
-// One warp a token. The k best are found one by one; ties go to the lowest id.
+// A number as an integer of the same order; NaN is the lowest.
+__device__ uint32_t ordered_bits(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  if (x != x) return 0;
+  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
+// One warp a token, kPerLane experts a lane: expert lane + 32 i is its i-th. The k best are found one by one;
+// ties go to the lowest id, and so do NaN logits once nothing else is left.
+template <int kPerLane>
 __global__ void route_kernel(RouteArgs a) {
+  ptx::wait_for_previous_kernel();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t t = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp;
+  if (t >= a.tokens) return;
+  const float* logits = a.logits + t * a.logits_stride;
+  // Chosen ones and those beyond the last expert have key 0 and are told apart by `is_left`.
+  float values[kPerLane];
+  uint32_t keys[kPerLane];
+  uint32_t is_left = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int e = lane + 32 * i;
+    values[i] = e < a.experts ? logits[e] : NAN;
+    float choice = values[i];
+    if (a.is_sigmoid) {
+      values[i] = 1.0F / (1.0F + expf(-values[i]));
+      choice = values[i];
+      if (a.bias.data != nullptr && e < a.experts) choice += load_scalar(a.bias.data, a.bias.scalar, e);
+    }
+    keys[i] = ordered_bits(choice);
+    if (e < a.experts) is_left |= 1U << i;
+  }
+  float largest = 0, sum = 0, own_weight = 0;
+  int own_id = 0;
+  for (int64_t j = 0; j < a.top_k; ++j) {
+    uint32_t best = 0;
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) best = (is_left >> i & 1U) != 0 && keys[i] > best ? keys[i] : best;
+    best = __reduce_max_sync(0xffffffffU, best);
+    int at = 0x7fffffff;
+    float value = 0;
+#pragma unroll
+    for (int i = kPerLane - 1; i >= 0; --i) {
+      if ((is_left >> i & 1U) != 0 && keys[i] == best) {
+        at = lane + 32 * i;
+        value = values[i];
+      }
+    }
+    const int chosen = __reduce_min_sync(0xffffffffU, at);
+    value = __shfl_sync(0xffffffffU, value, chosen % 32);
+    if (at == chosen) is_left &= ~(1U << (chosen / 32));
+    if (j == 0) largest = value;
+    const float p = a.is_sigmoid ? value : expf(value - largest);
+    sum += p;
+    if (lane == j % 32) {
+      own_id = chosen;
+      own_weight = p;
+    }
+    if (j % 32 == 31 || j + 1 == a.top_k) {
+      // A lane keeps one of 32 choices.
+      const int64_t slot = j / 32 * 32 + lane;
+      if (slot < a.top_k) {
+        a.ids[t * a.ids_stride + slot] = own_id;
+        a.weights[t * a.weights_stride + slot] = own_weight;
+      }
+    }
+  }
+  __syncwarp();
+  const float factor = (a.is_sigmoid ? a.scale : 1.0F) / sum;
+  for (int64_t j = lane; j < a.top_k; j += 32) a.weights[t * a.weights_stride + j] *= factor;
+}
+
+// The same for any number of experts, which stand in shared memory.
+__global__ void route_any_kernel(RouteArgs a) {
   ptx::wait_for_previous_kernel();
   extern __shared__ float rows[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -140,7 +213,7 @@ __global__ void expert_counts_kernel(MoeArgs a) {
     a.order.starts[a.experts] = before;
     a.order.tiles[a.experts] = tiles_before;
   }
-  for (int64_t e = active + lane; threadIdx.x < 32 && e < a.experts; e += 32) a.order.active[e] = -1;
+  if (threadIdx.x == 0) a.order.active[a.experts] = active;
   if (!kCollects) return;
   __syncthreads();
   for (int64_t e = threadIdx.x / 32; e < a.experts; e += kOrderThreads / 32)
@@ -273,126 +346,151 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
 
 // --- few tokens
 
-// The pairs that chose one expert, as the lanes of a warp or as a stretch of the order.
-struct ExpertPairs {
-  int64_t expert = -1;
-  int32_t count = 0;
-  uint32_t lanes = 0;               // kTiny: pair p is bit p
-  const int32_t* pairs = nullptr;  // else
+constexpr int kTinyPairs = 32;
 
-  template <bool kTiny>
-  __device__ int32_t at(int32_t i) const {
-    return kTiny ? static_cast<int32_t>(__fns(lanes, 0, i + 1)) : pairs[i];
+// The experts that run and the pairs that chose them. kTiny: at most 32 pairs, which need no order made
+// before: every block finds it by itself, experts in the order in which they are first chosen.
+template <bool kTiny>
+class ChosenExperts {
+ public:
+  // All threads of the block call it; `room` is shared memory of kTinyPairs elements each.
+  __device__ ChosenExperts(const MoeArgs& a, int32_t* experts, uint32_t* lanes)
+      : order_(a.order), experts_(experts), lanes_(lanes) {
+    if (!kTiny) {
+      count_ = __ldcg(a.order.active + a.experts);
+      return;
+    }
+    const int lane = threadIdx.x % 32;
+    const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
+    const uint32_t same = __match_any_sync(0xffffffffU, expert);
+    const uint32_t before = (1U << lane) - 1U;
+    const bool is_first = expert >= 0 && (same & before) == 0;
+    const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
+    count_ = __popc(firsts);
+    if (threadIdx.x < 32 && is_first) {
+      experts_[__popc(firsts & before)] = expert;
+      lanes_[__popc(firsts & before)] = same;
+    }
+    __syncthreads();
   }
+
+  __device__ int32_t count() const { return count_; }
+  __device__ int32_t expert(int64_t index) const {
+    return kTiny ? experts_[index] : __ldcg(order_.active + index);
+  }
+  // Pair i of the index-th expert, -1 beyond its last.
+  __device__ int32_t pair(int64_t index, int32_t i) const {
+    if (kTiny) {
+      uint32_t rest = lanes_[index];
+      for (; i > 0 && rest != 0; --i) rest &= rest - 1;
+      return __ffs(static_cast<int>(rest)) - 1;
+    }
+    const int32_t e = __ldcg(order_.active + index);
+    const int32_t place = __ldcg(order_.starts + e) + i;
+    return place < __ldcg(order_.starts + e + 1) ? __ldcg(order_.pairs + place) : -1;
+  }
+
+ private:
+  ExpertOrder order_;
+  int32_t* experts_;
+  uint32_t* lanes_;
+  int32_t count_ = 0;
 };
 
-// Of the index-th expert with pairs. kTiny: at most 32 pairs, which need no order made before: every warp
-// finds it by itself, experts in the order in which they are first chosen.
-template <bool kTiny>
-__device__ ExpertPairs find_pairs(const MoeArgs& a, int index) {
-  if (!kTiny) {
-    const int32_t e = a.order.active[index];
-    if (e < 0) return {};
-    const int32_t begin = a.order.starts[e];
-    return {e, a.order.starts[e + 1] - begin, 0, a.order.pairs + begin};
-  }
-  const int lane = threadIdx.x % 32;
-  const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
-  const uint32_t same = __match_any_sync(0xffffffffU, expert);
-  const bool is_first = expert >= 0 && (same & ((1U << lane) - 1U)) == 0;
-  const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
-  if (index >= __popc(firsts)) return {};
-  const int leader = static_cast<int>(__fns(firsts, 0, index + 1));
-  const uint32_t lanes = __shfl_sync(0xffffffffU, same, leader);
-  return {__shfl_sync(0xffffffffU, expert, leader), __popc(lanes), lanes, nullptr};
-}
-
-// hidden [pair, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens, eight at a time.
-template <RowFormat kFormat, bool kTiny, typename X>
-__global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_up_kernel(MoeArgs a) {
+// hidden [pair, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens.
+template <RowFormat kFormat, int kGroups, bool kTiny, typename X>
+__global__ void __launch_bounds__(kRowsThreads, 2) moe_small_up_kernel(const __grid_constant__ MoeArgs a) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ int32_t experts[kTinyPairs];
+  __shared__ uint32_t lanes[kTinyPairs];
   ptx::wait_for_previous_kernel();
-  __shared__ float shared[kRowsWarps * 2 * 16 * 8];
-  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
-  if (pairs.expert < 0) return;
-  const ExpertPointers& expert = a.table[pairs.expert];
+  const ChosenExperts<kTiny> chosen(a, experts, lanes);
   const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16, last = a.intermediate - 1;
-  const int64_t low = min(first + lane / 4, last), high = min(first + lane / 4 + 8, last);
-  const WeightRow<kFormat> low_rows[2] = {{expert.w1, low}, {expert.w3, low}};
-  const WeightRow<kFormat> high_rows[2] = {{expert.w1, high}, {expert.w3, high}};
-  for (int32_t begin = 0; begin < pairs.count; begin += 8) {
-    const X* inputs[1] = {nullptr};
-    if (begin + lane / 4 < pairs.count) {
-      const int64_t token = pairs.at<kTiny>(begin + lane / 4) / a.top_k;
-      inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
-    }
-    float sums[2][1][4] = {};
-    multiply_rows<kFormat, 2, 1, X>(low_rows, high_rows, inputs, expert.w1.columns, sums);
-    reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
-      if (begin + column >= pairs.count || first + row > last) return;
-      static_cast<bf16_t*>(a.hidden)[pairs.at<kTiny>(begin + column) * a.intermediate + first + row] =
-          from_f32<bf16_t>(swiglu(a.swiglu, values[0], values[1]));
-    });
-  }
+  const int64_t tiles = ceil_div(a.intermediate, 16);
+  RowStream<kFormat, 2, kGroups>{shared, a.x.columns, chosen.count() * tiles}.template run<X, false>(
+      [&](int64_t tile, WeightRow<kFormat>(&rows)[4]) {
+        const ExpertPointers& expert = a.table[chosen.expert(tile / tiles)];
+        const int64_t low = min(tile % tiles * 16 + lane / 4, a.intermediate - 1);
+        const int64_t high = min(tile % tiles * 16 + lane / 4 + 8, a.intermediate - 1);
+        rows[0] = WeightRow<kFormat>(expert.w1, low);
+        rows[1] = WeightRow<kFormat>(expert.w1, high);
+        rows[2] = WeightRow<kFormat>(expert.w3, low);
+        rows[3] = WeightRow<kFormat>(expert.w3, high);
+      },
+      [&](int64_t tile, int n) -> const X* {
+        const int32_t pair = chosen.pair(tile / tiles, n * 8 + lane / 4);
+        return pair < 0 ? nullptr : static_cast<const X*>(a.x.data) + pair / a.top_k * a.x.stride;
+      },
+      [&](int64_t tile, const float(&values)[2], int row, int column) {
+        const int64_t n = tile % tiles * 16 + row;
+        const int32_t pair = chosen.pair(tile / tiles, column);
+        if (pair < 0 || n >= a.intermediate) return;
+        static_cast<bf16_t*>(a.hidden)[pair * a.intermediate + n] =
+            from_f32<bf16_t>(swiglu(a.swiglu, values[0], values[1]));
+      },
+      [](int64_t) {});
 }
 
 constexpr int kDownColumns = 32;
 
 // partial [pair, H]; of the blocks that share columns, the one that ends last adds up each token's pairs.
-template <RowFormat kFormat, bool kTiny, typename Out>
-__global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_down_kernel(MoeArgs a) {
-  __shared__ float shared[kRowsWarps * 2 * 16 * 8];
-  __shared__ bool is_last_block;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kDownColumns, last = a.out.columns - 1;
+template <RowFormat kFormat, int kGroups, bool kTiny, typename Out>
+__global__ void __launch_bounds__(kRowsThreads, 2) moe_small_down_kernel(const __grid_constant__ MoeArgs a) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ int32_t experts[kTinyPairs];
+  __shared__ uint32_t lanes[kTinyPairs];
+  __shared__ bool is_last;
   // Which experts run was settled before the kernel that makes `hidden` began.
-  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
-  if (pairs.expert >= 0) {
-    const WeightView& w = a.table[pairs.expert].w2;
-    const int lane = threadIdx.x % 32;
-    WeightRow<kFormat> low_rows[2], high_rows[2];
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-      const int64_t row = first + 16 * m + lane / 4;
-      low_rows[m] = WeightRow<kFormat>(w, min(row, last));
-      high_rows[m] = WeightRow<kFormat>(w, min(row + 8, last));
-    }
-    for (int32_t begin = 0; begin < pairs.count; begin += 8) {
-      const bf16_t* inputs[1] = {nullptr};
-      if (begin + lane / 4 < pairs.count) {
-        inputs[0] =
-            static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
+  const ChosenExperts<kTiny> chosen(a, experts, lanes);
+  const int lane = threadIdx.x % 32;
+  const int64_t tiles = ceil_div(a.out.columns, kDownColumns);
+  const auto add_up = [&](int64_t first) {
+    for (int64_t i = threadIdx.x; i < a.out.rows * kDownColumns; i += kRowsThreads) {
+      const int64_t t = i / kDownColumns, n = first + i % kDownColumns;
+      if (n >= a.out.columns) continue;
+      float sum = 0;
+      for (int64_t j = 0; j < a.top_k; ++j) {
+        const int64_t pair = t * a.top_k + j;
+        if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
       }
-      float sums[2][1][4] = {};
-      multiply_rows<kFormat, 2, 1, bf16_t, true>(low_rows, high_rows, inputs, w.columns, sums);
-      reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
-        if (begin + column >= pairs.count) return;
-        float* to = a.partial + pairs.at<kTiny>(begin + column) * a.out.columns + first + row;
-        if (first + row <= last) to[0] = values[0];
-        if (first + row + 16 <= last) to[16] = values[1];
+      static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
+    }
+  };
+  RowStream<kFormat, 2, kGroups>{shared, a.intermediate, chosen.count() * tiles}.template run<bf16_t, true>(
+      [&](int64_t tile, WeightRow<kFormat>(&rows)[4]) {
+        const WeightView& w = a.table[chosen.expert(tile / tiles)].w2;
+#pragma unroll
+        for (int r = 0; r < 4; ++r)
+          rows[r] = WeightRow<kFormat>(w, min(tile % tiles * kDownColumns + 8 * r + lane / 4, w.rows - 1));
+      },
+      [&](int64_t tile, int n) -> const bf16_t* {
+        const int32_t pair = chosen.pair(tile / tiles, n * 8 + lane / 4);
+        return pair < 0 ? nullptr : static_cast<const bf16_t*>(a.hidden) + pair * a.intermediate;
+      },
+      [&](int64_t tile, const float(&values)[2], int row, int column) {
+        const int32_t pair = chosen.pair(tile / tiles, column);
+        if (pair < 0) return;
+        const int64_t n = tile % tiles * kDownColumns + row;
+        float* to = a.partial + pair * a.out.columns + n;
+        if (n < a.out.columns) to[0] = values[0];
+        if (n + 16 < a.out.columns) to[16] = values[1];
+      },
+      [&](int64_t tile) {
+        int32_t* arrivals = a.arrivals + tile % tiles;
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+          is_last = atomicAdd(arrivals, 1) + 1 == chosen.count();
+          if (is_last) *arrivals = 0;
+        }
+        __syncthreads();
+        if (!is_last) return;
+        __threadfence();
+        add_up(tile % tiles * kDownColumns);
       });
-    }
-  } else {
-    ptx::wait_for_previous_kernel();
-  }
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last_block = atomicAdd(a.arrivals + blockIdx.x, 1) + 1 == static_cast<int>(gridDim.y);
-    if (is_last_block) a.arrivals[blockIdx.x] = 0;
-  }
-  __syncthreads();
-  if (!is_last_block) return;
-  __threadfence();
-  for (int64_t i = threadIdx.x; i < a.out.rows * kDownColumns; i += kRowsWarps * 32) {
-    const int64_t t = i / kDownColumns, n = first + i % kDownColumns;
-    if (n > last) continue;
-    float sum = 0;
-    for (int64_t j = 0; j < a.top_k; ++j) {
-      const int64_t pair = t * a.top_k + j;
-      if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
-    }
-    static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
-  }
+  // Tokens none of whose experts is here.
+  if (chosen.count() == 0)
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) add_up(tile * kDownColumns);
 }
 
 // --- many tokens
@@ -451,8 +549,12 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a)
 void launch_route(const RouteArgs& a, cudaStream_t stream) {
   if (a.tokens == 0) return;
   constexpr int kWarps = 4;
-  launch(route_kernel, static_cast<unsigned>(ceil_div(a.tokens, kWarps)), kWarps * 32,
-         static_cast<size_t>(kWarps * a.experts) * sizeof(float), stream, a);
+  const auto blocks = static_cast<unsigned>(ceil_div(a.tokens, kWarps));
+  if (a.experts <= 32) return launch(route_kernel<1>, blocks, kWarps * 32, 0, stream, a);
+  if (a.experts <= 128) return launch(route_kernel<4>, blocks, kWarps * 32, 0, stream, a);
+  if (a.experts <= 256) return launch(route_kernel<8>, blocks, kWarps * 32, 0, stream, a);
+  launch(route_any_kernel, blocks, kWarps * 32, static_cast<size_t>(kWarps * a.experts) * sizeof(float),
+         stream, a);
 }
 
 void launch_expert_order(const MoeArgs& a, cudaStream_t stream) {
@@ -504,29 +606,33 @@ bool can_moe_small(const MoeArgs& a) {
          ceil_div(a.out.columns, kDownColumns) <= kMostArrivals;
 }
 
-bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > 32; }
+bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > kTinyPairs; }
 
 void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
-  const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
-  const auto start = [&]<RowFormat kFormat, bool kTiny>() {
+  const int64_t experts = pairs < a.experts ? pairs : a.experts;
+  const auto start = [&]<RowFormat kFormat, int kGroups, bool kTiny>() {
+    using Stream = RowStream<kFormat, 2, kGroups>;
     with_activation(a.x.scalar, [&](auto x) {
-      launch(moe_small_up_kernel<kFormat, kTiny, decltype(x)>,
-             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream,
-             a);
+      launch_rows<Stream>(moe_small_up_kernel<kFormat, kGroups, kTiny, decltype(x)>,
+                          experts * ceil_div(a.intermediate, 16), stream, a);
     });
     with_activation(a.out.scalar, [&](auto out) {
-      launch(moe_small_down_kernel<kFormat, kTiny, decltype(out)>,
-             dim3(static_cast<unsigned>(ceil_div(a.out.columns, kDownColumns)), experts), kRowsWarps * 32, 0,
-             stream, a);
+      launch_rows<Stream>(moe_small_down_kernel<kFormat, kGroups, kTiny, decltype(out)>,
+                          experts * ceil_div(a.out.columns, kDownColumns), stream, a);
     });
   };
+  // No expert has more pairs than there are tokens: a token chooses it once.
   with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
-    if (needs_expert_order(a)) {
-      start.template operator()<kFormat, false>();
+    if (!needs_expert_order(a) && a.x.rows <= 8) {
+      start.template operator()<kFormat, 1, true>();
+    } else if (!needs_expert_order(a)) {
+      start.template operator()<kFormat, 4, true>();
+    } else if (a.x.rows <= 8) {
+      start.template operator()<kFormat, 1, false>();
     } else {
-      start.template operator()<kFormat, true>();
+      start.template operator()<kFormat, 4, false>();
     }
   });
 }
