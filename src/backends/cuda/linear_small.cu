@@ -23,44 +23,43 @@ __device__ Place find_place(const SmallLinearArgs& a, int64_t tile) {
   return place;
 }
 
-template <RowFormat kFormat, int kTiles, int kGroups, typename X, typename Out>
-__global__ void __launch_bounds__(kRowsThreads, 2)
+template <RowFormat kFormat, typename Shape, typename X, typename Out>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     linear_small_kernel(const __grid_constant__ SmallLinearArgs a) {
-  extern __shared__ __align__(128) uint8_t shared[];
-  using Stream = RowStream<kFormat, kTiles, kGroups>;
+  constexpr int kTiles = Shape::kTiles, kGroups = Shape::kGroups;
+  __shared__ float shared[Shape::kWarps * Shape::kSums];
   const int lane = threadIdx.x % 32;
-  int64_t tiles = 0;
-  for (int i = 0; i < a.count; ++i) tiles += ceil_div(a.weights[i].rows, 16 * kTiles);
-  Place place;
-  Stream{shared, a.weights[0].columns, tiles}.template run<X, true>(
-      [&](int64_t tile, WeightRow<kFormat>(&rows)[2 * kTiles]) {
-        const Place at = find_place<kTiles>(a, tile);
-        const WeightView& w = a.weights[at.weight];
+  const Place place = find_place<kTiles>(a, blockIdx.x);
+  const WeightView& w = a.weights[place.weight];
+  WeightRow<kFormat> low[kTiles], high[kTiles];
 #pragma unroll
-        for (int r = 0; r < 2 * kTiles; ++r) {
-          // Rows beyond the last are read as the last one and not stored.
-          rows[r] = WeightRow<kFormat>(w, min(at.first + 8 * r + lane / 4, w.rows - 1));
-        }
-      },
-      [&](int64_t tile, int n) -> const X* {
-        if (n == 0) place = find_place<kTiles>(a, tile);
-        const int64_t t = n * 8 + lane / 4;
-        return t < a.x.rows ? static_cast<const X*>(a.x.data) + t * a.x.stride : nullptr;
-      },
-      [&](int64_t, const float(&values)[kTiles], int row, int t) {
-        if (t >= a.x.rows) return;
+  for (int m = 0; m < kTiles; ++m) {
+    // Rows beyond the last are read as the last one and not stored.
+    const int64_t row = place.first + m * 16 + lane / 4;
+    low[m] = WeightRow<kFormat>(w, min(row, w.rows - 1));
+    high[m] = WeightRow<kFormat>(w, min(row + 8, w.rows - 1));
+  }
+  const X* inputs[kGroups];
 #pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-          const int64_t n = place.first + m * 16 + row;
-          if (n >= a.weights[place.weight].rows) continue;
-          const int64_t column = place.column + n;
-          float y = a.applies_silu ? silu(values[m]) : values[m];
-          if (a.addend.data != nullptr)
-            y += to_f32(static_cast<const Out*>(a.addend.data)[t * a.addend.stride + column]);
-          static_cast<Out*>(a.out.data)[t * a.out.stride + column] = from_f32<Out>(y);
-        }
-      },
-      [](int64_t) {});
+  for (int n = 0; n < kGroups; ++n) {
+    const int64_t t = n * 8 + lane / 4;
+    inputs[n] = t < a.x.rows ? static_cast<const X*>(a.x.data) + t * a.x.stride : nullptr;
+  }
+  float sums[kTiles][kGroups][4] = {};
+  // The first weights are on their way before the kernel that made the inputs is done.
+  multiply_rows<kFormat, Shape, true>(low, high, inputs, w.columns, sums);
+  reduce_rows<Shape>(sums, shared, [&](const float(&values)[kTiles], int row, int t) {
+    if (t >= a.x.rows) return;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+      const int64_t n = place.first + m * 16 + row, column = place.column + n;
+      if (n >= w.rows) continue;
+      float y = a.applies_silu ? silu(values[m]) : values[m];
+      if (a.addend.data != nullptr)
+        y += to_f32(static_cast<const Out*>(a.addend.data)[t * a.addend.stride + column]);
+      static_cast<Out*>(a.out.data)[t * a.out.stride + column] = from_f32<Out>(y);
+    }
+  });
 }
 
 }  // namespace
@@ -72,11 +71,11 @@ bool can_linear_small(const Matrix& x, const WeightView& w) {
 
 void launch_linear_small(const SmallLinearArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
-  const auto start = [&]<RowFormat kFormat, int kTiles, int kGroups, typename X, typename Out>() {
-    int64_t tiles = 0;
-    for (int i = 0; i < a.count; ++i) tiles += ceil_div(a.weights[i].rows, 16 * kTiles);
-    launch_rows<RowStream<kFormat, kTiles, kGroups>>(linear_small_kernel<kFormat, kTiles, kGroups, X, Out>,
-                                                     tiles, stream, a);
+  const auto start = [&]<RowFormat kFormat, typename Shape, typename X, typename Out>() {
+    int64_t blocks = 0;
+    for (int i = 0; i < a.count; ++i) blocks += ceil_div(a.weights[i].rows, 16 * Shape::kTiles);
+    launch(linear_small_kernel<kFormat, Shape, X, Out>, static_cast<unsigned>(blocks), Shape::kThreads, 0,
+           stream, a);
   };
   with_row_format(a.weights[0], [&]<RowFormat kFormat>() {
     with_activation(a.x.scalar, [&](auto in) {
@@ -85,11 +84,11 @@ void launch_linear_small(const SmallLinearArgs& a, cudaStream_t stream) {
         using Out = decltype(o);
         // With more rows the activations are read more often than they are worth, unless tiles share them.
         if (a.x.rows <= 8) {
-          start.template operator()<kFormat, 1, 1, X, Out>();
+          start.template operator()<kFormat, FewRows<kFormat>, X, Out>();
         } else if (a.x.rows <= 16) {
-          start.template operator()<kFormat, 2, 2, X, Out>();
+          start.template operator()<kFormat, RowsShape<2, 2, 8, 2, 2>, X, Out>();
         } else {
-          start.template operator()<kFormat, 2, 4, X, Out>();
+          start.template operator()<kFormat, RowsShape<2, 4, 8, 2, 1>, X, Out>();
         }
       });
     });

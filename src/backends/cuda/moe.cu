@@ -348,150 +348,148 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
 
 constexpr int kTinyPairs = 32;
 
-// The experts that run and the pairs that chose them. kTiny: at most 32 pairs, which need no order made
-// before: every block finds it by itself, experts in the order in which they are first chosen.
-template <bool kTiny>
-class ChosenExperts {
- public:
-  // All threads of the block call it; `room` is shared memory of kTinyPairs elements each.
-  __device__ ChosenExperts(const MoeArgs& a, int32_t* experts, uint32_t* lanes)
-      : order_(a.order), experts_(experts), lanes_(lanes) {
-    if (!kTiny) {
-      count_ = __ldcg(a.order.active + a.experts);
-      return;
-    }
-    const int lane = threadIdx.x % 32;
-    const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
-    const uint32_t same = __match_any_sync(0xffffffffU, expert);
-    const uint32_t before = (1U << lane) - 1U;
-    const bool is_first = expert >= 0 && (same & before) == 0;
-    const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
-    count_ = __popc(firsts);
-    if (threadIdx.x < 32 && is_first) {
-      experts_[__popc(firsts & before)] = expert;
-      lanes_[__popc(firsts & before)] = same;
-    }
-    __syncthreads();
-  }
+// The pairs that chose one expert, as the lanes of a warp or as a stretch of the order.
+struct ExpertPairs {
+  int64_t expert = -1;
+  int32_t count = 0;
+  uint32_t lanes = 0;              // kTiny: pair p is bit p
+  const int32_t* pairs = nullptr;  // else
 
-  __device__ int32_t count() const { return count_; }
-  __device__ int32_t expert(int64_t index) const {
-    return kTiny ? experts_[index] : __ldcg(order_.active + index);
+  template <bool kTiny>
+  __device__ int32_t at(int32_t i) const {
+    if (!kTiny) return pairs[i];
+    uint32_t rest = lanes;
+    for (; i > 0; --i) rest &= rest - 1;
+    return __ffs(static_cast<int>(rest)) - 1;
   }
-  // Pair i of the index-th expert, -1 beyond its last.
-  __device__ int32_t pair(int64_t index, int32_t i) const {
-    if (kTiny) {
-      uint32_t rest = lanes_[index];
-      for (; i > 0 && rest != 0; --i) rest &= rest - 1;
-      return __ffs(static_cast<int>(rest)) - 1;
-    }
-    const int32_t e = __ldcg(order_.active + index);
-    const int32_t place = __ldcg(order_.starts + e) + i;
-    return place < __ldcg(order_.starts + e + 1) ? __ldcg(order_.pairs + place) : -1;
-  }
-
- private:
-  ExpertOrder order_;
-  int32_t* experts_;
-  uint32_t* lanes_;
-  int32_t count_ = 0;
 };
 
-// hidden [pair, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens.
-template <RowFormat kFormat, int kGroups, bool kTiny, typename X>
-__global__ void __launch_bounds__(kRowsThreads, 2) moe_small_up_kernel(const __grid_constant__ MoeArgs a) {
-  extern __shared__ __align__(128) uint8_t shared[];
-  __shared__ int32_t experts[kTinyPairs];
-  __shared__ uint32_t lanes[kTinyPairs];
-  ptx::wait_for_previous_kernel();
-  const ChosenExperts<kTiny> chosen(a, experts, lanes);
+// Of the index-th expert that has pairs. kTiny: at most 32 pairs, which need no order made before: every warp
+// finds it by itself, experts in the order in which they are first chosen. `running` is how many have pairs.
+template <bool kTiny>
+__device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
+  if (!kTiny) {
+    running = __ldcg(a.order.active + a.experts);
+    if (index >= running) return {};
+    const int32_t e = __ldcg(a.order.active + index);
+    const int32_t begin = __ldcg(a.order.starts + e);
+    return {e, __ldcg(a.order.starts + e + 1) - begin, 0, a.order.pairs + begin};
+  }
   const int lane = threadIdx.x % 32;
-  const int64_t tiles = ceil_div(a.intermediate, 16);
-  RowStream<kFormat, 2, kGroups>{shared, a.x.columns, chosen.count() * tiles}.template run<X, false>(
-      [&](int64_t tile, WeightRow<kFormat>(&rows)[4]) {
-        const ExpertPointers& expert = a.table[chosen.expert(tile / tiles)];
-        const int64_t low = min(tile % tiles * 16 + lane / 4, a.intermediate - 1);
-        const int64_t high = min(tile % tiles * 16 + lane / 4 + 8, a.intermediate - 1);
-        rows[0] = WeightRow<kFormat>(expert.w1, low);
-        rows[1] = WeightRow<kFormat>(expert.w1, high);
-        rows[2] = WeightRow<kFormat>(expert.w3, low);
-        rows[3] = WeightRow<kFormat>(expert.w3, high);
-      },
-      [&](int64_t tile, int n) -> const X* {
-        const int32_t pair = chosen.pair(tile / tiles, n * 8 + lane / 4);
-        return pair < 0 ? nullptr : static_cast<const X*>(a.x.data) + pair / a.top_k * a.x.stride;
-      },
-      [&](int64_t tile, const float(&values)[2], int row, int column) {
-        const int64_t n = tile % tiles * 16 + row;
-        const int32_t pair = chosen.pair(tile / tiles, column);
-        if (pair < 0 || n >= a.intermediate) return;
-        static_cast<bf16_t*>(a.hidden)[pair * a.intermediate + n] =
-            from_f32<bf16_t>(swiglu(a.swiglu, values[0], values[1]));
-      },
-      [](int64_t) {});
+  const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const uint32_t before = (1U << lane) - 1U;
+  const bool is_first = expert >= 0 && (same & before) == 0;
+  const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
+  running = __popc(firsts);
+  const uint32_t leader = __ballot_sync(0xffffffffU, is_first && __popc(firsts & before) == index);
+  if (leader == 0) return {};
+  const int from = __ffs(static_cast<int>(leader)) - 1;
+  const uint32_t lanes = __shfl_sync(0xffffffffU, same, from);
+  return {__shfl_sync(0xffffffffU, expert, from), __popc(lanes), lanes, nullptr};
 }
 
-constexpr int kDownColumns = 32;
+// hidden [pair, I] BF16: eight rows of w1 and the same of w3 of one expert with all its tokens, eight at a
+// time.
+template <RowFormat kFormat, typename Shape, bool kTiny, typename X>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+    moe_small_up_kernel(const __grid_constant__ MoeArgs a) {
+  ptx::wait_for_previous_kernel();
+  __shared__ float shared[Shape::kWarps * Shape::kSums];
+  int running = 0;
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y), running);
+  if (pairs.expert < 0) return;
+  const ExpertPointers& expert = a.table[pairs.expert];
+  const int lane = threadIdx.x % 32;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8;
+  const int64_t row = min(first + lane / 4, a.intermediate - 1);
+  const WeightRow<kFormat> gate[1] = {{expert.w1, row}}, up[1] = {{expert.w3, row}};
+  for (int32_t begin = 0; begin < pairs.count; begin += 8) {
+    const X* inputs[1] = {nullptr};
+    if (begin + lane / 4 < pairs.count) {
+      const int64_t token = pairs.at<kTiny>(begin + lane / 4) / a.top_k;
+      inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
+    }
+    float sums[1][1][4] = {};
+    multiply_rows<kFormat, Shape, false>(gate, up, inputs, a.x.columns, sums);
+    reduce_gate_up<Shape>(sums, shared, [&](float g, float u, int n, int column) {
+      if (begin + column >= pairs.count || first + n >= a.intermediate) return;
+      static_cast<bf16_t*>(a.hidden)[pairs.at<kTiny>(begin + column) * a.intermediate + first + n] =
+          from_f32<bf16_t>(swiglu(a.swiglu, g, u));
+    });
+  }
+}
 
 // partial [pair, H]; of the blocks that share columns, the one that ends last adds up each token's pairs.
-template <RowFormat kFormat, int kGroups, bool kTiny, typename Out>
-__global__ void __launch_bounds__(kRowsThreads, 2) moe_small_down_kernel(const __grid_constant__ MoeArgs a) {
-  extern __shared__ __align__(128) uint8_t shared[];
-  __shared__ int32_t experts[kTinyPairs];
-  __shared__ uint32_t lanes[kTinyPairs];
-  __shared__ bool is_last;
+template <RowFormat kFormat, typename Shape, bool kTiny, typename Out>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+    moe_small_down_kernel(const __grid_constant__ MoeArgs a) {
+  constexpr int kTiles = Shape::kTiles, kColumns = 16 * kTiles;
+  __shared__ float shared[Shape::kWarps * Shape::kSums];
+  __shared__ bool is_last_block;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns, last = a.out.columns - 1;
   // Which experts run was settled before the kernel that makes `hidden` began.
-  const ChosenExperts<kTiny> chosen(a, experts, lanes);
-  const int lane = threadIdx.x % 32;
-  const int64_t tiles = ceil_div(a.out.columns, kDownColumns);
-  const auto add_up = [&](int64_t first) {
-    for (int64_t i = threadIdx.x; i < a.out.rows * kDownColumns; i += kRowsThreads) {
-      const int64_t t = i / kDownColumns, n = first + i % kDownColumns;
-      if (n >= a.out.columns) continue;
-      float sum = 0;
-      for (int64_t j = 0; j < a.top_k; ++j) {
-        const int64_t pair = t * a.top_k + j;
-        if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
-      }
-      static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
-    }
-  };
-  RowStream<kFormat, 2, kGroups>{shared, a.intermediate, chosen.count() * tiles}.template run<bf16_t, true>(
-      [&](int64_t tile, WeightRow<kFormat>(&rows)[4]) {
-        const WeightView& w = a.table[chosen.expert(tile / tiles)].w2;
+  int running = 0;
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y), running);
+  if (pairs.expert >= 0) {
+    const WeightView& w = a.table[pairs.expert].w2;
+    const int lane = threadIdx.x % 32;
+    WeightRow<kFormat> low[kTiles], high[kTiles];
 #pragma unroll
-        for (int r = 0; r < 4; ++r)
-          rows[r] = WeightRow<kFormat>(w, min(tile % tiles * kDownColumns + 8 * r + lane / 4, w.rows - 1));
-      },
-      [&](int64_t tile, int n) -> const bf16_t* {
-        const int32_t pair = chosen.pair(tile / tiles, n * 8 + lane / 4);
-        return pair < 0 ? nullptr : static_cast<const bf16_t*>(a.hidden) + pair * a.intermediate;
-      },
-      [&](int64_t tile, const float(&values)[2], int row, int column) {
-        const int32_t pair = chosen.pair(tile / tiles, column);
-        if (pair < 0) return;
-        const int64_t n = tile % tiles * kDownColumns + row;
-        float* to = a.partial + pair * a.out.columns + n;
-        if (n < a.out.columns) to[0] = values[0];
-        if (n + 16 < a.out.columns) to[16] = values[1];
-      },
-      [&](int64_t tile) {
-        int32_t* arrivals = a.arrivals + tile % tiles;
-        __threadfence();
-        __syncthreads();
-        if (threadIdx.x == 0) {
-          is_last = atomicAdd(arrivals, 1) + 1 == chosen.count();
-          if (is_last) *arrivals = 0;
-        }
-        __syncthreads();
-        if (!is_last) return;
-        __threadfence();
-        add_up(tile % tiles * kDownColumns);
+    for (int m = 0; m < kTiles; ++m) {
+      const int64_t row = first + 16 * m + lane / 4;
+      low[m] = WeightRow<kFormat>(w, min(row, last));
+      high[m] = WeightRow<kFormat>(w, min(row + 8, last));
+    }
+    for (int32_t begin = 0; begin < pairs.count; begin += 8) {
+      const bf16_t* inputs[1] = {nullptr};
+      if (begin + lane / 4 < pairs.count)
+        inputs[0] = static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
+      float sums[kTiles][1][4] = {};
+      multiply_rows<kFormat, Shape, true>(low, high, inputs, a.intermediate, sums);
+      reduce_rows<Shape>(sums, shared, [&](const float(&values)[kTiles], int row, int column) {
+        if (begin + column >= pairs.count) return;
+        float* to = a.partial + pairs.at<kTiny>(begin + column) * a.out.columns + first + row;
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m)
+          if (first + row + 16 * m <= last) to[16 * m] = values[m];
       });
-  // Tokens none of whose experts is here.
-  if (chosen.count() == 0)
-    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) add_up(tile * kDownColumns);
+    }
+  } else {
+    ptx::wait_for_previous_kernel();
+    if (running > 0 || blockIdx.y > 0) return;
+  }
+  if (running > 1) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      is_last_block = atomicAdd(a.arrivals + blockIdx.x, 1) + 1 == running;
+      if (is_last_block) a.arrivals[blockIdx.x] = 0;
+    }
+    __syncthreads();
+    if (!is_last_block) return;
+    __threadfence();
+  } else {
+    __syncthreads();
+  }
+  for (int64_t i = threadIdx.x; i < a.out.rows * kColumns; i += Shape::kThreads) {
+    const int64_t t = i / kColumns, n = first + i % kColumns;
+    if (n > last) continue;
+    float sum = 0;
+    for (int64_t j = 0; j < a.top_k; ++j) {
+      const int64_t pair = t * a.top_k + j;
+      if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
+    }
+    static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
+  }
 }
+
+template <RowFormat kFormat>
+struct DownRows : RowsShape<2, 1, 4, 2, 6> {};
+template <>
+struct DownRows<RowFormat::kBF16> : RowsShape<2, 1, 8, 2, 2> {};
+template <>
+struct DownRows<RowFormat::kMxfp8> : RowsShape<1, 1, 4, 4, 6> {};
 
 // --- many tokens
 
@@ -603,7 +601,7 @@ bool can_moe_small(const MoeArgs& a) {
   };
   return a.x.rows <= kMostSmallMoeTokens && can_read_rows(a.first.w1) && can_read_rows(a.first.w3) &&
          can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2) &&
-         ceil_div(a.out.columns, kDownColumns) <= kMostArrivals;
+         ceil_div(a.out.columns, 16) <= kMostArrivals;
 }
 
 bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > kTinyPairs; }
@@ -611,28 +609,25 @@ bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > kTinyPai
 void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
-  const int64_t experts = pairs < a.experts ? pairs : a.experts;
-  const auto start = [&]<RowFormat kFormat, int kGroups, bool kTiny>() {
-    using Stream = RowStream<kFormat, 2, kGroups>;
+  const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
+  const auto start = [&]<RowFormat kFormat, bool kTiny>() {
+    using Up = GateUpRows<kFormat>;
+    using Down = DownRows<kFormat>;
     with_activation(a.x.scalar, [&](auto x) {
-      launch_rows<Stream>(moe_small_up_kernel<kFormat, kGroups, kTiny, decltype(x)>,
-                          experts * ceil_div(a.intermediate, 16), stream, a);
+      launch(moe_small_up_kernel<kFormat, Up, kTiny, decltype(x)>,
+             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8)), experts), Up::kThreads, 0, stream, a);
     });
     with_activation(a.out.scalar, [&](auto out) {
-      launch_rows<Stream>(moe_small_down_kernel<kFormat, kGroups, kTiny, decltype(out)>,
-                          experts * ceil_div(a.out.columns, kDownColumns), stream, a);
+      launch(moe_small_down_kernel<kFormat, Down, kTiny, decltype(out)>,
+             dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Down::kTiles)), experts), Down::kThreads,
+             0, stream, a);
     });
   };
-  // No expert has more pairs than there are tokens: a token chooses it once.
   with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
-    if (!needs_expert_order(a) && a.x.rows <= 8) {
-      start.template operator()<kFormat, 1, true>();
-    } else if (!needs_expert_order(a)) {
-      start.template operator()<kFormat, 4, true>();
-    } else if (a.x.rows <= 8) {
-      start.template operator()<kFormat, 1, false>();
+    if (needs_expert_order(a)) {
+      start.template operator()<kFormat, false>();
     } else {
-      start.template operator()<kFormat, 4, false>();
+      start.template operator()<kFormat, true>();
     }
   });
 }

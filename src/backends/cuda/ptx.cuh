@@ -65,11 +65,6 @@ __device__ __forceinline__ uint4 load_shared16(uint32_t address) {
   return value;
 }
 
-__device__ __forceinline__ uint32_t load_shared4(uint32_t address) {
-  uint32_t value;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
-  return value;
-}
 
 // c [16, 8] += a [16, 16] b [16, 8], BF16 with F32 sums.
 __device__ __forceinline__ void mma_16x8x16(float* c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -84,9 +79,6 @@ __device__ __forceinline__ void mma_16x8x16(float* c, const uint32_t (&a)[4], ui
 __device__ __forceinline__ void copy_async_16(uint32_t to, const void* from, bool is_valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(is_valid ? 16 : 0)
                : "memory");
-}
-__device__ __forceinline__ void copy_async_4(uint32_t to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>

@@ -1,9 +1,8 @@
 // The inner loop of products of few rows, which are bound by the memory of the weights: a block takes sixteen
-// or thirty-two weight rows at a time, its warps share the inputs, and weights stream through a queue in
-// shared memory that does not drain between one tile and the next. Every lane copies what it will itself
-// use, so that the queue needs no barrier.
+// or thirty-two weight rows, its warps share the inputs, and weights go from memory to the tensor cores'
+// registers without a stop in shared memory.
 //
-// A lane takes 16 bytes, neighbouring inputs, of a weight row. An mma wants pairs of inputs spread over
+// A lane loads 16 bytes, neighbouring inputs, of a weight row. An mma wants pairs of inputs spread over
 // lanes, but a sum does not care for the order of its terms: lane quarter q holds inputs q n .. q n + n - 1
 // of 4 n, for weights and activations alike, and each mma takes four of them. 8-bit weights become BF16 in
 // registers, exactly; their scales multiply sums of products, in F32.
@@ -13,8 +12,15 @@
 
 namespace minimax::cuda {
 
-constexpr int kRowsWarps = 8;
-constexpr int kRowsThreads = 32 * kRowsWarps;
+// How a block takes its share of a product: kTiles tiles of sixteen weight rows, 8 kGroups activation rows,
+// kWarps warps that share the inputs, kAhead loads of each row in flight, kBlocks blocks a multiprocessor.
+template <int kTilesOf, int kGroupsOf, int kWarpsOf, int kAheadOf, int kBlocksOf>
+struct RowsShape {
+  static constexpr int kTiles = kTilesOf, kGroups = kGroupsOf, kWarps = kWarpsOf, kAhead = kAheadOf;
+  static constexpr int kBlocks = kBlocksOf;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kSums = kTiles * 16 * 8 * kGroups;
+};
 
 // How the weights of a product of few rows are stored.
 enum class RowFormat { kBF16, kFp8, kMxfp8 };
@@ -31,6 +37,12 @@ void with_row_format(const WeightView& w, F&& f) {
   }
 }
 
+// The fastest measured, of up to eight activation rows: a dense product; gate and up of a tile.
+template <RowFormat kFormat>
+using FewRows = RowsShape<1, 1, 8, kFormat == RowFormat::kBF16 ? 4 : 2, 4>;
+template <RowFormat kFormat>
+using GateUpRows = RowsShape<1, 1, 8, kFormat == RowFormat::kFp8 ? 3 : 4, kFormat == RowFormat::kMxfp8 ? 3 : 4>;
+
 inline bool can_read_rows(const WeightView& w) {
   if (w.columns <= 0 || w.rows <= 0 || reinterpret_cast<uintptr_t>(w.values) % 16 != 0) return false;
   if (w.scalar == Scalar::kBF16) return w.columns % 32 == 0 && w.stride % 8 == 0;
@@ -40,43 +52,27 @@ inline bool can_read_rows(const WeightView& w) {
     const bool is_power_of_two = (w.block_columns & (w.block_columns - 1)) == 0;
     return is_whole || (is_power_of_two && w.block_columns % 64 == 0 && w.column_offset % 64 == 0);
   }
-  return w.block_rows == 1 && w.block_columns == 32 && w.column_offset % 128 == 0 && w.row_offset == 0 &&
-         w.columns % 128 == 0 && w.scale_stride % 4 == 0 && reinterpret_cast<uintptr_t>(w.scales) % 4 == 0;
+  return w.block_rows == 1 && w.block_columns == 32 && w.column_offset % 64 == 0 && w.row_offset == 0 &&
+         w.scale_stride % 2 == 0 && reinterpret_cast<uintptr_t>(w.scales) % 2 == 0;
 }
 
-// One row of a weight: where the 16 bytes of values at input k are, and the four bytes of scales with them.
+// One row of a weight as a lane reads it: kInputs inputs at a time, as kInputs / 2 BF16 pairs in the order in
+// which load_inputs gives activations.
 template <RowFormat kFormat>
-struct WeightRow {
-  static constexpr bool kIs8Bit = kFormat != RowFormat::kBF16;
-  static constexpr int kInputs = kIs8Bit ? 16 : 8;  // of 16 bytes
+struct WeightRow;
+
+template <>
+struct WeightRow<RowFormat::kBF16> {
+  static constexpr int kInputs = 8;
+  struct Chunk {
+    uint4 bits;
+  };
+  const bf16_t* values;
 
   WeightRow() = default;
   __device__ WeightRow(const WeightView& w, int64_t n)
-      : values(static_cast<const uint8_t*>(w.values) + n * w.stride * (kIs8Bit ? 1 : 2)) {
-    if constexpr (kFormat == RowFormat::kFp8) {
-      const auto row =
-          static_cast<uint32_t>(n + w.row_offset) / static_cast<uint32_t>(w.block_rows) * w.scale_stride;
-      scales = reinterpret_cast<const uint32_t*>(w.scales) + row;
-      column_offset = static_cast<uint32_t>(w.column_offset);
-      column_shift = w.column_offset + w.columns <= w.block_columns
-                         ? 31
-                         : 31 - static_cast<uint32_t>(__clz(static_cast<int>(w.block_columns)));
-    } else if constexpr (kFormat == RowFormat::kMxfp8) {
-      scales = reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(w.scales) + n * w.scale_stride);
-      column_offset = static_cast<uint32_t>(w.column_offset);
-      column_shift = 7;
-    }
-  }
-
-  __device__ const void* values_at(int64_t k) const { return values + k * (kIs8Bit ? 1 : 2); }
-  // kFp8: the F32 scale of the warp's 64 inputs. kMxfp8: the E8M0 scales of the 128 inputs around k.
-  __device__ const void* scales_at(int64_t k) const {
-    return scales + ((static_cast<uint32_t>(k) + column_offset) >> column_shift);
-  }
-
-  const uint8_t* values;
-  const uint32_t* scales;
-  uint32_t column_offset, column_shift;
+      : values(static_cast<const bf16_t*>(w.values) + n * w.stride) {}
+  __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k)}; }
 };
 
 // Four e4m3 codes as BF16 pairs (0, 2) and (1, 3). The bits of a code, moved into a BF16 number, are 2^-120
@@ -89,12 +85,64 @@ __device__ inline void unpack_e4m3(uint32_t codes, uint32_t& even, uint32_t& odd
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(even) : "r"(even_bits), "r"(kTwoTo120), "r"(kZero));
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(odd) : "r"(odd_bits), "r"(kTwoTo120), "r"(kZero));
 }
-__device__ inline void unpack_e4m3(const uint4& codes, uint32_t (&pairs)[8]) {
-  unpack_e4m3(codes.x, pairs[0], pairs[1]);
-  unpack_e4m3(codes.y, pairs[2], pairs[3]);
-  unpack_e4m3(codes.z, pairs[4], pairs[5]);
-  unpack_e4m3(codes.w, pairs[6], pairs[7]);
-}
+
+struct E4m3Row {
+  static constexpr int kInputs = 16;
+  const uint8_t* values;
+
+  E4m3Row() = default;
+  __device__ E4m3Row(const WeightView& w, int64_t n)
+      : values(static_cast<const uint8_t*>(w.values) + n * w.stride) {}
+  __device__ static void unpack(const uint4& bits, uint32_t (&pairs)[8]) {
+    unpack_e4m3(bits.x, pairs[0], pairs[1]);
+    unpack_e4m3(bits.y, pairs[2], pairs[3]);
+    unpack_e4m3(bits.z, pairs[4], pairs[5]);
+    unpack_e4m3(bits.w, pairs[6], pairs[7]);
+  }
+};
+
+template <>
+struct WeightRow<RowFormat::kFp8> : E4m3Row {
+  struct Chunk {
+    uint4 bits;
+    float scale;
+  };
+  const float* scales;
+  uint32_t column_offset, column_shift;
+  __device__ static uint32_t shift_of(const WeightView& w) {
+    if (w.column_offset + w.columns <= w.block_columns) return 31;
+    return 31 - static_cast<uint32_t>(__clz(static_cast<int>(w.block_columns)));
+  }
+
+  WeightRow() = default;
+  __device__ WeightRow(const WeightView& w, int64_t n)
+      : E4m3Row(w, n),
+        scales(static_cast<const float*>(w.scales) +
+               static_cast<uint32_t>(n + w.row_offset) / static_cast<uint32_t>(w.block_rows) * w.scale_stride),
+        column_offset(static_cast<uint32_t>(w.column_offset)),
+        column_shift(shift_of(w)) {}
+  // The warp's 64 inputs share a scale.
+  __device__ Chunk load(int64_t k) const {
+    return {load_stream_16(values + k),
+            __ldg(scales + ((static_cast<uint32_t>(k) + column_offset) >> column_shift))};
+  }
+};
+
+template <>
+struct WeightRow<RowFormat::kMxfp8> : E4m3Row {
+  struct Chunk {
+    uint4 bits;
+    uint32_t scales;  // of the warp's first 32 inputs, and of the others above
+  };
+  const uint16_t* scales;  // two neighbours
+
+  WeightRow() = default;
+  __device__ WeightRow(const WeightView& w, int64_t n)
+      : E4m3Row(w, n),
+        scales(reinterpret_cast<const uint16_t*>(static_cast<const uint8_t*>(w.scales) + n * w.scale_stride) +
+               w.column_offset / 64) {}
+  __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k), __ldg(scales + k / 64)}; }
+};
 
 // kInputs inputs at `k` of an activation row as BF16 pairs, for 8-bit weights in the order of unpack_e4m3;
 // zeros where `row` is null.
@@ -127,6 +175,15 @@ __device__ void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[kInputs 
   }
 }
 
+__device__ inline void multiply_chunk(const WeightRow<RowFormat::kBF16>::Chunk& low,
+                                      const WeightRow<RowFormat::kBF16>::Chunk& high, const uint32_t (&b)[4],
+                                      float (&sums)[4]) {
+  const uint32_t first[4] = {low.bits.x, high.bits.x, low.bits.y, high.bits.y};
+  const uint32_t second[4] = {low.bits.z, high.bits.z, low.bits.w, high.bits.w};
+  ptx::mma_16x8x16(sums, first, b[0], b[1]);
+  ptx::mma_16x8x16(sums, second, b[2], b[3]);
+}
+
 __device__ inline void multiply_codes(const uint32_t (&low)[8], const uint32_t (&high)[8],
                                       const uint32_t (&b)[8], float low_scale, float high_scale,
                                       float (&sums)[4]) {
@@ -142,196 +199,139 @@ __device__ inline void multiply_codes(const uint32_t (&low)[8], const uint32_t (
   sums[3] += high_scale * part[3];
 }
 
-// Which of `count` tiles a block computes, how weights reach it and how its warps' shares are added up.
-// kTiles: sixteen-row tiles at a time; kGroups: eight activation rows each.
-template <RowFormat kFormat, int kTiles, int kGroups>
-struct RowStream {
+// sums[m][n] += the products of the warp's share of the inputs: sixteen rows of weights of each tile with each
+// eight activation rows. low_rows[m] is row lane / 4 of tile m, high_rows[m] the one eight further.
+// `inputs[n]` is the lane's activation row or null. With kWaits the previous kernel is waited for, behind the
+// first loads of weights.
+template <RowFormat kFormat, typename Shape, bool kWaits, typename X>
+__device__ void multiply_rows(const WeightRow<kFormat> (&low_rows)[Shape::kTiles],
+                              const WeightRow<kFormat> (&high_rows)[Shape::kTiles],
+                              const X* const (&inputs)[Shape::kGroups], int64_t columns,
+                              float (&sums)[Shape::kTiles][Shape::kGroups][4]) {
+  constexpr int kTiles = Shape::kTiles, kGroups = Shape::kGroups, kAhead = Shape::kAhead;
   using Row = WeightRow<kFormat>;
-  static constexpr bool kIs8Bit = Row::kIs8Bit;
-  static constexpr int kInputs = Row::kInputs;
-  static constexpr int kRows = 2 * kTiles;  // that a lane reads: lane / 4 and eight further, of each tile
+  constexpr bool kIs8Bit = kFormat != RowFormat::kBF16;
+  constexpr int kInputs = Row::kInputs;
+  const int warp = threadIdx.x / 32, quarter = threadIdx.x % 4;
   // Warps take 4 kInputs inputs in turn, so that a block reads long runs.
-  static constexpr int64_t kStep = 4 * kInputs * kRowsWarps;
-  static constexpr int kValueBytes = kRows * kRowsThreads * 16;
-  static constexpr int kStageBytes = kValueBytes + (kIs8Bit ? kRows * kRowsThreads * 4 : 0);
-  static constexpr int kSums = kTiles * 16 * 8 * kGroups;
-  static constexpr int kSumBytes = kRowsWarps * kSums * 4;
-  // Two blocks share a multiprocessor.
-  static constexpr int kStages = (112 * 1024 - kSumBytes) / kStageBytes > 8
-                                     ? 8
-                                     : (112 * 1024 - kSumBytes) / kStageBytes;
-  static constexpr int kSharedBytes = kSumBytes + kStages * kStageBytes;
-  static_assert(kStages >= 3);
-
-  uint8_t* shared;  // [kSharedBytes]
-  int64_t columns;
-  int64_t count;
-
-  // set_rows(tile, rows) names the rows a lane reads, for a tile that is computed later. With `kWaits` the
-  // previous kernel is waited for when the queue has been filled. inputs_of(tile, n) is the lane's activation
-  // row of group n or null. total(tile, values[kTiles], row, t) is called once for each row < 16 and
-  // activation row t < 8 kGroups, by some thread; after_tile(tile) by all.
-  template <typename X, bool kWaits, typename SetRows, typename InputsOf, typename Total, typename AfterTile>
-  __device__ void run(SetRows&& set_rows, InputsOf&& inputs_of, Total&& total, AfterTile&& after_tile) const {
-    const int warp = threadIdx.x / 32, quarter = threadIdx.x % 4;
-    const int64_t steps = ceil_div(columns, kStep);
-    const int64_t first_input = warp * 4 * kInputs + quarter * kInputs;
-    const uint32_t queue = ptx::shared_address(shared) + kSumBytes;
-    const uint32_t own_values = queue + threadIdx.x * 16, own_scales = queue + kValueBytes + threadIdx.x * 4;
-    Row rows[kRows];
-    int64_t load_tile = blockIdx.x, load_step = 0;
-    uint32_t load_stage = 0, stage = 0;
-    const auto load = [&] {
-      if (load_tile < count) {
-        if (load_step == 0) set_rows(load_tile, rows);
-        const int64_t k = load_step * kStep + first_input;
-        if (k < columns) {
+  constexpr int64_t kStep = 4 * kInputs * Shape::kWarps;
+  bool is_first = true;
+  for (int64_t k = warp * 4 * kInputs + quarter * kInputs; k < columns; k += kAhead * kStep) {
+    typename Row::Chunk low[kAhead][kTiles], high[kAhead][kTiles];
 #pragma unroll
-          for (int r = 0; r < kRows; ++r) {
-            const uint32_t at = load_stage * kStageBytes;
-            ptx::copy_async_16(own_values + at + r * kRowsThreads * 16, rows[r].values_at(k), true);
-            if constexpr (kIs8Bit)
-              ptx::copy_async_4(own_scales + at + r * kRowsThreads * 4, rows[r].scales_at(k));
-          }
-        }
-        if (++load_step == steps) {
-          load_step = 0;
-          load_tile += gridDim.x;
-        }
-      }
-      ptx::copy_async_commit();
-      load_stage = load_stage + 1 == kStages ? 0 : load_stage + 1;
-    };
-#pragma unroll 1
-    for (int i = 0; i < kStages - 1; ++i) load();
-    if (kWaits) ptx::wait_for_previous_kernel();
-    for (int64_t tile = blockIdx.x; tile < count; tile += gridDim.x) {
-      const X* inputs[kGroups];
-#pragma unroll
-      for (int n = 0; n < kGroups; ++n) inputs[n] = inputs_of(tile, n);
-      float sums[kTiles][kGroups][4] = {};
-#pragma unroll 1
-      for (int64_t step = 0; step < steps; ++step) {
-        load();
-        ptx::copy_async_wait<kStages - 1>();
-        const int64_t k = step * kStep + first_input;
-        if (k < columns) multiply(own_values + stage * kStageBytes, own_scales + stage * kStageBytes, inputs, k, sums);
-        stage = stage + 1 == kStages ? 0 : stage + 1;
-      }
-      add_up(sums, [&](const float(&values)[kTiles], int row, int t) { total(tile, values, row, t); });
-      after_tile(tile);
-    }
-    ptx::copy_async_wait<0>();
-  }
-
- private:
-  template <typename X>
-  __device__ static void multiply(uint32_t values, uint32_t scales, const X* const (&inputs)[kGroups],
-                                  int64_t k, float (&sums)[kTiles][kGroups][4]) {
-    constexpr int kPairs = kInputs / 2;
-    uint32_t low[kTiles][kPairs], high[kTiles][kPairs], low_scales[kTiles], high_scales[kTiles];
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      const uint4 l = ptx::load_shared16(values + (2 * m) * kRowsThreads * 16);
-      const uint4 h = ptx::load_shared16(values + (2 * m + 1) * kRowsThreads * 16);
-      if constexpr (kIs8Bit) {
-        unpack_e4m3(l, low[m]);
-        unpack_e4m3(h, high[m]);
-        low_scales[m] = ptx::load_shared4(scales + (2 * m) * kRowsThreads * 4);
-        high_scales[m] = ptx::load_shared4(scales + (2 * m + 1) * kRowsThreads * 4);
-        if constexpr (kFormat == RowFormat::kMxfp8) {
-          // The warp's two scales of the four.
-          const uint32_t shift = k % 128 >= 64 ? 16 : 0;
-          low_scales[m] >>= shift;
-          high_scales[m] >>= shift;
-        }
-      } else {
-        low[m][0] = l.x, low[m][1] = l.y, low[m][2] = l.z, low[m][3] = l.w;
-        high[m][0] = h.x, high[m][1] = h.y, high[m][2] = h.z, high[m][3] = h.w;
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      // The first group always has rows.
-      if (n > 0 && !__any_sync(0xffffffffU, inputs[n] != nullptr)) continue;
-      uint32_t b[kPairs];
-      load_inputs<kInputs>(inputs[n], k, b);
-      if constexpr (kFormat == RowFormat::kBF16) {
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const uint32_t a[4] = {low[m][2 * i], high[m][2 * i], low[m][2 * i + 1], high[m][2 * i + 1]};
-            ptx::mma_16x8x16(sums[m][n], a, b[2 * i], b[2 * i + 1]);
-          }
-        }
-      } else if constexpr (kFormat == RowFormat::kFp8) {
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-          multiply_codes(low[m], high[m], b, __uint_as_float(low_scales[m]), __uint_as_float(high_scales[m]),
-                         sums[m][n]);
-        }
-      } else {
-        // Quarters 0 and 1 hold the inputs of the first scale, 2 and 3 those of the second.
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const uint32_t mask = static_cast<int>(threadIdx.x) % 4 / 2 == half ? 0xffffffffU : 0U;
-          const auto scale = [&](uint32_t two) {
-            return to_f32(e8m0_t{static_cast<uint8_t>(two >> (8 * half))});
-          };
-          uint32_t own[kPairs];
-#pragma unroll
-          for (int i = 0; i < kPairs; ++i) own[i] = b[i] & mask;
-#pragma unroll
-          for (int m = 0; m < kTiles; ++m)
-            multiply_codes(low[m], high[m], own, scale(low_scales[m]), scale(high_scales[m]), sums[m][n]);
-        }
-      }
-    }
-  }
-
-  template <typename Total>
-  __device__ void add_up(const float (&sums)[kTiles][kGroups][4], Total&& total) const {
-    constexpr int kWidth = 8 * kGroups;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    auto* parts = reinterpret_cast<float*>(shared);
-    __syncthreads();
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kGroups; ++n) {
-        float* at = parts + warp * kSums + (m * 16 + lane / 4) * kWidth + n * 8 + lane % 4 * 2;
-        at[0] = sums[m][n][0];
-        at[1] = sums[m][n][1];
-        at[8 * kWidth] = sums[m][n][2];
-        at[8 * kWidth + 1] = sums[m][n][3];
-      }
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < 16 * kWidth; i += kRowsThreads) {
-      float values[kTiles];
+    for (int a = 0; a < kAhead; ++a) {
+      const int64_t at = k + a * kStep;
+      if (at >= columns) break;
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
-        float sum = 0;
-#pragma unroll
-        for (int w = 0; w < kRowsWarps; ++w) sum += parts[w * kSums + m * 16 * kWidth + i];
-        values[m] = sum;
+        low[a][m] = low_rows[m].load(at);
+        high[a][m] = high_rows[m].load(at);
       }
-      total(values, i / kWidth, i % kWidth);
+    }
+    if (kWaits && is_first) ptx::wait_for_previous_kernel();
+    is_first = false;
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int64_t at = k + a * kStep;
+      if (at >= columns) break;
+      uint32_t b[kGroups][kInputs / 2];
+#pragma unroll
+      for (int n = 0; n < kGroups; ++n) load_inputs<kInputs>(inputs[n], at, b[n]);
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        if constexpr (!kIs8Bit) {
+#pragma unroll
+          for (int n = 0; n < kGroups; ++n) multiply_chunk(low[a][m], high[a][m], b[n], sums[m][n]);
+        } else {
+          uint32_t low_pairs[8], high_pairs[8];
+          Row::unpack(low[a][m].bits, low_pairs);
+          Row::unpack(high[a][m].bits, high_pairs);
+          if constexpr (kFormat == RowFormat::kFp8) {
+#pragma unroll
+            for (int n = 0; n < kGroups; ++n)
+              multiply_codes(low_pairs, high_pairs, b[n], low[a][m].scale, high[a][m].scale, sums[m][n]);
+          } else {
+            // Quarters 0 and 1 hold the inputs of the first scale, 2 and 3 those of the second.
+            const auto scale = [](uint32_t two, int i) {
+              return to_f32(e8m0_t{static_cast<uint8_t>(two >> (8 * i))});
+            };
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+              const uint32_t mask = quarter / 2 == half ? 0xffffffffU : 0U;
+#pragma unroll
+              for (int n = 0; n < kGroups; ++n) {
+                uint32_t own[8];
+#pragma unroll
+                for (int i = 0; i < 8; ++i) own[i] = b[n][i] & mask;
+                multiply_codes(low_pairs, high_pairs, own, scale(low[a][m].scales, half),
+                               scale(high[a][m].scales, half), sums[m][n]);
+              }
+            }
+          }
+        }
+      }
     }
   }
-};
+  if (kWaits && is_first) ptx::wait_for_previous_kernel();
+}
 
-// Launches a kernel of a RowStream over at most `count` tiles.
-template <typename Stream, typename Kernel, typename Args>
-void launch_rows(Kernel kernel, int64_t count, cudaStream_t stream, const Args& args) {
-  int device = 0, multiprocessors = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Stream::kSharedBytes);
-  const int64_t most = 2 * static_cast<int64_t>(multiprocessors);
-  launch(kernel, static_cast<unsigned>(count < most ? count : most), kRowsThreads, Stream::kSharedBytes,
-         stream, args);
+// Adds up the warps' shares: total(values[kTiles], row, column) is called once for each row < 16 and column <
+// 8 kGroups, by some thread. REQUIRES: `shared` holds kWarps * kSums floats.
+template <typename Shape, typename Total>
+__device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared, Total&& total) {
+  constexpr int kTiles = Shape::kTiles, kWidth = 8 * Shape::kGroups;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  __syncthreads();
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < Shape::kGroups; ++n) {
+      float* at = shared + warp * Shape::kSums + (m * 16 + lane / 4) * kWidth + n * 8 + lane % 4 * 2;
+      at[0] = sums[m][n][0];
+      at[1] = sums[m][n][1];
+      at[8 * kWidth] = sums[m][n][2];
+      at[8 * kWidth + 1] = sums[m][n][3];
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 16 * kWidth; i += Shape::kThreads) {
+    float values[kTiles];
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+      float sum = 0;
+#pragma unroll
+      for (int w = 0; w < Shape::kWarps; ++w) sum += shared[w * Shape::kSums + m * 16 * kWidth + i];
+      values[m] = sum;
+    }
+    total(values, i / kWidth, i % kWidth);
+  }
+}
+
+// Of a tile whose first eight rows are of the gate and the others of the same rows of the up projection:
+// total(gate, up, row < 8, column).
+template <typename Shape, typename Total>
+__device__ void reduce_gate_up(const float (&sums)[1][Shape::kGroups][4], float* shared, Total&& total) {
+  constexpr int kWidth = 8 * Shape::kGroups;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  __syncthreads();
+#pragma unroll
+  for (int n = 0; n < Shape::kGroups; ++n) {
+    float* at = shared + warp * Shape::kSums + lane / 4 * kWidth + n * 8 + lane % 4 * 2;
+    at[0] = sums[0][n][0];
+    at[1] = sums[0][n][1];
+    at[8 * kWidth] = sums[0][n][2];
+    at[8 * kWidth + 1] = sums[0][n][3];
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 8 * kWidth; i += Shape::kThreads) {
+    float gate = 0, up = 0;
+#pragma unroll
+    for (int w = 0; w < Shape::kWarps; ++w) {
+      gate += shared[w * Shape::kSums + i];
+      up += shared[w * Shape::kSums + 8 * kWidth + i];
+    }
+    total(gate, up, i / kWidth, i % kWidth);
+  }
 }
 
 }  // namespace minimax::cuda
