@@ -95,6 +95,7 @@ class CudaBackend final : public ops::Backend {
   int64_t workspace_bytes(const ops::Moe& args) const override;
   int64_t workspace_bytes(const ops::Mlp& args) const override;
   int64_t workspace_bytes(const ops::PagedAttention& args) const override;
+  int64_t workspace_bytes(const ops::SparsePagedAttention& args) const override;
   int64_t workspace_bytes(const ops::LightningPrefill& args) const override;
   int64_t workspace_bytes(const ops::Sample& args) const override;
 

@@ -1,0 +1,297 @@
+// Scores of blocks on the tensor cores of any GPU: four index heads of 128 dimensions, blocks of 128 keys.
+//
+// A block of threads takes pages in turn, a warp 32 keys of each. Keys come by asynchronous copies, several
+// pages ahead, into a queue in shared memory that every lane fills and empties by itself; all heads of two
+// rows are the columns of one product. Pages are counted over all sequences, so that short and long ones
+// load the chip alike; the grid follows from shapes.
+#include "backends/cuda/sparse.cuh"
+
+namespace minimax::cuda {
+namespace {
+
+constexpr int kHeads = 4;
+constexpr int kWarps = 4;
+constexpr int kThreads = kWarps * 32;
+constexpr int kBlocksPerMultiprocessor = 2;
+#ifndef MINIMAX_SCORE_QUEUE
+#define MINIMAX_SCORE_QUEUE 64
+#endif
+constexpr int kQueueBytes = MINIMAX_SCORE_QUEUE * 1024;
+
+template <typename Key>
+constexpr int kPageBytes = kSparseBlock * kSparseDim * static_cast<int>(sizeof(Key));
+template <typename Key>
+constexpr int kStages = kQueueBytes / kPageBytes<Key>;
+
+// Pages that sequence b has keys in; none when nothing asks.
+__device__ __forceinline__ int64_t pages_of(const Ragged& batch, int64_t b) {
+  if (b >= batch.sequences || batch.query_starts[b + 1] <= batch.query_starts[b]) return 0;
+  return ceil_div(batch.seq_lens[b], kSparseBlock);
+}
+
+// A place in the list of all sequences' pages.
+struct Place {
+  int64_t sequence = 0;
+  int64_t page = 0;
+  int64_t pages = 0;  // of the sequence
+
+  __device__ void advance(const Ragged& batch) {
+    if (++page < pages) return;
+    page = 0;
+    do {
+      ++sequence;
+      pages = pages_of(batch, sequence);
+    } while (pages == 0 && sequence < batch.sequences);
+  }
+};
+
+// This block's part of the pages: where it begins and how many there are.
+__device__ Place find_part(const Ragged& batch, int64_t& count) {
+  __shared__ int64_t sums[kWarps];
+  __shared__ Place found;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int64_t total = 0;
+  for (int64_t base = 0; base < batch.sequences; base += kThreads) total += pages_of(batch, base + threadIdx.x);
+  for (int i = 16; i > 0; i >>= 1) total += __shfl_xor_sync(0xffffffffU, total, i);
+  if (lane == 0) sums[warp] = total;
+  __syncthreads();
+  total = 0;
+  for (int w = 0; w < kWarps; ++w) total += sums[w];
+  const int64_t begin = total * blockIdx.x / gridDim.x;
+  count = total * (blockIdx.x + 1) / gridDim.x - begin;
+  int64_t before = 0;
+  for (int64_t base = 0; base < batch.sequences && count > 0; base += kThreads) {
+    const int64_t own = pages_of(batch, base + threadIdx.x);
+    int64_t sum = own;
+    for (int i = 1; i < 32; i <<= 1) {
+      const int64_t other = __shfl_up_sync(0xffffffffU, sum, i);
+      if (lane >= i) sum += other;
+    }
+    __syncthreads();
+    if (lane == 31) sums[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) sum += sums[w];
+    }
+    const int64_t first = before + sum - own;
+    if (first <= begin && begin < first + own) found = {base + threadIdx.x, begin - first, own};
+    for (int w = 0; w < kWarps; ++w) before += sums[w];
+  }
+  __syncthreads();
+  return found;
+}
+
+// -inf for the blocks behind each row's sequence.
+__device__ void fill_rest(const IndexerArgs& a) {
+  const int64_t blocks = a.scores.dim, quads = ceil_div(blocks, 4);
+  const int64_t threads = int64_t{gridDim.x} * gridDim.y * kThreads;
+  int64_t i = (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * kThreads + threadIdx.x;
+  for (; i < a.scores.tokens * quads; i += threads) {
+    const int64_t t = i / quads, first = i % quads * 4;
+    int64_t b = 0;
+    const int64_t position = position_of(a.batch, t, b);
+    const int64_t valid = position < 0 ? 0 : pages_of(a.batch, b);
+    if (first + 4 <= valid) continue;
+    float* to = static_cast<float*>(a.scores.data) + t * a.scores.token_stride;
+    for (int g = 0; g < kHeads; ++g) {
+      for (int64_t block = max(first, valid); block < min(first + 4, blocks); ++block)
+        to[g * a.scores.head_stride + block] = -INFINITY;
+    }
+  }
+}
+
+// Two rows of queries, four heads each, as the eight columns of a product.
+template <typename Key>
+struct Columns {
+  uint32_t pairs[kSparseSteps][2];
+  float unscale = 1;
+
+  // Column lane / 4: head lane / 4 % 4 of row `row` + lane / 16; zeros from `end` on.
+  template <typename Q>
+  __device__ void load(const Heads& q, int64_t row, int64_t end) {
+    const int lane = threadIdx.x % 32;
+    const int64_t t = row + lane / 16;
+    const Q* from =
+        static_cast<const Q*>(q.data) + t * q.token_stride + lane / 4 % kHeads * q.head_stride;
+    float4 numbers[kSparseSteps];
+    float largest = 0;
+#pragma unroll
+    for (int s = 0; s < kSparseSteps; ++s) {
+      numbers[s] = t < end ? load_numbers(from + order_of<Key>(lane % 4, s)) : float4{0, 0, 0, 0};
+      largest = fmaxf(largest, largest_of(numbers[s]));
+    }
+    float scale = 1;
+    if constexpr (sizeof(Key) == 1 && sizeof(Q) == 2) {
+      scale = scale_for_half(warp_max(largest));
+      unscale = 1 / scale;
+    }
+#pragma unroll
+    for (int s = 0; s < kSparseSteps; ++s) {
+      pairs[s][0] = pack_pair<Key>(numbers[s].x * scale, numbers[s].y * scale);
+      pairs[s][1] = pack_pair<Key>(numbers[s].z * scale, numbers[s].w * scale);
+    }
+  }
+};
+
+// This warp's 32 keys of a page.
+template <typename Key>
+struct Keys {
+  uint4 rows[4][kRowLoads<Key>];  // rows lane / 4 + 8 i
+
+  // Best products of the columns 2 (lane % 4) and the next with the keys up to `limit`, in every lane.
+  __device__ void best(const Columns<Key>& columns, int64_t limit, float (&out)[2]) const {
+    const int lane = threadIdx.x % 32, first_key = threadIdx.x / 32 * 32 + lane / 4;
+    out[0] = out[1] = -INFINITY;
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      float c[4] = {};
+#pragma unroll
+      for (int s = 0; s < kSparseSteps; ++s) {
+        uint32_t a0, a1, a2, a3;
+        step_pairs<Key>(rows[2 * tile], s, a0, a2);
+        step_pairs<Key>(rows[2 * tile + 1], s, a1, a3);
+        sparse_mma<Key>(c, a0, a1, a2, a3, columns.pairs[s][0], columns.pairs[s][1]);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (first_key + 16 * tile + 8 * (i / 2) <= limit) out[i % 2] = fmaxf(out[i % 2], c[i]);
+      }
+    }
+#pragma unroll
+    for (int i = 4; i < 32; i <<= 1) {
+      out[0] = fmaxf(out[0], __shfl_xor_sync(0xffffffffU, out[0], i));
+      out[1] = fmaxf(out[1], __shfl_xor_sync(0xffffffffU, out[1], i));
+    }
+  }
+};
+
+// `rows_per_part`: the rows of a sequence that one blockIdx.y takes.
+template <typename Q, typename Key>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    block_scores_kernel(IndexerArgs a, int64_t rows_per_part) {
+  constexpr int kLoads = 4 * kRowLoads<Key>;
+  extern __shared__ __align__(16) uint8_t queue[];  // [stage][load][thread] of 16 bytes
+  __shared__ float met[2][kWarps][8];
+  // Lengths and pages are inputs of the step: no kernel writes them.
+  int64_t count = 0;
+  Place place = find_part(a.batch, count);
+  Place ahead = place;
+  const auto page_at = [&](const Place& at) {
+    return int64_t{a.batch.block_table[at.sequence * a.batch.table_stride + at.page]};
+  };
+  int64_t next_page = count > 0 ? page_at(ahead) : 0;
+  ptx::wait_for_previous_kernel();
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t base = ptx::shared_address(queue) + threadIdx.x * 16;
+  int64_t begun = 0;
+  const auto copy = [&] {
+    if (begun < count) {
+      const Key* from = static_cast<const Key*>(a.index_cache) +
+                        (next_page * kSparseBlock + warp * 32 + lane / 4) * kSparseDim +
+                        lane % 4 * (16 / static_cast<int>(sizeof(Key)));
+      const uint32_t to = base + static_cast<uint32_t>(begun % kStages<Key> * kPageBytes<Key>);
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        ptx::copy_async_16(to + i * kThreads * 16,
+                           from + i / kRowLoads<Key> * 8 * kSparseDim +
+                               i % kRowLoads<Key> * (64 / static_cast<int>(sizeof(Key))),
+                           true);
+      }
+      ++begun;
+      if (begun < count) {
+        ahead.advance(a.batch);
+        next_page = page_at(ahead);
+      }
+    }
+    ptx::copy_async_commit();
+  };
+#pragma unroll 1
+  for (int i = 0; i < kStages<Key> - 1; ++i) copy();
+  fill_rest(a);
+
+  Columns<Key> columns;
+  int64_t loaded = -1;
+  int parity = 0;
+  for (int64_t n = 0; n < count; ++n) {
+    copy();
+    ptx::copy_async_wait<kStages<Key> - 1>();
+    Keys<Key> keys;
+    const uint32_t from = base + static_cast<uint32_t>(n % kStages<Key> * kPageBytes<Key>);
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i)
+      keys.rows[i / kRowLoads<Key>][i % kRowLoads<Key>] = load_private(from + i * kThreads * 16);
+
+    const int64_t b = place.sequence;
+    const int64_t first = a.batch.query_starts[b] + blockIdx.y * rows_per_part;
+    const int64_t end = min(int64_t{a.batch.query_starts[b + 1]}, first + rows_per_part);
+    // Position of row t, counted from the page's first key, is t + shift.
+    const int64_t shift = int64_t{a.batch.seq_lens[b]} - a.batch.query_starts[b + 1] - place.page * kSparseBlock;
+    for (int64_t row = first; row < end; row += 2, parity ^= 1) {
+      float best[2];
+      if (row + 1 + shift < 0) {
+        best[0] = best[1] = -INFINITY;
+      } else {
+        if (row != loaded) {
+          columns.template load<Q>(a.index_q, row, end);
+          loaded = row;
+        }
+        keys.best(columns, row + lane % 4 / 2 + shift, best);
+      }
+      if (lane < 4) {
+        met[parity][warp][2 * lane] = best[0];
+        met[parity][warp][2 * lane + 1] = best[1];
+      }
+      __syncthreads();
+      const int64_t t = row + threadIdx.x / kHeads;
+      if (threadIdx.x < 2 * kHeads && t < end) {
+        float largest = met[parity][0][threadIdx.x];
+        for (int w = 1; w < kWarps; ++w) largest = fmaxf(largest, met[parity][w][threadIdx.x]);
+        static_cast<float*>(a.scores.data)[t * a.scores.token_stride +
+                                           threadIdx.x % kHeads * a.scores.head_stride + place.page] =
+            largest * columns.unscale;
+      }
+    }
+    if (n + 1 < count) place.advance(a.batch);
+  }
+  ptx::copy_async_wait<0>();
+}
+
+// Rows of a sequence that a block takes for each page it reads.
+constexpr int64_t kMostRowsPerPart = 64;
+
+}  // namespace
+
+bool can_block_scores(const IndexerArgs& a) {
+  const Heads& q = a.index_q;
+  return a.block_size == kSparseBlock && q.dim == kSparseDim && q.heads == kHeads &&
+         (q.scalar == Scalar::kBF16 || q.scalar == Scalar::kE4m3) &&
+         (a.index_scalar == Scalar::kBF16 || a.index_scalar == Scalar::kE4m3) && q.token_stride % 8 == 0 &&
+         q.head_stride % 8 == 0 && reinterpret_cast<uintptr_t>(q.data) % 16 == 0 &&
+         reinterpret_cast<uintptr_t>(a.index_cache) % 16 == 0;
+}
+
+void launch_block_scores(const IndexerArgs& a, int multiprocessors, cudaStream_t stream) {
+  if (a.scores.tokens * a.scores.dim == 0) return;
+  const auto with_types = [&]<typename Q, typename Key>(Q, Key) {
+    cudaFuncSetAttribute(block_scores_kernel<Q, Key>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         kQueueBytes);
+    const bool is_decode = a.scores.tokens <= a.batch.sequences;
+    const int64_t rows = is_decode ? a.scores.tokens : kMostRowsPerPart;
+    const int64_t parts = ceil_div(a.scores.tokens, rows);
+    int64_t blocks = multiprocessors * kBlocksPerMultiprocessor;
+    if (parts > 1) blocks = ceil_div(8 * blocks, parts);
+    const int64_t most = a.batch.sequences * a.scores.dim;
+    if (blocks > most) blocks = most;
+    launch(block_scores_kernel<Q, Key>, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)),
+           kThreads, kQueueBytes, stream, a, rows);
+  };
+  const bool q_is_bf16 = a.index_q.scalar == Scalar::kBF16;
+  if (a.index_scalar == Scalar::kBF16) {
+    q_is_bf16 ? with_types(bf16_t{}, bf16_t{}) : with_types(e4m3_t{}, bf16_t{});
+  } else {
+    q_is_bf16 ? with_types(bf16_t{}, e4m3_t{}) : with_types(e4m3_t{}, e4m3_t{});
+  }
+}
+
+}  // namespace minimax::cuda
