@@ -2,6 +2,7 @@
 // dimensions, blocks of 128 tokens, 16 chosen), against the bandwidth of a copy in the same run.
 //
 //   sparse_bench [check] [scores] [select] [decode] [prefill]     which parts; all of them if none is named
+//   sparse_bench profile                                          one prompt, for a profiler
 //
 // Calls are captured in a CUDA graph, which rotates through pages far larger than the cache; figures are
 // medians over replays. `check` compares with the plain kernels.
@@ -600,12 +601,13 @@ int main(int argc, char** argv) {
   check(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
   if (wants("check")) check_all();
-  const double bandwidth = copy_bandwidth();
+  const double bandwidth = argc == 2 && wants("profile") ? 1 : copy_bandwidth();
   std::printf("copy: %.2f TB/s\n", bandwidth / 1e12);
   std::fflush(stdout);
   if (wants("scores")) bench_scores(bandwidth);
   if (wants("select")) bench_select();
   if (wants("decode")) bench_decode(bandwidth);
   if (wants("prefill")) bench_prefill();
+  if (argc > 1 && wants("profile")) bench_prompt(8192, 65536, Scalar::kBF16);
   return 0;
 }

@@ -334,6 +334,8 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_kernel(AttentionArg
   finish<Cache>(a, state, reinterpret_cast<float*>(queue), t, kv_head * kGroup);
 }
 
+constexpr int kCombined = 8;  // parts in flight
+
 // A warp adds up the parts of a row and head.
 __global__ void __launch_bounds__(kThreads) sparse_combine_kernel(AttentionArgs a) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -348,14 +350,19 @@ __global__ void __launch_bounds__(kThreads) sparse_combine_kernel(AttentionArgs 
     const float2 own = lane < a.splits ? partial.weights[lane] : float2{-INFINITY, 0};
     const float factor = exp2f(own.x - warp_max(own.x));
     const float share = factor / warp_sum(factor * own.y);
-    for (int s = 0; s < a.splits; ++s) {
-      const float weight = __shfl_sync(0xffffffffU, share, s);
-      if (weight == 0) continue;
-      const float4 x = load_four(partial.numerators + s * kSparseDim + lane * 4);
-      y.x += weight * x.x;
-      y.y += weight * x.y;
-      y.z += weight * x.z;
-      y.w += weight * x.w;
+    for (int base = 0; base < a.splits; base += kCombined) {
+      float4 x[kCombined];
+#pragma unroll
+      for (int i = 0; i < kCombined; ++i)
+        x[i] = load_four(partial.numerators + min(base + i, static_cast<int>(a.splits) - 1) * kSparseDim + lane * 4);
+#pragma unroll
+      for (int i = 0; i < kCombined; ++i) {
+        const float weight = __shfl_sync(0xffffffffU, share, base + i);  // 0 from the last part on
+        y.x += weight * x[i].x;
+        y.y += weight * x[i].y;
+        y.z += weight * x[i].z;
+        y.w += weight * x[i].w;
+      }
     }
   }
   store_four(out + lane * 4, y);
@@ -376,8 +383,12 @@ bool can_sparse_attention(const AttentionArgs& a) {
 int64_t sparse_attention_splits(int64_t rows, int64_t kv_heads, int64_t selected, int multiprocessors) {
   const int64_t blocks = rows * kv_heads;
   if (blocks == 0) return 1;
-  // Several waves of blocks, so that the last one costs little; a part has 64 keys at least.
-  int64_t splits = ceil_div(8 * int64_t{multiprocessors}, blocks);
+  // Blocks that run at once: every one takes its time to begin and to end. A part has 64 keys at least.
+#ifndef MINIMAX_ATTENTION_WAVES
+#define MINIMAX_ATTENTION_WAVES 3
+#endif
+  int64_t splits = MINIMAX_ATTENTION_WAVES * int64_t{multiprocessors} / blocks;
+  if (splits < 1) splits = 1;
   if (splits > selected * kStepsPerBlock) splits = selected * kStepsPerBlock;
   return splits < kMostSplits ? splits : kMostSplits;
 }

@@ -3,8 +3,9 @@
 // Row by row every row would read its 16 blocks of keys and values: at 64k tokens 275 GB, from the cache at
 // best. So the choice is turned around: for each KV head and block the list of rows that chose it. Keys and
 // values of a block stay in shared memory while those rows pass by, four rows of 16 heads as one tile of 64;
-// each row's result for the block, a numerator divided by its own sum, in BF16, and log2 of that sum, goes to
-// the workspace, and a second kernel adds up a row's results. Rows are taken in chunks, so that the workspace
+// each row's result for the block, a numerator divided by its own sum, and log2 of that sum, goes to the
+// workspace, and a second kernel adds up a row's results. Numerators are F16 times a power of two for each
+// head: three bits more than BF16, whose rounding would show. Rows are taken in chunks, so that the workspace
 // stays bounded.
 //
 // The lists come from atomic counters and have no fixed order, but what is computed for a row and block does
@@ -34,16 +35,28 @@ constexpr int64_t kUnitBytes = kGroup * kSparseDim * 2;  // a row's numerators f
 constexpr int kScanThreads = 1024;
 constexpr int kAnyThreads = 256;
 
-struct Item {
-  int32_t bucket;
+struct __align__(16) Item {
+  int32_t page;
+  int32_t kv_head;
   int32_t first;  // in the chunk's list
   int32_t rows;
+  int32_t first_key;  // position of the block's first key
+  int32_t shift;      // from rows of the batch to positions
+  int32_t keys;       // of the sequence from the first key on
+  int32_t unused;
+};
+static_assert(sizeof(Item) == 32);
+
+// Of a row's head for one block: the softmax's sum, and what its numerators are to be multiplied with.
+struct __align__(8) Weight {
+  float log_sum;
+  float unscale;
 };
 
 // Pieces of the workspace. A bucket is a sequence, block and KV head.
 struct Plan {
   int64_t rows, selected, kv_heads, chunks, chunk_rows, buckets, entries, items;
-  int64_t counts_at, tickets_at, starts_at, item_counts_at, list_at, items_at, logs_at, units_at, bytes;
+  int64_t counts_at, tickets_at, starts_at, item_counts_at, list_at, items_at, weights_at, units_at, bytes;
 
   __host__ __device__ Plan(int64_t rows_, int64_t kv_heads_, int64_t selected_, int64_t sequences,
                            int64_t max_pages)
@@ -65,7 +78,7 @@ struct Plan {
     item_counts_at = take(chunks * 4);
     list_at = take(chunks * entries * 4);
     items_at = take(chunks * items * static_cast<int64_t>(sizeof(Item)));
-    logs_at = take(chunk_rows * kv_heads * selected * kGroup * 4);
+    weights_at = take(chunk_rows * kv_heads * selected * kGroup * static_cast<int64_t>(sizeof(Weight)));
     units_at = take(chunk_rows * kv_heads * selected * kUnitBytes);
     bytes = at;
   }
@@ -148,11 +161,21 @@ __global__ void __launch_bounds__(kScanThreads) sparse_items_kernel(const __grid
     }
     const int32_t first = rows_before + row_sum - rows;
     if (bucket < p.plan.buckets) starts[bucket] = first;
+    const int64_t place = bucket / p.plan.kv_heads;
+    const int64_t b = place / p.a.batch.max_pages, block = place % p.a.batch.max_pages;
     // Items of one size, so that none is much smaller.
     for (int32_t i = 0; i < own; ++i) {
       const auto begin = static_cast<int32_t>(int64_t{rows} * i / own);
       const auto end = static_cast<int32_t>(int64_t{rows} * (i + 1) / own);
-      items[items_before + item_sum - own + i] = {static_cast<int32_t>(bucket), first + begin, end - begin};
+      const auto first_key = static_cast<int32_t>(block * kSparseBlock);
+      items[items_before + item_sum - own + i] = {p.a.batch.block_table[b * p.a.batch.table_stride + block],
+                                                  static_cast<int32_t>(bucket % p.plan.kv_heads),
+                                                  first + begin,
+                                                  end - begin,
+                                                  first_key,
+                                                  p.a.batch.seq_lens[b] - p.a.batch.query_starts[b + 1],
+                                                  p.a.batch.seq_lens[b] - first_key,
+                                                  0};
     }
     rows_before += all_rows;
     items_before += all_items;
@@ -171,37 +194,27 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
-// What a block's threads know of the item they work on.
+// An item and its number of tiles; -1 when there is none left.
 struct Work {
   Item item;
-  int64_t sequence;
-  int block;
-  int kv_head;
   int tiles;
 
-  __device__ void set(const Params& p, int64_t chunk, int32_t number) {
-    if (number >= p.at<int32_t>(p.plan.item_counts_at)[chunk]) {
-      tiles = -1;
-      return;
-    }
-    item = p.at<Item>(p.plan.items_at)[chunk * p.plan.items + number];
-    kv_head = static_cast<int>(item.bucket % p.plan.kv_heads);
-    const int64_t place = item.bucket / p.plan.kv_heads;
-    sequence = place / p.a.batch.max_pages;
-    block = static_cast<int>(place % p.a.batch.max_pages);
+  __device__ void set(const Item* items, int32_t count, int32_t number) {
+    tiles = -1;
+    if (number >= count) return;
+    item = items[number];
     tiles = (item.rows + kTileRows - 1) / kTileRows;
   }
 };
 
 template <typename Cache>
 __device__ __forceinline__ void bring_block(const Params& p, const Work& work, uint32_t to) {
-  const int64_t page = p.a.batch.block_table[work.sequence * p.a.batch.table_stride + work.block];
   const int64_t row_numbers = p.a.cache.kv_heads * kSparseDim;
-  const int64_t first = page * kSparseBlock * row_numbers + work.kv_head * kSparseDim;
+  const int64_t first = work.item.page * kSparseBlock * row_numbers + work.item.kv_head * kSparseDim;
   const Cache* k = static_cast<const Cache*>(p.a.cache.k) + first;
   const Cache* v = static_cast<const Cache*>(p.a.cache.v) + first;
   // Zeros for values behind the sequence's end: 0 times whatever lies there is not 0.
-  const int64_t left = p.a.batch.seq_lens[work.sequence] - int64_t{work.block} * kSparseBlock;
+  const int left = work.item.keys;
   if constexpr (sizeof(Cache) == 2) {
     for (int i = static_cast<int>(threadIdx.x); i < kSparseBlock * 16; i += kThreads) {
       const int row = i / 16, chunk = i % 16;
@@ -222,33 +235,44 @@ __device__ __forceinline__ void bring_block(const Params& p, const Work& work, u
   }
 }
 
+// Entries of an item's list to shared memory.
+__device__ __forceinline__ void bring_list(const Params& p, int64_t chunk, const Work& work, int32_t* to) {
+  const int32_t* from = p.at<int32_t>(p.plan.list_at) + chunk * p.plan.entries + work.item.first;
+  for (int i = static_cast<int>(threadIdx.x); i < work.item.rows; i += kThreads) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(ptx::shared_address(to + i)), "l"(from + i)
+                 : "memory");
+  }
+}
+
 // This warp's row of a tile: which, and which of its choices; row -1 for none.
 struct Row {
-  int64_t t = -1;
-  int64_t unit = 0;
+  int32_t row = -1;  // of the chunk
+  int32_t unit = 0;
 
   __device__ Row() {}
-  __device__ Row(const Params& p, int64_t chunk, const Work& work, int tile) {
-    const int at = tile * kTileRows + threadIdx.x / 32 % 4;
-    if (tile >= work.tiles || at >= work.item.rows) return;
-    const int32_t entry = p.at<int32_t>(p.plan.list_at)[chunk * p.plan.entries + work.item.first + at];
+  // `list`: the item's, from its first row on.
+  __device__ Row(const Params& p, const Work& work, const int32_t* list, int tile) {
+    const int at = tile * kTileRows + static_cast<int>(threadIdx.x) / 32 % 4;
+    if (tile < work.tiles && at < work.item.rows) set(p, work, list[at]);
+  }
+  __device__ void set(const Params& p, const Work& work, int32_t entry) {
     const auto selected = static_cast<int32_t>(p.plan.selected);
-    const int32_t row = entry / selected;
-    t = chunk * p.plan.chunk_rows + row;
-    unit = (int64_t{row} * p.plan.kv_heads + work.kv_head) * selected + entry % selected;
+    row = entry / selected;
+    unit = (row * static_cast<int32_t>(p.plan.kv_heads) + work.item.kv_head) * selected + entry % selected;
   }
 
   // Its 16 heads' queries to this warp's rows of a tile.
-  __device__ void bring(const Params& p, int kv_head, uint32_t to) const {
-    if (t < 0) return;
-    const bf16_t* from = static_cast<const bf16_t*>(p.a.q.data) + t * p.a.q.token_stride +
+  __device__ void bring(const Params& p, int64_t chunk, int kv_head, uint32_t to) const {
+    if (row < 0) return;
+    const bf16_t* from = static_cast<const bf16_t*>(p.a.q.data) +
+                         (chunk * p.plan.chunk_rows + row) * p.a.q.token_stride +
                          int64_t{kv_head} * kGroup * p.a.q.head_stride;
     const int lane = threadIdx.x % 32;
     const uint32_t first_row = threadIdx.x / 32 % 4 * 16;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const int row = i * 2 + lane / 16, chunk = lane % 16;
-      ptx::copy_async_16(to + tile_place(kQueryBox, first_row + row, chunk), from + row * p.a.q.head_stride + chunk * 8,
+      const int head = i * 2 + lane / 16, at = lane % 16;
+      ptx::copy_async_16(to + tile_place(kQueryBox, first_row + head, at), from + head * p.a.q.head_stride + at * 8,
                          true);
     }
   }
@@ -294,24 +318,36 @@ __device__ __forceinline__ void weigh(float (&c)[64], float scale, int limit, fl
 __device__ __forceinline__ void write_unit(const Params& p, int64_t unit, const float (&o)[64],
                                            const float (&inverse)[2], const float (&log_sum)[2]) {
   const int lane = threadIdx.x % 32;
+  float scale[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = 0;
+#pragma unroll
+    for (int j = 0; j < 16; ++j)
+      largest = fmaxf(largest, fmaxf(fabsf(o[4 * j + 2 * half]), fabsf(o[4 * j + 2 * half + 1])));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
+    const float up = scale_for_half(largest * inverse[half]);
+    scale[half] = inverse[half] * up;
+    if (lane % 4 == 0)
+      p.at<Weight>(p.plan.weights_at)[unit * kGroup + lane / 4 + 8 * half] = {log_sum[half], 1.0F / up};
+  }
   uint4* to = p.at<uint4>(p.plan.units_at) + unit * (kUnitBytes / 16) + lane;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float* x = o + 8 * i;
-    to[i * 32] = {pack_bf16(x[0] * inverse[0], x[1] * inverse[0]), pack_bf16(x[2] * inverse[1], x[3] * inverse[1]),
-                  pack_bf16(x[4] * inverse[0], x[5] * inverse[0]), pack_bf16(x[6] * inverse[1], x[7] * inverse[1])};
-  }
-  if (lane % 4 == 0) {
-    float* logs = p.at<float>(p.plan.logs_at) + unit * kGroup + lane / 4;
-    logs[0] = log_sum[0];
-    logs[8] = log_sum[1];
+    to[i * 32] = {pack_pair<e4m3_t>(x[0] * scale[0], x[1] * scale[0]),
+                  pack_pair<e4m3_t>(x[2] * scale[1], x[3] * scale[1]),
+                  pack_pair<e4m3_t>(x[4] * scale[0], x[5] * scale[0]),
+                  pack_pair<e4m3_t>(x[6] * scale[1], x[7] * scale[1])};
   }
 }
 
 template <typename Cache>
 __device__ void attend(const Params& p, int64_t chunk) {
   extern __shared__ uint8_t shared_bytes[];
-  __shared__ int32_t numbers[2];
+  __shared__ int32_t numbers[3];
+  __shared__ int32_t lists[2][kItemRows];
   ptx::wait_for_previous_kernel();
   const uint32_t base = (ptx::shared_address(shared_bytes) + 1023) / 1024 * 1024;
   const int group = threadIdx.x / kGroupThreads;
@@ -319,46 +355,53 @@ __device__ void attend(const Params& p, int64_t chunk) {
   int32_t* ticket = p.at<int32_t>(p.plan.tickets_at) + chunk;
   const float scale = p.a.scale * 1.4426950408889634F;
 
-  if (threadIdx.x == 0) {
-    numbers[0] = atomicAdd(ticket, 1);
-    numbers[1] = atomicAdd(ticket, 1);
-  }
+  const Item* items = p.at<Item>(p.plan.items_at) + chunk * p.plan.items;
+  const int32_t count = p.at<int32_t>(p.plan.item_counts_at)[chunk];
+
+  // Numbers of the next items are known two items ahead, so that nobody waits for them.
+  if (threadIdx.x < 3) numbers[threadIdx.x] = atomicAdd(ticket, 1);
   __syncthreads();
-  Work work, next;
-  work.set(p, chunk, numbers[0]);
+  Work work, next, later;
+  work.set(items, count, numbers[0]);
   if (work.tiles < 0) return;
+  next.set(items, count, numbers[1]);
+  const int32_t* all_lists = p.at<int32_t>(p.plan.list_at) + chunk * p.plan.entries;
+  bring_list(p, chunk, work, lists[0]);
   bring_block<Cache>(p, work, base);
-  ptx::copy_async_commit();
-  Row row(p, chunk, work, group);
+  Row row(p, work, all_lists + work.item.first, group);
   int turn = 0;  // of the two query tiles
-  row.bring(p, work.kv_head, queries);
+  row.bring(p, chunk, work.item.kv_head, queries);
   ptx::copy_async_commit();
   for (int n = 0; work.tiles >= 0; ++n) {
     // The block and the first queries have arrived; everybody is done with the block before.
     ptx::copy_async_wait<0>();
     ptx::fence_shared_async();
     __syncthreads();
-    next.set(p, chunk, numbers[(n + 1) % 2]);
-    if (threadIdx.x == 0) numbers[n % 2] = atomicAdd(ticket, 1);
+    later.set(items, count, numbers[(n + 2) % 3]);
+    int32_t number = 0;
+    if (threadIdx.x == 0) number = atomicAdd(ticket, 1);
     const uint32_t keys = base + static_cast<uint32_t>(n % 2) * kPairBytes;
-    const uint32_t next_keys = base + static_cast<uint32_t>((n + 1) % 2) * kPairBytes;
     const auto bring_next = [&] {
-      if (next.tiles >= 0) bring_block<Cache>(p, next, next_keys);
+      if (next.tiles >= 0) {
+        bring_list(p, chunk, next, lists[(n + 1) % 2]);
+        bring_block<Cache>(p, next, base + static_cast<uint32_t>((n + 1) % 2) * kPairBytes);
+      }
       ptx::copy_async_commit();
     };
+    // The next item's first row of this warp, whose queries come while the last tile is worked on.
+    Row first_of_next;
+    const auto bring_first = [&] {
+      first_of_next.bring(p, chunk, next.item.kv_head, queries + static_cast<uint32_t>(turn) * kQueryTileBytes);
+    };
+    if (next.tiles >= 0) first_of_next = Row(p, next, all_lists + next.item.first, group);
     if (group >= work.tiles) {
-      // Nothing to do here: the first tile of the next item instead.
       bring_next();
-      row = next.tiles >= 0 ? Row(p, chunk, next, group) : Row();
-      row.bring(p, next.kv_head, queries + static_cast<uint32_t>(turn) * kQueryTileBytes);
-      ptx::copy_async_commit();
+      bring_first();
     }
     for (int tile = group; tile < work.tiles; tile += kConsumers) {
       const bool is_last = tile + kConsumers >= work.tiles;
-      Row next_row;
-      if (!is_last) next_row = Row(p, chunk, work, tile + kConsumers);
-      if (is_last && next.tiles >= 0) next_row = Row(p, chunk, next, group);
-      next_row.bring(p, is_last ? next.kv_head : work.kv_head,
+      const Row next_row = is_last ? first_of_next : Row(p, work, lists[n % 2], tile + kConsumers);
+      next_row.bring(p, chunk, is_last ? next.item.kv_head : work.item.kv_head,
                      queries + static_cast<uint32_t>(turn ^ 1) * kQueryTileBytes);
       ptx::copy_async_commit();
       ptx::copy_async_wait<1>();
@@ -367,9 +410,8 @@ __device__ void attend(const Params& p, int64_t chunk) {
       float c[64];
       start_scores(c, queries + static_cast<uint32_t>(turn) * kQueryTileBytes, keys);
       int limit = kSparseBlock;
-      if (row.t >= 0) {
-        const int64_t shift = int64_t{p.a.batch.seq_lens[work.sequence]} - p.a.batch.query_starts[work.sequence + 1];
-        limit = static_cast<int>(min(row.t + shift - int64_t{work.block} * kSparseBlock, int64_t{kSparseBlock}));
+      if (row.row >= 0) {
+        limit = static_cast<int>(chunk * p.plan.chunk_rows) + row.row + work.item.shift - work.item.first_key;
       }
       ptx::wgmma_wait<0>();
       keep(c);
@@ -390,11 +432,14 @@ __device__ void attend(const Params& p, int64_t chunk) {
       ptx::wgmma_commit();
       ptx::wgmma_wait<0>();
       keep(o);
-      if (row.t >= 0) write_unit(p, row.unit, o, inverse, log_sum);
+      if (row.row >= 0) write_unit(p, row.unit, o, inverse, log_sum);
       row = next_row;
       turn ^= 1;
     }
+    if (group >= work.tiles) row = first_of_next;
+    if (threadIdx.x == 0) numbers[n % 3] = number;
     work = next;
+    next = later;
   }
   ptx::copy_async_wait<0>();
 }
@@ -424,12 +469,18 @@ __global__ void __launch_bounds__(kAnyThreads) sparse_sum_kernel(const __grid_co
     const auto selected = static_cast<int>(p.plan.selected);
     const int32_t* selection = p.a.selection + (t * p.plan.kv_heads + kv_head) * selected;
     const int64_t unit = at * selected;
-    const float* logs = p.at<float>(p.plan.logs_at) + unit * kGroup + lane / 4;
+    const Weight* weights = p.at<Weight>(p.plan.weights_at) + unit * kGroup + lane / 4;
     int count = 0;
+    for (int i = 0; i < selected; i += 32) {
+      const uint32_t ends = __ballot_sync(0xffffffffU, i + lane >= selected || selection[i + lane] < 0);
+      count += ends == 0 ? 32 : __ffs(static_cast<int>(ends)) - 1;
+      if (ends != 0) break;
+    }
     float largest[2] = {-INFINITY, -INFINITY};
-    for (; count < selected && selection[count] >= 0; ++count) {
-      largest[0] = fmaxf(largest[0], logs[count * kGroup]);
-      largest[1] = fmaxf(largest[1], logs[count * kGroup + 8]);
+#pragma unroll 8
+    for (int s = 0; s < count; ++s) {
+      largest[0] = fmaxf(largest[0], weights[s * kGroup].log_sum);
+      largest[1] = fmaxf(largest[1], weights[s * kGroup + 8].log_sum);
     }
     float total[2] = {};
     const uint4* from = p.at<uint4>(p.plan.units_at) + unit * (kUnitBytes / 16) + lane;
@@ -438,16 +489,22 @@ __global__ void __launch_bounds__(kAnyThreads) sparse_sum_kernel(const __grid_co
       uint4 x[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) x[i] = from[i * 32];
-      const float weight[2] = {exp2f(logs[s * kGroup] - largest[0]), exp2f(logs[s * kGroup + 8] - largest[1])};
-      total[0] += weight[0];
-      total[1] += weight[1];
+      float factor[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Weight w = weights[s * kGroup + 8 * half];
+        factor[half] = exp2f(w.log_sum - largest[half]);
+        total[half] += factor[half];
+        factor[half] *= w.unscale;
+      }
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const uint32_t words[4] = {x[i].x, x[i].y, x[i].z, x[i].w};
 #pragma unroll
         for (int w = 0; w < 4; ++w) {
-          sums[8 * i + 2 * w] += weight[w % 2] * ptx::low_float(words[w]);
-          sums[8 * i + 2 * w + 1] += weight[w % 2] * ptx::high_float(words[w]);
+          const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[w]));
+          sums[8 * i + 2 * w] += factor[w % 2] * pair.x;
+          sums[8 * i + 2 * w + 1] += factor[w % 2] * pair.y;
         }
       }
     }

@@ -13,6 +13,7 @@ constexpr int kHeads = 4;
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
 constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int64_t kMostSequences = 1024;
 #ifndef MINIMAX_SCORE_QUEUE
 #define MINIMAX_SCORE_QUEUE 64
 #endif
@@ -22,63 +23,84 @@ template <typename Key>
 constexpr int kPageBytes = kSparseBlock * kSparseDim * static_cast<int>(sizeof(Key));
 template <typename Key>
 constexpr int kStages = kQueueBytes / kPageBytes<Key>;
+#ifndef MINIMAX_EARLY
+#define MINIMAX_EARLY 64
+#endif
+#ifndef MINIMAX_FAR
+#define MINIMAX_FAR 64
+#endif
+template <typename Key>
+constexpr int kEarlyPages = MINIMAX_EARLY * 1024 / kPageBytes<Key>;
+template <typename Key>
+constexpr int kFarPages = MINIMAX_FAR * 1024 / kPageBytes<Key>;
 
 // Pages that sequence b has keys in; none when nothing asks.
-__device__ __forceinline__ int64_t pages_of(const Ragged& batch, int64_t b) {
+__device__ __forceinline__ int32_t pages_of(const Ragged& batch, int64_t b) {
   if (b >= batch.sequences || batch.query_starts[b + 1] <= batch.query_starts[b]) return 0;
-  return ceil_div(batch.seq_lens[b], kSparseBlock);
+  return (batch.seq_lens[b] + kSparseBlock - 1) / kSparseBlock;
 }
 
-// A place in the list of all sequences' pages.
-struct Place {
-  int64_t sequence = 0;
-  int64_t page = 0;
-  int64_t pages = 0;  // of the sequence
+// All sequences' pages one behind the other, and the part of them that a block of threads takes.
+struct Pages {
+  int32_t starts[kMostSequences + 1];  // pages before a sequence's
+  int32_t sums[kWarps];
 
-  __device__ void advance(const Ragged& batch) {
-    if (++page < pages) return;
-    page = 0;
-    do {
-      ++sequence;
-      pages = pages_of(batch, sequence);
-    } while (pages == 0 && sequence < batch.sequences);
+  __device__ void count(const Ragged& batch) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const auto sequences = static_cast<int>(batch.sequences);
+    const int each = (sequences + kThreads - 1) / kThreads;
+    const int first = static_cast<int>(threadIdx.x) * each;
+    int32_t own = 0;
+    for (int i = first; i < min(first + each, sequences); ++i) own += pages_of(batch, i);
+    int32_t sum = own;
+    for (int i = 1; i < 32; i <<= 1) {
+      const int32_t other = __shfl_up_sync(0xffffffffU, sum, i);
+      if (lane >= i) sum += other;
+    }
+    if (lane == 31) sums[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < warp; ++w) sum += sums[w];
+    int32_t before = sum - own;
+    for (int i = first; i < min(first + each, sequences); ++i) {
+      starts[i] = before;
+      before += pages_of(batch, i);
+    }
+    if (first < sequences && first + each >= sequences) starts[sequences] = before;
+    __syncthreads();
+  }
+  __device__ int32_t begin(const Ragged& batch, unsigned part) const {
+    return static_cast<int32_t>(int64_t{starts[batch.sequences]} * part / gridDim.x);
   }
 };
 
-// This block's part of the pages: where it begins and how many there are.
-__device__ Place find_part(const Ragged& batch, int64_t& count) {
-  __shared__ int64_t sums[kWarps];
-  __shared__ Place found;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int64_t total = 0;
-  for (int64_t base = 0; base < batch.sequences; base += kThreads) total += pages_of(batch, base + threadIdx.x);
-  for (int i = 16; i > 0; i >>= 1) total += __shfl_xor_sync(0xffffffffU, total, i);
-  if (lane == 0) sums[warp] = total;
-  __syncthreads();
-  total = 0;
-  for (int w = 0; w < kWarps; ++w) total += sums[w];
-  const int64_t begin = total * blockIdx.x / gridDim.x;
-  count = total * (blockIdx.x + 1) / gridDim.x - begin;
-  int64_t before = 0;
-  for (int64_t base = 0; base < batch.sequences && count > 0; base += kThreads) {
-    const int64_t own = pages_of(batch, base + threadIdx.x);
-    int64_t sum = own;
-    for (int i = 1; i < 32; i <<= 1) {
-      const int64_t other = __shfl_up_sync(0xffffffffU, sum, i);
-      if (lane >= i) sum += other;
+// A page in that order.
+struct Place {
+  int32_t at;
+  int32_t sequence;
+
+  __device__ Place(const Pages& pages, const Ragged& batch, int32_t place) : at(place), sequence(0) {
+    auto high = static_cast<int32_t>(batch.sequences);  // the last sequence that starts at or before it
+    while (high - sequence > 1) {
+      const int32_t middle = (sequence + high) / 2;
+      (pages.starts[middle] <= at ? sequence : high) = middle;
     }
-    __syncthreads();
-    if (lane == 31) sums[warp] = sum;
-    __syncthreads();
-    for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) sum += sums[w];
-    }
-    const int64_t first = before + sum - own;
-    if (first <= begin && begin < first + own) found = {base + threadIdx.x, begin - first, own};
-    for (int w = 0; w < kWarps; ++w) before += sums[w];
   }
-  __syncthreads();
-  return found;
+  __device__ int32_t page(const Pages& pages) const { return at - pages.starts[sequence]; }
+  // REQUIRES: there is a next one.
+  __device__ void advance(const Pages& pages) {
+    ++at;
+    while (pages.starts[sequence + 1] <= at) ++sequence;
+  }
+  __device__ int64_t slot(const Pages& pages, const Ragged& batch) const {
+    return batch.block_table[sequence * batch.table_stride + page(pages)];
+  }
+};
+
+// A page of keys on its way to the second-level cache. Always allowed: nothing is read.
+__device__ __forceinline__ void fetch_early(const void* from, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
 }
 
 // -inf for the blocks behind each row's sequence.
@@ -90,7 +112,7 @@ __device__ void fill_rest(const IndexerArgs& a) {
     const int64_t t = i / quads, first = i % quads * 4;
     int64_t b = 0;
     const int64_t position = position_of(a.batch, t, b);
-    const int64_t valid = position < 0 ? 0 : pages_of(a.batch, b);
+    const int64_t valid = position < 0 ? 0 : int64_t{pages_of(a.batch, b)};
     if (first + 4 <= valid) continue;
     float* to = static_cast<float*>(a.scores.data) + t * a.scores.token_stride;
     for (int g = 0; g < kHeads; ++g) {
@@ -172,23 +194,34 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   constexpr int kLoads = 4 * kRowLoads<Key>;
   extern __shared__ __align__(16) uint8_t queue[];  // [stage][load][thread] of 16 bytes
   __shared__ float met[2][kWarps][8];
-  // Lengths and pages are inputs of the step: no kernel writes them.
-  int64_t count = 0;
-  Place place = find_part(a.batch, count);
+  __shared__ Pages pages;
+  // Lengths and pages are inputs of the step: no kernel writes them. While the kernel before ends, the first
+  // pages come nearer; the blocks of the first half, of which there is room for one beside those of the kernel
+  // before, do it for the others too.
+  pages.count(a.batch);
+  const int32_t count = pages.begin(a.batch, blockIdx.x + 1) - pages.begin(a.batch, blockIdx.x);
+  const Key* all_keys = static_cast<const Key*>(a.index_cache);
+  constexpr int64_t kPageKeys = kSparseBlock * kSparseDim;
+  if (kEarlyPages<Key> > 0 && threadIdx.x < 2 * kEarlyPages<Key> && blockIdx.y == 0) {
+    const unsigned half = (gridDim.x + 1) / 2;
+    const unsigned part = blockIdx.x + threadIdx.x / kEarlyPages<Key> * half;
+    if (blockIdx.x < half && part < gridDim.x) {
+      const int32_t at = pages.begin(a.batch, part) + static_cast<int>(threadIdx.x) % kEarlyPages<Key>;
+      if (at < pages.begin(a.batch, part + 1))
+        fetch_early(all_keys + Place(pages, a.batch, at).slot(pages, a.batch) * kPageKeys, kPageBytes<Key>);
+    }
+  }
+  Place place(pages, a.batch, pages.begin(a.batch, blockIdx.x));
   Place ahead = place;
-  const auto page_at = [&](const Place& at) {
-    return int64_t{a.batch.block_table[at.sequence * a.batch.table_stride + at.page]};
-  };
-  int64_t next_page = count > 0 ? page_at(ahead) : 0;
+  int64_t next_page = count > 0 ? ahead.slot(pages, a.batch) : 0;
   ptx::wait_for_previous_kernel();
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const uint32_t base = ptx::shared_address(queue) + threadIdx.x * 16;
-  int64_t begun = 0;
+  int32_t begun = 0;
   const auto copy = [&] {
     if (begun < count) {
-      const Key* from = static_cast<const Key*>(a.index_cache) +
-                        (next_page * kSparseBlock + warp * 32 + lane / 4) * kSparseDim +
+      const Key* from = all_keys + (next_page * kSparseBlock + warp * 32 + lane / 4) * kSparseDim +
                         lane % 4 * (16 / static_cast<int>(sizeof(Key)));
       const uint32_t to = base + static_cast<uint32_t>(begun % kStages<Key> * kPageBytes<Key>);
 #pragma unroll
@@ -200,8 +233,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       }
       ++begun;
       if (begun < count) {
-        ahead.advance(a.batch);
-        next_page = page_at(ahead);
+        ahead.advance(pages);
+        next_page = ahead.slot(pages, a.batch);
       }
     }
     ptx::copy_async_commit();
@@ -213,7 +246,24 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   Columns<Key> columns;
   int64_t loaded = -1;
   int parity = 0;
-  for (int64_t n = 0; n < count; ++n) {
+  // Further ahead than the queue reaches, one thread has pages fetched; it knows which one turn before.
+  constexpr int kFar = kStages<Key> + kFarPages<Key>;
+  const bool fetches = kFarPages<Key> > 0 && threadIdx.x == kThreads - 1 && kFar < count && gridDim.y == 1;
+  Place far = place;
+  int64_t far_page = -1;
+  if (fetches) {
+    far = Place(pages, a.batch, place.at + kFar);
+    far_page = far.slot(pages, a.batch);
+  }
+  for (int32_t n = 0; n < count; ++n) {
+    if (far_page >= 0) {
+      fetch_early(all_keys + far_page * kPageKeys, kPageBytes<Key>);
+      far_page = -1;
+      if (n + 1 + kFar < count) {
+        far.advance(pages);
+        far_page = far.slot(pages, a.batch);
+      }
+    }
     copy();
     ptx::copy_async_wait<kStages<Key> - 1>();
     Keys<Key> keys;
@@ -223,10 +273,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       keys.rows[i / kRowLoads<Key>][i % kRowLoads<Key>] = load_private(from + i * kThreads * 16);
 
     const int64_t b = place.sequence;
+    const int32_t page = place.page(pages);
     const int64_t first = a.batch.query_starts[b] + blockIdx.y * rows_per_part;
     const int64_t end = min(int64_t{a.batch.query_starts[b + 1]}, first + rows_per_part);
     // Position of row t, counted from the page's first key, is t + shift.
-    const int64_t shift = int64_t{a.batch.seq_lens[b]} - a.batch.query_starts[b + 1] - place.page * kSparseBlock;
+    const int64_t shift = int64_t{a.batch.seq_lens[b]} - a.batch.query_starts[b + 1] - int64_t{page} * kSparseBlock;
     for (int64_t row = first; row < end; row += 2, parity ^= 1) {
       float best[2];
       if (row + 1 + shift < 0) {
@@ -248,11 +299,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
         float largest = met[parity][0][threadIdx.x];
         for (int w = 1; w < kWarps; ++w) largest = fmaxf(largest, met[parity][w][threadIdx.x]);
         static_cast<float*>(a.scores.data)[t * a.scores.token_stride +
-                                           threadIdx.x % kHeads * a.scores.head_stride + place.page] =
+                                           threadIdx.x % kHeads * a.scores.head_stride + page] =
             largest * columns.unscale;
       }
     }
-    if (n + 1 < count) place.advance(a.batch);
+    if (n + 1 < count) place.advance(pages);
   }
   ptx::copy_async_wait<0>();
 }
@@ -264,7 +315,7 @@ constexpr int64_t kMostRowsPerPart = 64;
 
 bool can_block_scores(const IndexerArgs& a) {
   const Heads& q = a.index_q;
-  return a.block_size == kSparseBlock && q.dim == kSparseDim && q.heads == kHeads &&
+  return a.batch.sequences > 0 && a.batch.sequences <= kMostSequences && a.block_size == kSparseBlock && q.dim == kSparseDim && q.heads == kHeads &&
          (q.scalar == Scalar::kBF16 || q.scalar == Scalar::kE4m3) &&
          (a.index_scalar == Scalar::kBF16 || a.index_scalar == Scalar::kE4m3) && q.token_stride % 8 == 0 &&
          q.head_stride % 8 == 0 && reinterpret_cast<uintptr_t>(q.data) % 16 == 0 &&

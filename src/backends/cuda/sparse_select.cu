@@ -1,7 +1,8 @@
-// The choice of blocks by radix search: of a row's scores as unsigned numbers in their order, the threshold
-// with exactly the wanted number at or above it is found bit by bit; what is above it and the lowest of
-// those equal to it are written in ascending order as they stand. One warp a row of up to 512 blocks, more
-// warps that count together for longer ones.
+// The choice of blocks by bisection: of a row's scores as unsigned numbers in their order, the threshold that
+// the wanted number reaches is sought; what is above it and the lowest of those equal to it are written in
+// ascending order as they stand. One warp a row of up to 512 blocks, more warps that count together for longer
+// ones. The search begins between the largest score and the wanted one of the lanes' largest, which are few
+// enough to be counted by a vote.
 #include "backends/cuda/sparse.cuh"
 
 namespace minimax::cuda {
@@ -15,6 +16,7 @@ constexpr int64_t kMostForced = int64_t{1} << 22;
 // Keys in the order in which blocks are chosen. 0: no block. Scores lie between -inf's and +inf's key; the
 // newest blocks above them, the first ones above those.
 constexpr uint32_t kNewest = 0xffc00000U;
+constexpr uint32_t kLargestScore = 0xff800000U;
 __device__ __forceinline__ uint32_t key_of_score(float score) {
   if (score != score) score = -INFINITY;
   const uint32_t bits = __float_as_uint(score + 0.0F);  // -0 equals 0
@@ -32,14 +34,31 @@ struct RowSum {
       const int warp = threadIdx.x / 32;
       if (threadIdx.x % 32 == 0) sums[turn][warp] = x;
       __syncthreads();
-      x = 0;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) x += sums[turn][w];
+      x = __reduce_add_sync(0xffffffffU, threadIdx.x % 32 < kWarps ? sums[turn][threadIdx.x % 32] : 0);
       turn ^= 1;
     }
     return x;
   }
 };
+
+// A threshold that at least `wanted` of a warp's keys reach, and the largest of its scores.
+__device__ __forceinline__ void bounds(const uint32_t (&keys)[kPerLane], uint32_t wanted, uint32_t& low,
+                                       uint32_t& high) {
+  uint32_t largest = 0, largest_score = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    largest = max(largest, keys[i]);
+    if (keys[i] <= kLargestScore) largest_score = max(largest_score, keys[i]);
+  }
+  high = __reduce_max_sync(0xffffffffU, largest_score);
+  uint32_t bound = 0;
+#pragma unroll
+  for (int bit = 31; bit >= 16; --bit) {
+    const uint32_t candidate = bound | (1U << bit);
+    if (static_cast<uint32_t>(__popc(__ballot_sync(0xffffffffU, largest >= candidate))) >= wanted) bound = candidate;
+  }
+  low = min(max(bound, 1U), max(high, 1U));
+}
 
 template <int kWarps>
 __global__ void __launch_bounds__(kWarps == 1 ? 32 * kRowsPerBlock : 32 * kWarps)
@@ -82,16 +101,36 @@ __global__ void __launch_bounds__(kWarps == 1 ? 32 * kRowsPerBlock : 32 * kWarps
   // The largest threshold that at least `wanted` keys reach; all blocks' keys reach 1.
   uint32_t threshold = 1;
   if (wanted < valid) {
-    threshold = 0;
-    for (uint32_t bit = 0x80000000U; bit != 0; bit >>= 1) {
-      const uint32_t candidate = threshold | bit;
+    const uint32_t first_forced = min(init, valid);
+    const bool is_score = wanted > first_forced + min(local, valid - first_forced);
+    uint32_t low = 1, high = 0xffffffffU;
+    bounds(keys, wanted, low, high);
+    if constexpr (kWarps > 1) {
+      if (lane == 0) {
+        before[0][warp] = low;
+        before[1][warp] = high;
+      }
+      __syncthreads();
+      const bool is_warp = lane < kWarps;
+      low = __reduce_max_sync(0xffffffffU, is_warp ? before[0][lane] : 0);
+      high = __reduce_max_sync(0xffffffffU, is_warp ? before[1][lane] : 0);
+      __syncthreads();
+    }
+    if (!is_score) {
+      low = high + 1;
+      high = 0xffffffffU;
+    }
+    while (low < high) {
+      const uint32_t candidate = high - (high - low) / 2;
       uint32_t count = 0;
 #pragma unroll
       for (int i = 0; i < kPerLane; ++i) count += keys[i] >= candidate ? 1 : 0;
       count = sum(count);
-      if (count >= wanted) threshold = candidate;
+      if (count >= wanted) low = candidate;
       if (count == wanted) break;
+      if (count < wanted) high = candidate - 1;
     }
+    threshold = low;
   }
 
   // Those above the threshold, and of those at it the lowest.
