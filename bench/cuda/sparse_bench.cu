@@ -196,7 +196,12 @@ struct Batch {
     table = upload(pages);
     starts = upload(row_starts);
     lens = upload(seq_lens);
-    ragged = {starts.get(), lens.get(), table.get(), width, width, static_cast<int64_t>(rows.size()),
+    ragged = {starts.get(),
+              lens.get(),
+              table.get(),
+              width,
+              width,
+              static_cast<int64_t>(rows.size()),
               int64_t{row_starts.back()}};
   }
 };
@@ -294,7 +299,9 @@ void check_one(const char* what, const std::vector<int64_t>& rows, const std::ve
   results[0] = floats(download(out[0].get(), tokens * kHeads * kDim));
   s.out.data = out[1].get();
   for (int i = 0; i < 2; ++i) {
-    s.splits = i == 0 ? 1 : std::max<int64_t>(2, sparse_attention_splits(tokens, kKvHeads, kChosen, multiprocessors()));
+    s.splits =
+        i == 0 ? 1
+               : std::max<int64_t>(2, sparse_attention_splits(tokens, kKvHeads, kChosen, multiprocessors()));
     const Buffer<uint8_t> partial = allocate<uint8_t>(sparse_partial_bytes(tokens, kHeads, s.splits));
     s.partial = reinterpret_cast<float*>(partial.get());
     check(cudaMemset(out[1].get(), 0x7f, static_cast<std::size_t>(tokens * kHeads * kDim) * 2));
@@ -310,9 +317,11 @@ void check_one(const char* what, const std::vector<int64_t>& rows, const std::ve
     check(cudaDeviceSynchronize());
     errors[2] = relative_error(floats(download(out[1].get(), tokens * kHeads * kDim)), results[0]);
   }
-  std::printf("%-14s q %s cache %s: scores %.1e %.1e, %lld other choices, attention %.1e, in %lld parts %.1e, by blocks %.1e\n",
-              what, name_of(q_scalar), name_of(scalar), score_error, wide_error, static_cast<long long>(different),
-              errors[0], static_cast<long long>(s.splits), errors[1], errors[2]);
+  std::printf(
+      "%-14s q %s cache %s: scores %.1e %.1e, %lld other choices, attention %.1e, in %lld parts %.1e, by "
+      "blocks %.1e\n",
+      what, name_of(q_scalar), name_of(scalar), score_error, wide_error, static_cast<long long>(different),
+      errors[0], static_cast<long long>(s.splits), errors[1], errors[2]);
   std::fflush(stdout);
 }
 
@@ -333,7 +342,8 @@ void check_all() {
 
 void bench_scores(double bandwidth) {
   const int64_t pool = int64_t{1} << 18;
-  std::printf("\nscores of a row for each sequence: us, share of copy bandwidth\n%8s %9s", "cache", "context");
+  std::printf("\nscores of a row for each sequence: us, share of copy bandwidth\n%8s %9s", "cache",
+              "context");
   const int64_t batches[] = {1, 2, 4, 8, 16, 32, 64};
   for (const int64_t batch : batches) std::printf("   batch %4lld   ", static_cast<long long>(batch));
   std::printf("\n");
@@ -348,8 +358,8 @@ void bench_scores(double bandwidth) {
       std::vector<std::unique_ptr<Batch>> batches_of_set;
       const std::vector<int64_t> rows(lengths.size(), 1);
       for (int i = 0; i < sets; ++i) {
-        batches_of_set.push_back(std::make_unique<Batch>(rows, lengths, width, pool,
-                                                         i * (static_cast<int64_t>(tokens) / kBlock + sequences)));
+        batches_of_set.push_back(std::make_unique<Batch>(
+            rows, lengths, width, pool, i * (static_cast<int64_t>(tokens) / kBlock + sequences)));
       }
       const Buffer<uint8_t> index_q = random_numbers(scalar, sequences * kKvHeads * kDim, 2);
       const Buffer<float> scores = allocate<float>(sequences * kKvHeads * width);
@@ -374,7 +384,8 @@ void bench_scores(double bandwidth) {
       std::fflush(stdout);
     }
     std::printf("%8s %9s", name_of(scalar), "8k of 512k");
-    for (const int64_t batch : batches) run(std::vector<int64_t>(static_cast<std::size_t>(batch), 8192), 4096);
+    for (const int64_t batch : batches)
+      run(std::vector<int64_t>(static_cast<std::size_t>(batch), 8192), 4096);
     std::printf("\n%8s %9s", name_of(scalar), "ragged");
     for (const int64_t batch : batches) {
       std::vector<int64_t> lengths;
@@ -392,10 +403,12 @@ void bench_select() {
   struct Size {
     int64_t tokens, context;
   };
-  for (const Size& size : {Size{1, 4096}, {1, 65536}, {1, 524288}, {64, 65536}, {64, 524288}, {64, 1048576}}) {
+  for (const Size& size :
+       {Size{1, 4096}, {1, 65536}, {1, 524288}, {64, 65536}, {64, 524288}, {64, 1048576}}) {
     const int64_t width = (size.context + kBlock - 1) / kBlock;
     const Batch batch(std::vector<int64_t>(static_cast<std::size_t>(size.tokens), 1),
-                      std::vector<int64_t>(static_cast<std::size_t>(size.tokens), size.context), width, 4096, 0);
+                      std::vector<int64_t>(static_cast<std::size_t>(size.tokens), size.context), width, 4096,
+                      0);
     const Buffer<uint8_t> scores = random_numbers(Scalar::kF32, size.tokens * kKvHeads * width, 7);
     const Buffer<int32_t> selection = allocate<int32_t>(size.tokens * kKvHeads * kChosen);
     IndexerArgs a;
@@ -433,8 +446,8 @@ std::vector<int32_t> random_selection(int64_t rows, int64_t blocks) {
   std::vector<int32_t> selection;
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<int32_t> all;
-    for (uint64_t x = mixed(static_cast<uint64_t>(r)); static_cast<int64_t>(all.size()) < std::min(kChosen, blocks);
-         x = mixed(x)) {
+    for (uint64_t x = mixed(static_cast<uint64_t>(r));
+         static_cast<int64_t>(all.size()) < std::min(kChosen, blocks); x = mixed(x)) {
       const auto block = static_cast<int32_t>(x % static_cast<uint64_t>(blocks));
       if (std::find(all.begin(), all.end(), block) == all.end()) all.push_back(block);
     }
@@ -447,7 +460,8 @@ std::vector<int32_t> random_selection(int64_t rows, int64_t blocks) {
 
 void bench_decode(double bandwidth) {
   const int64_t pool = 8192;
-  std::printf("\nattention of a row for each sequence to 16 blocks: us, share of copy bandwidth\n%8s", "cache");
+  std::printf("\nattention of a row for each sequence to 16 blocks: us, share of copy bandwidth\n%8s",
+              "cache");
   const int64_t batches[] = {1, 2, 4, 8, 16, 32, 64, 128};
   for (const int64_t batch : batches) std::printf("   batch %4lld   ", static_cast<long long>(batch));
   std::printf("\n");
@@ -457,14 +471,15 @@ void bench_decode(double bandwidth) {
     std::printf("%8s", name_of(scalar));
     for (const int64_t rows : batches) {
       const int64_t width = 512;
-      const double bytes = static_cast<double>(rows * kKvHeads * kChosen * kBlock * 2 * kDim * bytes_of(scalar));
+      const double bytes =
+          static_cast<double>(rows * kKvHeads * kChosen * kBlock * 2 * kDim * bytes_of(scalar));
       const int sets = static_cast<int>(std::clamp(3e8 / bytes, 1.0, 16.0));
       std::vector<std::unique_ptr<Batch>> sets_of_pages;
       for (int i = 0; i < sets; ++i) {
         sets_of_pages.push_back(
             std::make_unique<Batch>(std::vector<int64_t>(static_cast<std::size_t>(rows), 1),
-                                    std::vector<int64_t>(static_cast<std::size_t>(rows), width * kBlock), width, pool,
-                                    i * width * rows));
+                                    std::vector<int64_t>(static_cast<std::size_t>(rows), width * kBlock),
+                                    width, pool, i * width * rows));
       }
       const Buffer<int32_t> selection = upload(random_selection(rows * kKvHeads, width));
       const Buffer<uint8_t> q = random_numbers(Scalar::kBF16, rows * kHeads * kDim, 4);
@@ -497,7 +512,8 @@ std::vector<int32_t> local_selection(int64_t rows, int64_t context) {
     const int64_t valid = (context - rows + t) / kBlock + 1;
     for (int64_t g = 0; g < kKvHeads; ++g) {
       std::vector<int32_t> all;
-      for (int64_t i = 0; i < std::min<int64_t>(8, valid); ++i) all.push_back(static_cast<int32_t>(valid - 1 - i));
+      for (int64_t i = 0; i < std::min<int64_t>(8, valid); ++i)
+        all.push_back(static_cast<int32_t>(valid - 1 - i));
       for (uint64_t x = mixed(static_cast<uint64_t>(t / 512 * kKvHeads + g));
            static_cast<int64_t>(all.size()) < std::min(kChosen, valid); x = mixed(x)) {
         const auto block = static_cast<int32_t>(x % static_cast<uint64_t>(valid));
@@ -543,8 +559,9 @@ void bench_prompt(int64_t rows, int64_t context, Scalar scalar) {
   s.selected = kChosen;
   const bool by_blocks = is_hopper() && can_sparse_attention_sm90(s);
   const int64_t bytes = by_blocks ? sparse_attention_sm90_bytes(s) : 0;
-  const Buffer<uint8_t> partial = allocate<uint8_t>(
-      std::max(bytes, sparse_partial_bytes(rows, kHeads, sparse_attention_splits(rows, kKvHeads, kChosen, multiprocessors()))));
+  const Buffer<uint8_t> partial = allocate<uint8_t>(std::max(
+      bytes, sparse_partial_bytes(rows, kHeads,
+                                  sparse_attention_splits(rows, kKvHeads, kChosen, multiprocessors()))));
   s.partial = reinterpret_cast<float*>(partial.get());
   const auto score = [&](cudaStream_t stream) {
     is_hopper() ? launch_block_scores_sm90(a, multiprocessors(), stream)
@@ -564,23 +581,28 @@ void bench_prompt(int64_t rows, int64_t context, Scalar scalar) {
   const double select_ms = time([&](cudaStream_t stream) { launch_choose_blocks(a, stream); });
   const double random_ms =
       by_blocks ? time([&](cudaStream_t stream) { attend(selection.get(), true, stream); }) : 0;
-  const double local_ms = by_blocks ? time([&](cudaStream_t stream) { attend(local.get(), true, stream); }) : 0;
+  const double local_ms =
+      by_blocks ? time([&](cudaStream_t stream) { attend(local.get(), true, stream); }) : 0;
   const double row_ms = time([&](cudaStream_t stream) { attend(selection.get(), false, stream); });
   const double all_ms = time([&](cudaStream_t stream) {
     score(stream);
     launch_choose_blocks(a, stream);
     attend(selection.get(), by_blocks, stream);
   });
-  const double score_flop = 2.0 * kDim * kKvHeads * static_cast<double>(rows) * (static_cast<double>(context) - rows / 2.0);
-  std::printf("%7lld %9lld %6s %9.3f (%3.0f) %8.3f %9.3f %9.3f %9.3f %9.3f  %6.0f MB\n", static_cast<long long>(rows),
-              static_cast<long long>(context), name_of(scalar), score_ms, score_flop / score_ms / 1e9, select_ms,
-              random_ms, local_ms, row_ms, all_ms, static_cast<double>(bytes) / 1e6);
+  const double score_flop =
+      2.0 * kDim * kKvHeads * static_cast<double>(rows) * (static_cast<double>(context) - rows / 2.0);
+  std::printf("%7lld %9lld %6s %9.3f (%3.0f) %8.3f %9.3f %9.3f %9.3f %9.3f  %6.0f MB\n",
+              static_cast<long long>(rows), static_cast<long long>(context), name_of(scalar), score_ms,
+              score_flop / score_ms / 1e9, select_ms, random_ms, local_ms, row_ms, all_ms,
+              static_cast<double>(bytes) / 1e6);
   std::fflush(stdout);
 }
 
 void bench_prefill() {
-  std::printf("\nprompts, ms: scores (TFLOP/s), choice, attention to the chosen, to a local choice, row by row, all\n"
-              "%7s %9s %6s\n", "rows", "context", "cache");
+  std::printf(
+      "\nprompts, ms: scores (TFLOP/s), choice, attention to the chosen, to a local choice, row by row, all\n"
+      "%7s %9s %6s\n",
+      "rows", "context", "cache");
   struct Size {
     int64_t rows, context;
   };

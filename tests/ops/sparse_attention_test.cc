@@ -27,8 +27,8 @@ const std::vector<PagedCase>& paged_cases() {
 // over cached tokens, more blocks than are chosen.
 const std::vector<PagedCase>& m3_cases() {
   static const std::vector<PagedCase> cases = {
-      {64, 4, 128, 128, {1, 1, 0, 1}, {2500, 130, 70, 1}},
-      {64, 4, 128, 128, {1}, {4097}},
+      {64, 4, 128, 128, {1, 1, 0, 1}, {2500, 130, 70, 1}}, {64, 4, 128, 128, {1}, {4097}},
+      {32, 2, 128, 128, {1, 9, 40}, {300, 9, 1000}},       {16, 1, 128, 128, {1, 1}, {900, 40}},
       {64, 4, 128, 128, {1, 20, 5}, {300, 20, 2500}},
   };
   return cases;
@@ -241,11 +241,13 @@ TEST(SparsePagedAttention, MatchesTheOracleAtM3sShapes) {
   TensorMaker make(25);
   for (const PagedCase& p : m3_cases()) {
     for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
-      for (const Choice& choice : {Choice{16, 0, 1}, {3, 1, 1}}) expect_oracles_attention(make, p, cache, choice);
+      for (const Choice& choice : {Choice{16, 0, 1}, {3, 1, 1}})
+        expect_oracles_attention(make, p, cache, choice);
     }
   }
   for (const PagedCase& p : prompt_cases()) {
-    for (const DType cache : {DType::kBF16, DType::kF8E4M3}) expect_oracles_attention(make, p, cache, {5, 0, 1});
+    for (const DType cache : {DType::kBF16, DType::kF8E4M3})
+      expect_oracles_attention(make, p, cache, {5, 0, 1});
   }
 }
 

@@ -625,6 +625,40 @@ void CudaBackend::run(const ops::SparsePagedAttention& args, ops::Workspace work
   check_launch(args.kName);
 }
 
+std::string CudaBackend::describe(const ops::SparseShape& shape) const {
+  IndexerArgs indexer;
+  indexer.index_q.heads = shape.kv_heads;
+  indexer.index_q.dim = shape.index_dim;
+  indexer.index_q.token_stride = shape.kv_heads * shape.index_dim;
+  indexer.index_q.head_stride = shape.index_dim;
+  indexer.index_q.scalar = scalar_of(shape.index_q_dtype);
+  indexer.index_scalar = scalar_of(shape.index_dtype);
+  indexer.block_size = shape.block_size;
+  indexer.batch.sequences = 1;
+  AttentionArgs attention;
+  attention.q = {nullptr,
+                 1,
+                 shape.heads,
+                 shape.head_dim,
+                 shape.heads * shape.head_dim,
+                 shape.head_dim,
+                 scalar_of(shape.q_dtype)};
+  attention.out = attention.q;
+  attention.cache = {nullptr,        nullptr,        shape.block_size,
+                     shape.kv_heads, shape.head_dim, scalar_of(shape.kv_dtype)};
+  const std::string_view fast =
+      architecture_ >= 90 ? "tensor cores, those of warpgroups for prompts" : "tensor cores";
+  const std::string_view scores = can_block_scores(indexer) ? fast : "plain kernels";
+  const std::string_view attends = can_sparse_attention(attention) ? fast : "plain kernels";
+  return fmt::format(
+      "indexer on {} ({} index heads of {}, {} queries and {} keys), attention on {} ({} heads over {} of "
+      "{}, {} "
+      "cache), blocks of {}",
+      scores, shape.kv_heads, shape.index_dim, minimax::name(shape.index_q_dtype),
+      minimax::name(shape.index_dtype), attends, shape.heads, shape.kv_heads, shape.head_dim,
+      minimax::name(shape.kv_dtype), shape.block_size);
+}
+
 int64_t CudaBackend::workspace_bytes(const ops::LightningPrefill& args) const {
   return lightning_prefill_workspace_bytes(args.q.dim(0), args.read_slots.dim(0),
                                            static_cast<int>(args.q.dim(1)), static_cast<int>(args.q.dim(2)),

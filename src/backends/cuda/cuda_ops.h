@@ -68,6 +68,8 @@ class CudaBackend final : public ops::Backend {
   int64_t available_bytes() const override;
   std::unique_ptr<ops::StepGraph> capture(const std::function<void()>& step) override;
 
+  std::string describe(const ops::SparseShape& shape) const override;
+
   void run(const ops::Embedding& args, ops::Workspace workspace) override;
   void run(const ops::RmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::ResidualRmsNorm& args, ops::Workspace workspace) override;

@@ -17,8 +17,19 @@ constexpr int kSparseDim = 128;
 constexpr int kSparseBlock = 128;  // keys of a block, which is a page
 constexpr int kSparseSteps = kSparseDim / 16;
 
+// Bytes of shared memory that the queues of copies fill: two blocks of threads a multiprocessor, where
+// Hopper's 227 KB or A100's 163 hold them; one on devices with less.
+constexpr int kWideQueue = 96 * 1024;
+constexpr int kNarrowQueue = 64 * 1024;
+inline bool has_wide_queue() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes > 2 * kWideQueue;
+}
+
 template <typename Cache>
-constexpr int kRowLoads = kSparseDim * static_cast<int>(sizeof(Cache)) / 64;  // of 16 bytes a lane
+constexpr int kRowLoads = kSparseDim* static_cast<int>(sizeof(Cache)) / 64;  // of 16 bytes a lane
 
 template <typename Cache>
 __device__ __forceinline__ int order_of(int quarter, int step) {

@@ -16,21 +16,14 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kStepKeys = 16 * kWarps;
 constexpr int kStepsPerBlock = kSparseBlock / kStepKeys;
 constexpr int kMostSplits = 32;
+constexpr int kMostSelected = kThreads;  // one a thread
 
 template <typename Cache>
 constexpr int kLoads = 4 * kRowLoads<Cache>;  // of 16 bytes a lane and step: half keys, half values
 template <typename Cache>
 constexpr int kStepBytes = kLoads<Cache>* kThreads * 16;
-#ifndef MINIMAX_ATTENTION_QUEUE
-#define MINIMAX_ATTENTION_QUEUE 64
-#endif
-template <typename Cache>
-constexpr int kStages = MINIMAX_ATTENTION_QUEUE * 1024 / kStepBytes<Cache>;
 constexpr int kMeetWidth = kSparseDim + 4;
-constexpr int kMeetBytes = kWarps * kGroup * kMeetWidth * 4;
-template <typename Cache>
-constexpr int kBytes =
-    kStages<Cache>* kStepBytes<Cache> > kMeetBytes ? kStages<Cache>* kStepBytes<Cache> : kMeetBytes;
+static_assert(kWarps * kGroup * kMeetWidth * 4 <= kNarrowQueue);
 
 // A row's part: which of its steps.
 struct Part {
@@ -47,8 +40,8 @@ struct Queries {
 
   __device__ void load(const Heads& q, int64_t t, int64_t first_head, float softmax_scale) {
     const int lane = threadIdx.x % 32;
-    const bf16_t* from = static_cast<const bf16_t*>(q.data) + t * q.token_stride +
-                         (first_head + lane / 4) * q.head_stride;
+    const bf16_t* from =
+        static_cast<const bf16_t*>(q.data) + t * q.token_stride + (first_head + lane / 4) * q.head_stride;
     scale = softmax_scale * 1.4426950408889634F;
     float up = 1;
     if constexpr (sizeof(Cache) == 1) {
@@ -233,8 +226,8 @@ __device__ void finish(const AttentionArgs& a, State& state, float* meet, int64_
   }
   const float factor = a.splits == 1 ? 1.0F / sum : 1.0F;
   const Partial partial(a, t, first_head + head);
-  bf16_t* out = static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride +
-                (first_head + head) * a.out.head_stride;
+  bf16_t* out =
+      static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride + (first_head + head) * a.out.head_stride;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int at = threadIdx.x % 8 * 4 + 32 * i;
@@ -257,8 +250,9 @@ __device__ void finish(const AttentionArgs& a, State& state, float* meet, int64_
   if (a.splits > 1 && threadIdx.x % 8 == 0) partial.weights[blockIdx.z] = {largest, sum};
 }
 
-template <typename Cache>
+template <typename Cache, int kQueueBytes>
 __global__ void __launch_bounds__(kThreads) sparse_attention_kernel(AttentionArgs a) {
+  constexpr int kStages = kQueueBytes / kStepBytes<Cache>;
   extern __shared__ __align__(16) uint8_t queue[];  // [stage][load][thread] of 16 bytes
   const int64_t t = blockIdx.x, kv_head = blockIdx.y;
   int64_t b = 0;
@@ -272,35 +266,42 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_kernel(AttentionArg
     return;
   }
   // The list ends at its first -1.
-  const int32_t* selection = a.selection + (t * a.cache.kv_heads + kv_head) * a.selected;
+  __shared__ int32_t blocks[kMostSelected], pages[kMostSelected], ends[kWarps];
+  const int32_t* table = a.batch.block_table + b * a.batch.table_stride;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int64_t chosen = 0;
-  for (int64_t i = 0; i < a.selected; i += 32) {
-    const bool is_end = i + lane >= a.selected || selection[i + lane] < 0;
-    const uint32_t ends = __ballot_sync(0xffffffffU, is_end);
-    chosen += ends == 0 ? 32 : __ffs(static_cast<int>(ends)) - 1;
-    if (ends != 0) break;
-  }
-  const int64_t steps = chosen * kStepsPerBlock;
-  const int64_t begin = steps * blockIdx.z / a.splits, end = steps * (blockIdx.z + 1) / a.splits;
+  const auto own = static_cast<int>(threadIdx.x);
+  const int32_t block =
+      own < a.selected ? a.selection[(t * a.cache.kv_heads + kv_head) * a.selected + own] : -1;
+  const uint32_t negative = __ballot_sync(0xffffffffU, block < 0);
+  if (lane == 0)
+    ends[warp] = negative == 0 ? kMostSelected : warp * 32 + __ffs(static_cast<int>(negative)) - 1;
+  blocks[own] = block;
+  if (block >= 0) pages[own] = table[block];
+  __syncthreads();
+  int chosen = kMostSelected;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) chosen = min(chosen, ends[w]);
+  const int steps = chosen * kStepsPerBlock;
+  const auto begin = static_cast<int>(int64_t{steps} * blockIdx.z / a.splits),
+             end = static_cast<int>(int64_t{steps} * (blockIdx.z + 1) / a.splits);
 
   const uint32_t base = ptx::shared_address(queue) + threadIdx.x * 16;
-  const int32_t* table = a.batch.block_table + b * a.batch.table_stride;
   constexpr int kRow = static_cast<int>(sizeof(Cache)) * kSparseDim;
   const int64_t row_bytes = a.cache.kv_heads * kRow;
-  const auto first_key_of = [&](int64_t step) {
-    return int64_t{selection[step / kStepsPerBlock]} * kSparseBlock + step % kStepsPerBlock * kStepKeys +
+  const auto first_key_of = [&](int step) {
+    return int64_t{blocks[step / kStepsPerBlock]} * kSparseBlock + step % kStepsPerBlock * kStepKeys +
            warp * 16;
   };
-  const auto copy = [&](int64_t step) {
+  const auto copy = [&](int step) {
     if (step < end) {
       const int64_t first_key = first_key_of(step);
-      const int64_t slot = int64_t{table[first_key / kSparseBlock]} * kSparseBlock + first_key % kSparseBlock;
+      const int64_t slot = int64_t{pages[step / kStepsPerBlock]} * kSparseBlock + first_key % kSparseBlock;
       const int64_t first = (slot * a.cache.kv_heads + kv_head) * kRow;
-      const uint8_t* k = static_cast<const uint8_t*>(a.cache.k) + first + lane / 4 * row_bytes + lane % 4 * 16;
+      const uint8_t* k =
+          static_cast<const uint8_t*>(a.cache.k) + first + lane / 4 * row_bytes + lane % 4 * 16;
       const uint8_t* v =
           static_cast<const uint8_t*>(a.cache.v) + first + lane % 4 * 2 * row_bytes + lane / 4 * 16;
-      uint32_t to = base + static_cast<uint32_t>(step % kStages<Cache> * kStepBytes<Cache>);
+      uint32_t to = base + static_cast<uint32_t>(step % kStages * kStepBytes<Cache>);
 #pragma unroll
       for (int i = 0; i < kLoads<Cache> / 2; ++i, to += kThreads * 16)
         ptx::copy_async_16(to, k + i / kRowLoads<Cache> * 8 * row_bytes + i % kRowLoads<Cache> * 64, true);
@@ -316,17 +317,17 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_kernel(AttentionArg
     ptx::copy_async_commit();
   };
 #pragma unroll 1
-  for (int i = 0; i < kStages<Cache> - 1; ++i) copy(begin + i);
+  for (int i = 0; i < kStages - 1; ++i) copy(begin + i);
   Queries<Cache> queries;
   queries.load(a.q, t, kv_head * kGroup, a.scale);
   State state;
 #pragma unroll 1
-  for (int64_t step = begin; step < end; ++step) {
-    copy(step + kStages<Cache> - 1);
-    ptx::copy_async_wait<kStages<Cache> - 1>();
+  for (int step = begin; step < end; ++step) {
+    copy(step + kStages - 1);
+    ptx::copy_async_wait<kStages - 1>();
     const int64_t first_key = first_key_of(step);
     if (first_key <= position) {
-      attend<Cache>(state, queries, base + static_cast<uint32_t>(step % kStages<Cache> * kStepBytes<Cache>),
+      attend<Cache>(state, queries, base + static_cast<uint32_t>(step % kStages * kStepBytes<Cache>),
                     position - first_key);
     }
   }
@@ -354,7 +355,8 @@ __global__ void __launch_bounds__(kThreads) sparse_combine_kernel(AttentionArgs 
       float4 x[kCombined];
 #pragma unroll
       for (int i = 0; i < kCombined; ++i)
-        x[i] = load_four(partial.numerators + min(base + i, static_cast<int>(a.splits) - 1) * kSparseDim + lane * 4);
+        x[i] = load_four(partial.numerators + min(base + i, static_cast<int>(a.splits) - 1) * kSparseDim +
+                         lane * 4);
 #pragma unroll
       for (int i = 0; i < kCombined; ++i) {
         const float weight = __shfl_sync(0xffffffffU, share, base + i);  // 0 from the last part on
@@ -375,7 +377,7 @@ bool can_sparse_attention(const AttentionArgs& a) {
     return x.scalar == Scalar::kBF16 && x.token_stride % 8 == 0 && x.head_stride % 8 == 0 &&
            reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
   };
-  return a.q.dim == kSparseDim && a.cache.page_size == kSparseBlock &&
+  return a.selected <= kMostSelected && a.q.dim == kSparseDim && a.cache.page_size == kSparseBlock &&
          a.q.heads == kGroup * a.cache.kv_heads && a.cache.scalar != Scalar::kF32 && is_even(a.q) &&
          is_even(a.out);
 }
@@ -384,10 +386,7 @@ int64_t sparse_attention_splits(int64_t rows, int64_t kv_heads, int64_t selected
   const int64_t blocks = rows * kv_heads;
   if (blocks == 0) return 1;
   // Blocks that run at once: every one takes its time to begin and to end. A part has 64 keys at least.
-#ifndef MINIMAX_ATTENTION_WAVES
-#define MINIMAX_ATTENTION_WAVES 3
-#endif
-  int64_t splits = MINIMAX_ATTENTION_WAVES * int64_t{multiprocessors} / blocks;
+  int64_t splits = 2 * int64_t{multiprocessors} / blocks;
   if (splits < 1) splits = 1;
   if (splits > selected * kStepsPerBlock) splits = selected * kStepsPerBlock;
   return splits < kMostSplits ? splits : kMostSplits;
@@ -400,16 +399,20 @@ int64_t sparse_partial_bytes(int64_t rows, int64_t heads, int64_t splits) {
 void launch_sparse_attention(const AttentionArgs& a, cudaStream_t stream) {
   if (a.q.tokens == 0 || a.q.heads == 0) return;
   const auto with_cache_type = [&]<typename Cache>(Cache) {
-    cudaFuncSetAttribute(sparse_attention_kernel<Cache>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         kBytes<Cache>);
     const dim3 grid(static_cast<unsigned>(a.q.tokens), static_cast<unsigned>(a.cache.kv_heads),
                     static_cast<unsigned>(a.splits));
-    launch(sparse_attention_kernel<Cache>, grid, kThreads, kBytes<Cache>, stream, a);
+    const auto with_queue = [&](auto* kernel, int bytes) {
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+      launch(kernel, grid, kThreads, static_cast<size_t>(bytes), stream, a);
+    };
+    has_wide_queue() ? with_queue(sparse_attention_kernel<Cache, kWideQueue>, kWideQueue)
+                     : with_queue(sparse_attention_kernel<Cache, kNarrowQueue>, kNarrowQueue);
   };
   a.cache.scalar == Scalar::kE4m3 ? with_cache_type(e4m3_t{}) : with_cache_type(bf16_t{});
   if (a.splits > 1) {
     const int64_t rows = a.q.tokens * a.q.heads;
-    launch(sparse_combine_kernel, dim3(static_cast<unsigned>(ceil_div(rows, kWarps))), kThreads, 0, stream, a);
+    launch(sparse_combine_kernel, dim3(static_cast<unsigned>(ceil_div(rows, kWarps))), kThreads, 0, stream,
+           a);
   }
 }
 

@@ -114,11 +114,13 @@ __global__ void __launch_bounds__(kAnyThreads) sparse_lists_kernel(const __grid_
   if (b < 0) return;
   const int64_t chunk = t / p.plan.chunk_rows;
   const int64_t bucket = (b * p.a.batch.max_pages + block) * p.plan.kv_heads + kv_head;
-  int32_t* counter = p.at<int32_t>(kWrites ? p.plan.starts_at : p.plan.counts_at) + chunk * p.plan.buckets + bucket;
+  int32_t* counter =
+      p.at<int32_t>(kWrites ? p.plan.starts_at : p.plan.counts_at) + chunk * p.plan.buckets + bucket;
   const int32_t place = atomicAdd(counter, 1);
   if (kWrites) {
     const int64_t row = t - chunk * p.plan.chunk_rows;
-    p.at<int32_t>(p.plan.list_at)[chunk * p.plan.entries + place] = static_cast<int32_t>(row * p.plan.selected + slot);
+    p.at<int32_t>(p.plan.list_at)[chunk * p.plan.entries + place] =
+        static_cast<int32_t>(row * p.plan.selected + slot);
   }
 }
 
@@ -272,8 +274,8 @@ struct Row {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int head = i * 2 + lane / 16, at = lane % 16;
-      ptx::copy_async_16(to + tile_place(kQueryBox, first_row + head, at), from + head * p.a.q.head_stride + at * 8,
-                         true);
+      ptx::copy_async_16(to + tile_place(kQueryBox, first_row + head, at),
+                         from + head * p.a.q.head_stride + at * 8, true);
     }
   }
 };
@@ -293,7 +295,8 @@ __device__ __forceinline__ void weigh(float (&c)[64], float scale, int limit, fl
   for (int half = 0; half < 2; ++half) {
     float largest = -INFINITY;
 #pragma unroll
-    for (int j = 0; j < 16; ++j) largest = fmaxf(largest, fmaxf(c[4 * j + 2 * half], c[4 * j + 2 * half + 1]));
+    for (int j = 0; j < 16; ++j)
+      largest = fmaxf(largest, fmaxf(c[4 * j + 2 * half], c[4 * j + 2 * half + 1]));
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
     const float reference = largest == -INFINITY ? 0.0F : largest * scale;
@@ -391,7 +394,8 @@ __device__ void attend(const Params& p, int64_t chunk) {
     // The next item's first row of this warp, whose queries come while the last tile is worked on.
     Row first_of_next;
     const auto bring_first = [&] {
-      first_of_next.bring(p, chunk, next.item.kv_head, queries + static_cast<uint32_t>(turn) * kQueryTileBytes);
+      first_of_next.bring(p, chunk, next.item.kv_head,
+                          queries + static_cast<uint32_t>(turn) * kQueryTileBytes);
     };
     if (next.tiles >= 0) first_of_next = Row(p, next, all_lists + next.item.first, group);
     if (group >= work.tiles) {
@@ -428,7 +432,8 @@ __device__ void attend(const Params& p, int64_t chunk) {
       ptx::wgmma_fence();
 #pragma unroll
       for (uint32_t s = 0; s < 8; ++s)
-        ptx::wgmma_across_k(o, weights[s], ptx::operand_across_k(keys + kKeyTileBytes + s * 16 * 128, kKeyBox), s > 0);
+        ptx::wgmma_across_k(o, weights[s],
+                            ptx::operand_across_k(keys + kKeyTileBytes + s * 16 * 128, kKeyBox), s > 0);
       ptx::wgmma_commit();
       ptx::wgmma_wait<0>();
       keep(o);
@@ -457,7 +462,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // A warp adds up the results of a row and KV head.
-__global__ void __launch_bounds__(kAnyThreads) sparse_sum_kernel(const __grid_constant__ Params p, int64_t chunk) {
+__global__ void __launch_bounds__(kAnyThreads)
+    sparse_sum_kernel(const __grid_constant__ Params p, int64_t chunk) {
   const int64_t at = int64_t{blockIdx.x} * (kAnyThreads / 32) + threadIdx.x / 32;
   const int64_t row = at / p.plan.kv_heads, kv_head = at % p.plan.kv_heads;
   const int64_t t = chunk * p.plan.chunk_rows + row;
@@ -516,7 +522,8 @@ __global__ void __launch_bounds__(kAnyThreads) sparse_sum_kernel(const __grid_co
 #pragma unroll
   for (int j = 0; j < 16; ++j) {
     *reinterpret_cast<uint32_t*>(out + 8 * j) = pack_bf16(sums[4 * j], sums[4 * j + 1]);
-    *reinterpret_cast<uint32_t*>(out + 8 * p.a.out.head_stride + 8 * j) = pack_bf16(sums[4 * j + 2], sums[4 * j + 3]);
+    *reinterpret_cast<uint32_t*>(out + 8 * p.a.out.head_stride + 8 * j) =
+        pack_bf16(sums[4 * j + 2], sums[4 * j + 3]);
   }
 }
 
@@ -540,8 +547,11 @@ int64_t sparse_attention_sm90_bytes(const AttentionArgs& a) { return plan_of(a).
 
 void launch_sparse_attention_sm90(const AttentionArgs& a, int multiprocessors, cudaStream_t stream) {
   const Params p = {a, plan_of(a), reinterpret_cast<uint8_t*>(a.partial)};
-  const auto blocks = [](int64_t count, int64_t each) { return dim3(static_cast<unsigned>(ceil_div(count, each))); };
-  cudaMemsetAsync(p.workspace + p.plan.counts_at, 0, static_cast<size_t>(p.plan.chunks * p.plan.buckets * 4), stream);
+  const auto blocks = [](int64_t count, int64_t each) {
+    return dim3(static_cast<unsigned>(ceil_div(count, each)));
+  };
+  cudaMemsetAsync(p.workspace + p.plan.counts_at, 0, static_cast<size_t>(p.plan.chunks * p.plan.buckets * 4),
+                  stream);
   const int64_t choices = p.plan.rows * p.plan.kv_heads * p.plan.selected;
   launch(sparse_lists_kernel<false>, blocks(choices, kAnyThreads), kAnyThreads, 0, stream, p);
   launch(sparse_items_kernel, blocks(p.plan.chunks, 1), kScanThreads, 0, stream, p);

@@ -1,4 +1,5 @@
-// Scores of blocks on the tensor cores of any GPU: four index heads of 128 dimensions, blocks of 128 keys.
+// Scores of blocks on the tensor cores of any GPU: up to four index heads of 128 dimensions, blocks of 128
+// keys.
 //
 // A block of threads takes pages in turn, a warp 32 keys of each. Keys come by asynchronous copies, several
 // pages ahead, into a queue in shared memory that every lane fills and empties by itself; all heads of two
@@ -9,30 +10,16 @@
 namespace minimax::cuda {
 namespace {
 
-constexpr int kHeads = 4;
+constexpr int kHeads = 4;  // of a row's columns; what is not there counts as zeros
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int64_t kMostSequences = 1024;
-#ifndef MINIMAX_SCORE_QUEUE
-#define MINIMAX_SCORE_QUEUE 64
-#endif
-constexpr int kQueueBytes = MINIMAX_SCORE_QUEUE * 1024;
 
 template <typename Key>
-constexpr int kPageBytes = kSparseBlock * kSparseDim * static_cast<int>(sizeof(Key));
-template <typename Key>
-constexpr int kStages = kQueueBytes / kPageBytes<Key>;
-#ifndef MINIMAX_EARLY
-#define MINIMAX_EARLY 64
-#endif
-#ifndef MINIMAX_FAR
-#define MINIMAX_FAR 64
-#endif
-template <typename Key>
-constexpr int kEarlyPages = MINIMAX_EARLY * 1024 / kPageBytes<Key>;
-template <typename Key>
-constexpr int kFarPages = MINIMAX_FAR * 1024 / kPageBytes<Key>;
+constexpr int kPageBytes = kSparseBlock* kSparseDim* static_cast<int>(sizeof(Key));
+// Places in the list of pages that are looked up at a time.
+constexpr int kLookedUp = kThreads;
 
 // Pages that sequence b has keys in; none when nothing asks.
 __device__ __forceinline__ int32_t pages_of(const Ragged& batch, int64_t b) {
@@ -91,17 +78,10 @@ struct Place {
     ++at;
     while (pages.starts[sequence + 1] <= at) ++sequence;
   }
-  __device__ int64_t slot(const Pages& pages, const Ragged& batch) const {
+  __device__ int32_t cache_page(const Pages& pages, const Ragged& batch) const {
     return batch.block_table[sequence * batch.table_stride + page(pages)];
   }
 };
-
-// A page of keys on its way to the second-level cache. Always allowed: nothing is read.
-__device__ __forceinline__ void fetch_early(const void* from, uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
 
 // -inf for the blocks behind each row's sequence.
 __device__ void fill_rest(const IndexerArgs& a) {
@@ -115,7 +95,7 @@ __device__ void fill_rest(const IndexerArgs& a) {
     const int64_t valid = position < 0 ? 0 : int64_t{pages_of(a.batch, b)};
     if (first + 4 <= valid) continue;
     float* to = static_cast<float*>(a.scores.data) + t * a.scores.token_stride;
-    for (int g = 0; g < kHeads; ++g) {
+    for (int64_t g = 0; g < a.scores.heads; ++g) {
       for (int64_t block = max(first, valid); block < min(first + 4, blocks); ++block)
         to[g * a.scores.head_stride + block] = -INFINITY;
     }
@@ -128,18 +108,19 @@ struct Columns {
   uint32_t pairs[kSparseSteps][2];
   float unscale = 1;
 
-  // Column lane / 4: head lane / 4 % 4 of row `row` + lane / 16; zeros from `end` on.
+  // Column lane / 4: head lane / 4 % 4 of row `row` + lane / 16; zeros from `end` and from the last head on.
   template <typename Q>
   __device__ void load(const Heads& q, int64_t row, int64_t end) {
     const int lane = threadIdx.x % 32;
     const int64_t t = row + lane / 16;
-    const Q* from =
-        static_cast<const Q*>(q.data) + t * q.token_stride + lane / 4 % kHeads * q.head_stride;
+    const int head = lane / 4 % kHeads;
+    const bool is_there = t < end && head < q.heads;
+    const Q* from = static_cast<const Q*>(q.data) + t * q.token_stride + head * q.head_stride;
     float4 numbers[kSparseSteps];
     float largest = 0;
 #pragma unroll
     for (int s = 0; s < kSparseSteps; ++s) {
-      numbers[s] = t < end ? load_numbers(from + order_of<Key>(lane % 4, s)) : float4{0, 0, 0, 0};
+      numbers[s] = is_there ? load_numbers(from + order_of<Key>(lane % 4, s)) : float4{0, 0, 0, 0};
       largest = fmaxf(largest, largest_of(numbers[s]));
     }
     float scale = 1;
@@ -188,32 +169,27 @@ struct Keys {
 };
 
 // `rows_per_part`: the rows of a sequence that one blockIdx.y takes.
-template <typename Q, typename Key>
+template <typename Q, typename Key, int kQueueBytes>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     block_scores_kernel(IndexerArgs a, int64_t rows_per_part) {
+  constexpr int kStages = kQueueBytes / kPageBytes<Key>;
   constexpr int kLoads = 4 * kRowLoads<Key>;
   extern __shared__ __align__(16) uint8_t queue[];  // [stage][load][thread] of 16 bytes
   __shared__ float met[2][kWarps][8];
   __shared__ Pages pages;
-  // Lengths and pages are inputs of the step: no kernel writes them. While the kernel before ends, the first
-  // pages come nearer; the blocks of the first half, of which there is room for one beside those of the kernel
-  // before, do it for the others too.
+  __shared__ int32_t looked_up[2][kLookedUp];  // pages of the places ahead, by turns
+  // Lengths and pages are inputs of the step: no kernel writes them.
   pages.count(a.batch);
-  const int32_t count = pages.begin(a.batch, blockIdx.x + 1) - pages.begin(a.batch, blockIdx.x);
-  const Key* all_keys = static_cast<const Key*>(a.index_cache);
-  constexpr int64_t kPageKeys = kSparseBlock * kSparseDim;
-  if (kEarlyPages<Key> > 0 && threadIdx.x < 2 * kEarlyPages<Key> && blockIdx.y == 0) {
-    const unsigned half = (gridDim.x + 1) / 2;
-    const unsigned part = blockIdx.x + threadIdx.x / kEarlyPages<Key> * half;
-    if (blockIdx.x < half && part < gridDim.x) {
-      const int32_t at = pages.begin(a.batch, part) + static_cast<int>(threadIdx.x) % kEarlyPages<Key>;
-      if (at < pages.begin(a.batch, part + 1))
-        fetch_early(all_keys + Place(pages, a.batch, at).slot(pages, a.batch) * kPageKeys, kPageBytes<Key>);
-    }
-  }
-  Place place(pages, a.batch, pages.begin(a.batch, blockIdx.x));
-  Place ahead = place;
-  int64_t next_page = count > 0 ? ahead.slot(pages, a.batch) : 0;
+  const int32_t first_place = pages.begin(a.batch, blockIdx.x);
+  const int32_t count = pages.begin(a.batch, blockIdx.x + 1) - first_place;
+  const auto look_up = [&](int32_t turn) {
+    const int32_t n = turn * kLookedUp + static_cast<int>(threadIdx.x);
+    if (n < count)
+      looked_up[turn % 2][threadIdx.x] = Place(pages, a.batch, first_place + n).cache_page(pages, a.batch);
+  };
+  look_up(0);
+  Place place(pages, a.batch, first_place);
+  __syncthreads();
   ptx::wait_for_previous_kernel();
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -221,9 +197,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   int32_t begun = 0;
   const auto copy = [&] {
     if (begun < count) {
-      const Key* from = all_keys + (next_page * kSparseBlock + warp * 32 + lane / 4) * kSparseDim +
+      const int64_t page = looked_up[begun / kLookedUp % 2][begun % kLookedUp];
+      const Key* from = static_cast<const Key*>(a.index_cache) +
+                        (page * kSparseBlock + warp * 32 + lane / 4) * kSparseDim +
                         lane % 4 * (16 / static_cast<int>(sizeof(Key)));
-      const uint32_t to = base + static_cast<uint32_t>(begun % kStages<Key> * kPageBytes<Key>);
+      const uint32_t to = base + static_cast<uint32_t>(begun % kStages * kPageBytes<Key>);
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
         ptx::copy_async_16(to + i * kThreads * 16,
@@ -232,62 +210,51 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
                            true);
       }
       ++begun;
-      if (begun < count) {
-        ahead.advance(pages);
-        next_page = ahead.slot(pages, a.batch);
-      }
     }
     ptx::copy_async_commit();
   };
 #pragma unroll 1
-  for (int i = 0; i < kStages<Key> - 1; ++i) copy();
+  for (int i = 0; i < kStages - 1; ++i) copy();
   fill_rest(a);
 
   Columns<Key> columns;
   int64_t loaded = -1;
   int parity = 0;
-  // Further ahead than the queue reaches, one thread has pages fetched; it knows which one turn before.
-  constexpr int kFar = kStages<Key> + kFarPages<Key>;
-  const bool fetches = kFarPages<Key> > 0 && threadIdx.x == kThreads - 1 && kFar < count && gridDim.y == 1;
-  Place far = place;
-  int64_t far_page = -1;
-  if (fetches) {
-    far = Place(pages, a.batch, place.at + kFar);
-    far_page = far.slot(pages, a.batch);
-  }
+  // Rows [first, end) of this part of the sequence; position of row t is t + shift.
+  int64_t first = 0, end = 0, shift = 0;
+  const auto enter = [&] {
+    const int64_t b = place.sequence, last = a.batch.query_starts[b + 1];
+    first = a.batch.query_starts[b] + blockIdx.y * rows_per_part;
+    end = min(last, first + rows_per_part);
+    shift = a.batch.seq_lens[b] - last;
+  };
+  if (count > 0) enter();
   for (int32_t n = 0; n < count; ++n) {
-    if (far_page >= 0) {
-      fetch_early(all_keys + far_page * kPageKeys, kPageBytes<Key>);
-      far_page = -1;
-      if (n + 1 + kFar < count) {
-        far.advance(pages);
-        far_page = far.slot(pages, a.batch);
-      }
+    if (n % kLookedUp == kLookedUp / 2) {
+      __syncthreads();
+      look_up(n / kLookedUp + 1);
+      __syncthreads();
     }
     copy();
-    ptx::copy_async_wait<kStages<Key> - 1>();
+    ptx::copy_async_wait<kStages - 1>();
     Keys<Key> keys;
-    const uint32_t from = base + static_cast<uint32_t>(n % kStages<Key> * kPageBytes<Key>);
+    const uint32_t from = base + static_cast<uint32_t>(n % kStages * kPageBytes<Key>);
 #pragma unroll
     for (int i = 0; i < kLoads; ++i)
       keys.rows[i / kRowLoads<Key>][i % kRowLoads<Key>] = load_private(from + i * kThreads * 16);
 
-    const int64_t b = place.sequence;
     const int32_t page = place.page(pages);
-    const int64_t first = a.batch.query_starts[b] + blockIdx.y * rows_per_part;
-    const int64_t end = min(int64_t{a.batch.query_starts[b + 1]}, first + rows_per_part);
-    // Position of row t, counted from the page's first key, is t + shift.
-    const int64_t shift = int64_t{a.batch.seq_lens[b]} - a.batch.query_starts[b + 1] - int64_t{page} * kSparseBlock;
+    const int64_t left = shift - int64_t{page} * kSparseBlock;
     for (int64_t row = first; row < end; row += 2, parity ^= 1) {
       float best[2];
-      if (row + 1 + shift < 0) {
+      if (row + 1 + left < 0) {
         best[0] = best[1] = -INFINITY;
       } else {
         if (row != loaded) {
           columns.template load<Q>(a.index_q, row, end);
           loaded = row;
         }
-        keys.best(columns, row + lane % 4 / 2 + shift, best);
+        keys.best(columns, row + lane % 4 / 2 + left, best);
       }
       if (lane < 4) {
         met[parity][warp][2 * lane] = best[0];
@@ -295,15 +262,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       }
       __syncthreads();
       const int64_t t = row + threadIdx.x / kHeads;
-      if (threadIdx.x < 2 * kHeads && t < end) {
+      if (threadIdx.x < 2 * kHeads && t < end && threadIdx.x % kHeads < a.scores.heads) {
         float largest = met[parity][0][threadIdx.x];
         for (int w = 1; w < kWarps; ++w) largest = fmaxf(largest, met[parity][w][threadIdx.x]);
-        static_cast<float*>(a.scores.data)[t * a.scores.token_stride +
-                                           threadIdx.x % kHeads * a.scores.head_stride + page] =
+        static_cast<float*>(
+            a.scores.data)[t * a.scores.token_stride + threadIdx.x % kHeads * a.scores.head_stride + page] =
             largest * columns.unscale;
       }
     }
-    if (n + 1 < count) place.advance(pages);
+    if (n + 1 < count) {
+      const int32_t sequence = place.sequence;
+      place.advance(pages);
+      if (place.sequence != sequence) enter();
+    }
   }
   ptx::copy_async_wait<0>();
 }
@@ -315,7 +286,8 @@ constexpr int64_t kMostRowsPerPart = 64;
 
 bool can_block_scores(const IndexerArgs& a) {
   const Heads& q = a.index_q;
-  return a.batch.sequences > 0 && a.batch.sequences <= kMostSequences && a.block_size == kSparseBlock && q.dim == kSparseDim && q.heads == kHeads &&
+  return a.batch.sequences > 0 && a.batch.sequences <= kMostSequences && a.block_size == kSparseBlock &&
+         q.dim == kSparseDim && q.heads <= kHeads &&
          (q.scalar == Scalar::kBF16 || q.scalar == Scalar::kE4m3) &&
          (a.index_scalar == Scalar::kBF16 || a.index_scalar == Scalar::kE4m3) && q.token_stride % 8 == 0 &&
          q.head_stride % 8 == 0 && reinterpret_cast<uintptr_t>(q.data) % 16 == 0 &&
@@ -325,8 +297,6 @@ bool can_block_scores(const IndexerArgs& a) {
 void launch_block_scores(const IndexerArgs& a, int multiprocessors, cudaStream_t stream) {
   if (a.scores.tokens * a.scores.dim == 0) return;
   const auto with_types = [&]<typename Q, typename Key>(Q, Key) {
-    cudaFuncSetAttribute(block_scores_kernel<Q, Key>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         kQueueBytes);
     const bool is_decode = a.scores.tokens <= a.batch.sequences;
     const int64_t rows = is_decode ? a.scores.tokens : kMostRowsPerPart;
     const int64_t parts = ceil_div(a.scores.tokens, rows);
@@ -334,8 +304,13 @@ void launch_block_scores(const IndexerArgs& a, int multiprocessors, cudaStream_t
     if (parts > 1) blocks = ceil_div(8 * blocks, parts);
     const int64_t most = a.batch.sequences * a.scores.dim;
     if (blocks > most) blocks = most;
-    launch(block_scores_kernel<Q, Key>, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)),
-           kThreads, kQueueBytes, stream, a, rows);
+    const auto with_queue = [&](auto* kernel, int bytes) {
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+      launch(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), kThreads,
+             static_cast<size_t>(bytes), stream, a, rows);
+    };
+    has_wide_queue() ? with_queue(block_scores_kernel<Q, Key, kWideQueue>, kWideQueue)
+                     : with_queue(block_scores_kernel<Q, Key, kNarrowQueue>, kNarrowQueue);
   };
   const bool q_is_bf16 = a.index_q.scalar == Scalar::kBF16;
   if (a.index_scalar == Scalar::kBF16) {

@@ -1,7 +1,7 @@
-// Scores of blocks for prompts, on Hopper's warpgroups. A block of threads has 64 rows with four index heads,
+// Scores of blocks for prompts, on Hopper's warpgroups. A block of threads has 64 rows with up to four heads,
 // 256 rows of a product, and goes through the pages of their sequence: one warpgroup brings keys, converts
-// those in e4m3 (exactly) and keeps some pages ahead, two multiply, each with two tiles of 64 in turn, so that
-// one is multiplied while the maxima of the other are taken.
+// those in e4m3 (exactly) and keeps some pages ahead, two multiply, each with two tiles of 64 in turn, so
+// that one is multiplied while the maxima of the other are taken.
 #include "backends/cuda/sparse_sm90.cuh"
 
 namespace minimax::cuda {
@@ -115,7 +115,8 @@ struct Scorer {
 
   __device__ void wait_full(int page) const {
     const int n = page - begin;
-    ptx::barrier_wait(ptx::shared_address(&barriers.full[n % kStages]), static_cast<uint32_t>(n / kStages) & 1);
+    ptx::barrier_wait(ptx::shared_address(&barriers.full[n % kStages]),
+                      static_cast<uint32_t>(n / kStages) & 1);
   }
   __device__ uint32_t keys(int page) const {
     return stages + static_cast<uint32_t>((page - begin) % kStages) * kKeyTileBytes;
@@ -144,9 +145,12 @@ struct Scorer {
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
       if (page % 4 == quarter) kept[half] = largest;
       const int own = page / 4 * 4 + quarter;
-      if ((page % 4 == 3 || page == last) && own >= first && own <= page && token < tile.rows) {
-        static_cast<float*>(a.scores.data)[(tile.first + token) * a.scores.token_stride +
-                                           (row + 8 * half) % kHeads * a.scores.head_stride + own] = kept[half];
+      const int head = (row + 8 * half) % kHeads;
+      if ((page % 4 == 3 || page == last) && own >= first && own <= page && token < tile.rows &&
+          head < a.scores.heads) {
+        static_cast<float*>(
+            a.scores.data)[(tile.first + token) * a.scores.token_stride + head * a.scores.head_stride + own] =
+            kept[half];
       }
     }
   }
@@ -176,9 +180,9 @@ struct Scorer {
 
 // -inf for all blocks from `valid` on of rows [first, first + rows), a warp a row and head.
 __device__ void fill(const IndexerArgs& a, int64_t first, int64_t rows, int64_t valid) {
-  for (int64_t i = threadIdx.x / 32; i < rows * kHeads; i += blockDim.x / 32) {
-    float* to = static_cast<float*>(a.scores.data) + (first + i / kHeads) * a.scores.token_stride +
-                i % kHeads * a.scores.head_stride;
+  for (int64_t i = threadIdx.x / 32; i < rows * a.scores.heads; i += blockDim.x / 32) {
+    float* to = static_cast<float*>(a.scores.data) + (first + i / a.scores.heads) * a.scores.token_stride +
+                i % a.scores.heads * a.scores.head_stride;
     for (int64_t block = valid + threadIdx.x % 32; block < a.scores.dim; block += 32) to[block] = -INFINITY;
   }
 }
@@ -212,10 +216,12 @@ __device__ void score(const IndexerArgs& a) {
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
     const int row = i / kChunks, chunk = i % kChunks;
     const int token = row / kHeads;
-    const bool is_there = token < tile.rows;
-    const Q* from = static_cast<const Q*>(a.index_q.data) +
-                    (tile.first + (is_there ? token : 0)) * a.index_q.token_stride +
-                    row % kHeads * a.index_q.head_stride + chunk * (16 / static_cast<int>(sizeof(Q)));
+    const bool is_there = token < tile.rows && row % kHeads < a.index_q.heads;
+    const Q* from =
+        static_cast<const Q*>(a.index_q.data) +
+        (is_there ? (tile.first + token) * a.index_q.token_stride + row % kHeads * a.index_q.head_stride
+                  : 0) +
+        chunk * (16 / static_cast<int>(sizeof(Q)));
     const uint32_t to = base + static_cast<uint32_t>(row / 64) * kQueryTileBytes;
     if constexpr (sizeof(Q) == 2) {
       ptx::copy_async_16(to + tile_place(kQueryBox, row % 64, chunk), from, is_there);
@@ -234,11 +240,17 @@ __device__ void score(const IndexerArgs& a) {
   const uint32_t stages = base + kRows / 64 * kQueryTileBytes;
   const int group = threadIdx.x / kGroupThreads;
   if (group == kConsumers) {
-    bring_keys<Key>(a, a.batch.block_table + tile.sequence * a.batch.table_stride, barriers, stages, begin, end);
+    bring_keys<Key>(a, a.batch.block_table + tile.sequence * a.batch.table_stride, barriers, stages, begin,
+                    end);
   } else {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const Scorer scorer{a,      barriers, tile, base + static_cast<uint32_t>(group) * 2 * kQueryTileBytes,
-                        stages, begin,    group * 128 + warp * 16 + lane / 4};
+    const Scorer scorer{a,
+                        barriers,
+                        tile,
+                        base + static_cast<uint32_t>(group) * 2 * kQueryTileBytes,
+                        stages,
+                        begin,
+                        group * 128 + warp * 16 + lane / 4};
     // Pages that all rows see as a whole, then those they end in.
     const int whole = max(begin, min(end, static_cast<int>((tile.position + 1) / kSparseBlock)));
     scorer.run<false>(begin, whole);
@@ -263,7 +275,8 @@ __global__ void __launch_bounds__(kThreads, 1) block_scores_sm90_kernel(IndexerA
 void launch_block_scores_sm90(const IndexerArgs& a, int multiprocessors, cudaStream_t stream) {
   if (a.scores.tokens * a.scores.dim == 0) return;
   const auto with_types = [&]<typename Q, typename Key>(Q, Key) {
-    cudaFuncSetAttribute(block_scores_sm90_kernel<Q, Key>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+    cudaFuncSetAttribute(block_scores_sm90_kernel<Q, Key>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         kBytes);
     // No sequence has more tiles than its rows fill, and one begun.
     const int64_t full = ceil_div(a.scores.tokens, kTokens);
     const int64_t tiles = full + (a.batch.sequences < a.scores.tokens ? a.batch.sequences : a.scores.tokens);

@@ -1,8 +1,8 @@
 // The choice of blocks by bisection: of a row's scores as unsigned numbers in their order, the threshold that
 // the wanted number reaches is sought; what is above it and the lowest of those equal to it are written in
-// ascending order as they stand. One warp a row of up to 512 blocks, more warps that count together for longer
-// ones. The search begins between the largest score and the wanted one of the lanes' largest, which are few
-// enough to be counted by a vote.
+// ascending order as they stand. One warp a row of up to 512 blocks, more warps that count together for
+// longer ones. The search begins between the largest score and the wanted one of the lanes' largest, which
+// are few enough to be counted by a vote.
 #include "backends/cuda/sparse.cuh"
 
 namespace minimax::cuda {
@@ -55,7 +55,8 @@ __device__ __forceinline__ void bounds(const uint32_t (&keys)[kPerLane], uint32_
 #pragma unroll
   for (int bit = 31; bit >= 16; --bit) {
     const uint32_t candidate = bound | (1U << bit);
-    if (static_cast<uint32_t>(__popc(__ballot_sync(0xffffffffU, largest >= candidate))) >= wanted) bound = candidate;
+    if (static_cast<uint32_t>(__popc(__ballot_sync(0xffffffffU, largest >= candidate))) >= wanted)
+      bound = candidate;
   }
   low = min(max(bound, 1U), max(high, 1U));
 }
@@ -172,7 +173,8 @@ __global__ void __launch_bounds__(kWarps == 1 ? 32 * kRowsPerBlock : 32 * kWarps
     // Places in front: the chosen of the warps and numbers before.
     const uint32_t taken = above_before + min(equal_before, equal_wanted);
     if (is_chosen) selection[taken + __popc(chosen & lower_lanes)] = static_cast<int32_t>(first + 32 * i);
-    const uint32_t taken_equal = min(equal_before + __popc(equals), equal_wanted) - min(equal_before, equal_wanted);
+    const uint32_t taken_equal =
+        min(equal_before + __popc(equals), equal_wanted) - min(equal_before, equal_wanted);
     above_before += __popc(chosen) - taken_equal;
     equal_before += __popc(equals);
   }

@@ -1,6 +1,6 @@
-// Products of one block of keys on Hopper's warpgroups: 64 rows of queries by 128 keys by 128 dimensions. Both
-// lie in shared memory in boxes of 64 dimensions, rows of 128 bytes in the 128-byte swizzle: queries in two
-// boxes of 64 rows, keys and values in two of 128.
+// Products of one block of keys on Hopper's warpgroups: 64 rows of queries by 128 keys by 128 dimensions.
+// Both lie in shared memory in boxes of 64 dimensions, rows of 128 bytes in the 128-byte swizzle: queries in
+// two boxes of 64 rows, keys and values in two of 128.
 #pragma once
 
 #include "backends/cuda/sparse.cuh"
@@ -40,8 +40,10 @@ __device__ __forceinline__ void wgmma_64x128(float (&c)[64], uint64_t a, uint64_
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, "
+      "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, "
+      "%44, %45, %46, %47, "
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}"
       ", %64, %65, p, 1, 1, 0, 0;\n}"
       : MINIMAX_SUMS16(0), MINIMAX_SUMS16(16), MINIMAX_SUMS16(32), MINIMAX_SUMS16(48)
