@@ -16,7 +16,6 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kStepKeys = 16 * kWarps;
 constexpr int kStepsPerBlock = kSparseBlock / kStepKeys;
 constexpr int kMostSplits = 32;
-constexpr int kMostSelected = kThreads;  // one a thread
 
 template <typename Cache>
 constexpr int kLoads = 4 * kRowLoads<Cache>;  // of 16 bytes a lane and step: half keys, half values
@@ -266,36 +265,30 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_kernel(AttentionArg
     return;
   }
   // The list ends at its first -1.
-  __shared__ int32_t blocks[kMostSelected], pages[kMostSelected], ends[kWarps];
-  const int32_t* table = a.batch.block_table + b * a.batch.table_stride;
+  const int32_t* selection = a.selection + (t * a.cache.kv_heads + kv_head) * a.selected;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const auto own = static_cast<int>(threadIdx.x);
-  const int32_t block =
-      own < a.selected ? a.selection[(t * a.cache.kv_heads + kv_head) * a.selected + own] : -1;
-  const uint32_t negative = __ballot_sync(0xffffffffU, block < 0);
-  if (lane == 0)
-    ends[warp] = negative == 0 ? kMostSelected : warp * 32 + __ffs(static_cast<int>(negative)) - 1;
-  blocks[own] = block;
-  if (block >= 0) pages[own] = table[block];
-  __syncthreads();
-  int chosen = kMostSelected;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) chosen = min(chosen, ends[w]);
-  const int steps = chosen * kStepsPerBlock;
-  const auto begin = static_cast<int>(int64_t{steps} * blockIdx.z / a.splits),
-             end = static_cast<int>(int64_t{steps} * (blockIdx.z + 1) / a.splits);
+  int64_t chosen = 0;
+  for (int64_t i = 0; i < a.selected; i += 32) {
+    const bool is_end = i + lane >= a.selected || selection[i + lane] < 0;
+    const uint32_t ends = __ballot_sync(0xffffffffU, is_end);
+    chosen += ends == 0 ? 32 : __ffs(static_cast<int>(ends)) - 1;
+    if (ends != 0) break;
+  }
+  const int64_t steps = chosen * kStepsPerBlock;
+  const int64_t begin = steps * blockIdx.z / a.splits, end = steps * (blockIdx.z + 1) / a.splits;
 
+  const int32_t* table = a.batch.block_table + b * a.batch.table_stride;
   const uint32_t base = ptx::shared_address(queue) + threadIdx.x * 16;
   constexpr int kRow = static_cast<int>(sizeof(Cache)) * kSparseDim;
   const int64_t row_bytes = a.cache.kv_heads * kRow;
-  const auto first_key_of = [&](int step) {
-    return int64_t{blocks[step / kStepsPerBlock]} * kSparseBlock + step % kStepsPerBlock * kStepKeys +
+  const auto first_key_of = [&](int64_t step) {
+    return int64_t{selection[step / kStepsPerBlock]} * kSparseBlock + step % kStepsPerBlock * kStepKeys +
            warp * 16;
   };
-  const auto copy = [&](int step) {
+  const auto copy = [&](int64_t step) {
     if (step < end) {
       const int64_t first_key = first_key_of(step);
-      const int64_t slot = int64_t{pages[step / kStepsPerBlock]} * kSparseBlock + first_key % kSparseBlock;
+      const int64_t slot = int64_t{table[first_key / kSparseBlock]} * kSparseBlock + first_key % kSparseBlock;
       const int64_t first = (slot * a.cache.kv_heads + kv_head) * kRow;
       const uint8_t* k =
           static_cast<const uint8_t*>(a.cache.k) + first + lane / 4 * row_bytes + lane % 4 * 16;
@@ -322,7 +315,7 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_kernel(AttentionArg
   queries.load(a.q, t, kv_head * kGroup, a.scale);
   State state;
 #pragma unroll 1
-  for (int step = begin; step < end; ++step) {
+  for (int64_t step = begin; step < end; ++step) {
     copy(step + kStages - 1);
     ptx::copy_async_wait<kStages - 1>();
     const int64_t first_key = first_key_of(step);
@@ -377,7 +370,7 @@ bool can_sparse_attention(const AttentionArgs& a) {
     return x.scalar == Scalar::kBF16 && x.token_stride % 8 == 0 && x.head_stride % 8 == 0 &&
            reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
   };
-  return a.selected <= kMostSelected && a.q.dim == kSparseDim && a.cache.page_size == kSparseBlock &&
+  return a.q.dim == kSparseDim && a.cache.page_size == kSparseBlock &&
          a.q.heads == kGroup * a.cache.kv_heads && a.cache.scalar != Scalar::kF32 && is_even(a.q) &&
          is_even(a.out);
 }

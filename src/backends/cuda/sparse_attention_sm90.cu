@@ -19,16 +19,10 @@ constexpr int kGroup = 16;
 constexpr int kConsumers = 3;
 constexpr int kThreads = kConsumers * kGroupThreads;
 constexpr int kTileRows = 4;  // one a warp
-#ifndef MINIMAX_SPARSE_ITEM
-#define MINIMAX_SPARSE_ITEM 192
-#endif
 // Most rows of an item of work: a block and some that chose it.
-constexpr int kItemRows = MINIMAX_SPARSE_ITEM;
+constexpr int kItemRows = 192;
 static_assert(kItemRows % kTileRows == 0);
-#ifndef MINIMAX_SPARSE_CHUNK
-#define MINIMAX_SPARSE_CHUNK 4096
-#endif
-constexpr int64_t kChunkRows = MINIMAX_SPARSE_CHUNK;
+constexpr int64_t kChunkRows = 4096;                // at most: a gigabyte of results
 constexpr uint32_t kPairBytes = 2 * kKeyTileBytes;  // keys and values of a block
 constexpr int kBytes = 2 * kPairBytes + 2 * kConsumers * kQueryTileBytes + 1024;
 constexpr int64_t kUnitBytes = kGroup * kSparseDim * 2;  // a row's numerators for one block and KV head
@@ -529,7 +523,7 @@ __global__ void __launch_bounds__(kAnyThreads)
 
 constexpr int64_t kMostCounters = int64_t{1} << 26;
 // Below this many rows, each reads its blocks by itself.
-constexpr int64_t kFewestRows = 256;
+constexpr int64_t kFewestRows = 192;
 
 Plan plan_of(const AttentionArgs& a) {
   return {a.q.tokens, a.cache.kv_heads, a.selected, a.batch.sequences, a.batch.max_pages};

@@ -1,10 +1,11 @@
 // Scores of blocks on the tensor cores of any GPU: up to four index heads of 128 dimensions, blocks of 128
 // keys.
 //
-// A block of threads takes pages in turn, a warp 32 keys of each. Keys come by asynchronous copies, several
-// pages ahead, into a queue in shared memory that every lane fills and empties by itself; all heads of two
-// rows are the columns of one product. Pages are counted over all sequences, so that short and long ones
-// load the chip alike; the grid follows from shapes.
+// A warp takes pages in turn, 32 keys at a time, and waits for no other: a barrier for each page, with four
+// warps at it, cost up to a third. Keys come by asynchronous copies, some steps ahead, into a queue in shared
+// memory that every lane fills and empties by itself; all heads of two rows are the columns of one product.
+// Pages are counted over all sequences, so that short and long ones load the chip alike; the grid follows
+// from shapes.
 #include "backends/cuda/sparse.cuh"
 
 namespace minimax::cuda {
@@ -16,29 +17,31 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int64_t kMostSequences = 1024;
 
+constexpr int kStepKeys = 32;
+constexpr int kPageSteps = kSparseBlock / kStepKeys;
 template <typename Key>
-constexpr int kPageBytes = kSparseBlock* kSparseDim* static_cast<int>(sizeof(Key));
-// Places in the list of pages that are looked up at a time.
-constexpr int kLookedUp = kThreads;
+constexpr int kStepBytes = kStepKeys* kSparseDim* static_cast<int>(sizeof(Key));
+// Rows of a sequence that a warp takes for each page it reads.
+constexpr int64_t kPartRows = 64;
 
-// Pages that sequence b has keys in; none when nothing asks.
-__device__ __forceinline__ int32_t pages_of(const Ragged& batch, int64_t b) {
-  if (b >= batch.sequences || batch.query_starts[b + 1] <= batch.query_starts[b]) return 0;
+// Pages that sequence b has keys in; none when no row from `first_row` on asks.
+__device__ __forceinline__ int32_t pages_of(const Ragged& batch, int64_t b, int64_t first_row) {
+  if (b >= batch.sequences || batch.query_starts[b + 1] - batch.query_starts[b] <= first_row) return 0;
   return (batch.seq_lens[b] + kSparseBlock - 1) / kSparseBlock;
 }
 
-// All sequences' pages one behind the other, and the part of them that a block of threads takes.
+// All sequences' pages one behind the other, and the part of them that a warp takes.
 struct Pages {
   int32_t starts[kMostSequences + 1];  // pages before a sequence's
   int32_t sums[kWarps];
 
-  __device__ void count(const Ragged& batch) {
+  __device__ void count(const Ragged& batch, int64_t first_row) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const auto sequences = static_cast<int>(batch.sequences);
     const int each = (sequences + kThreads - 1) / kThreads;
     const int first = static_cast<int>(threadIdx.x) * each;
     int32_t own = 0;
-    for (int i = first; i < min(first + each, sequences); ++i) own += pages_of(batch, i);
+    for (int i = first; i < min(first + each, sequences); ++i) own += pages_of(batch, i, first_row);
     int32_t sum = own;
     for (int i = 1; i < 32; i <<= 1) {
       const int32_t other = __shfl_up_sync(0xffffffffU, sum, i);
@@ -50,13 +53,16 @@ struct Pages {
     int32_t before = sum - own;
     for (int i = first; i < min(first + each, sequences); ++i) {
       starts[i] = before;
-      before += pages_of(batch, i);
+      before += pages_of(batch, i, first_row);
     }
     if (first < sequences && first + each >= sequences) starts[sequences] = before;
     __syncthreads();
   }
-  __device__ int32_t begin(const Ragged& batch, unsigned part) const {
-    return static_cast<int32_t>(int64_t{starts[batch.sequences]} * part / gridDim.x);
+  // Where the part of a warp begins; the first warps of all blocks come first.
+  __device__ int32_t begin(const Ragged& batch, unsigned worker) const {
+    const unsigned workers = gridDim.x * kWarps;
+    const auto total = static_cast<unsigned>(starts[batch.sequences]);
+    return static_cast<int32_t>(worker * (total / workers) + min(worker, total % workers));
   }
 };
 
@@ -92,7 +98,7 @@ __device__ void fill_rest(const IndexerArgs& a) {
     const int64_t t = i / quads, first = i % quads * 4;
     int64_t b = 0;
     const int64_t position = position_of(a.batch, t, b);
-    const int64_t valid = position < 0 ? 0 : int64_t{pages_of(a.batch, b)};
+    const int64_t valid = position < 0 ? 0 : int64_t{pages_of(a.batch, b, 0)};
     if (first + 4 <= valid) continue;
     float* to = static_cast<float*>(a.scores.data) + t * a.scores.token_stride;
     for (int64_t g = 0; g < a.scores.heads; ++g) {
@@ -136,15 +142,14 @@ struct Columns {
   }
 };
 
-// This warp's 32 keys of a page.
+// 32 keys of a page.
 template <typename Key>
 struct Keys {
   uint4 rows[4][kRowLoads<Key>];  // rows lane / 4 + 8 i
 
-  // Best products of the columns 2 (lane % 4) and the next with the keys up to `limit`, in every lane.
-  __device__ void best(const Columns<Key>& columns, int64_t limit, float (&out)[2]) const {
-    const int lane = threadIdx.x % 32, first_key = threadIdx.x / 32 * 32 + lane / 4;
-    out[0] = out[1] = -INFINITY;
+  // Best products, in `out` so far, of the columns 2 (lane % 4) and the next with this lane's keys up to
+  // `limit`.
+  __device__ void take(const Columns<Key>& columns, int64_t limit, float (&out)[2]) const {
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
       float c[4] = {};
@@ -157,54 +162,59 @@ struct Keys {
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (first_key + 16 * tile + 8 * (i / 2) <= limit) out[i % 2] = fmaxf(out[i % 2], c[i]);
+        if (static_cast<int>(threadIdx.x) % 32 / 4 + 16 * tile + 8 * (i / 2) <= limit)
+          out[i % 2] = fmaxf(out[i % 2], c[i]);
       }
-    }
-#pragma unroll
-    for (int i = 4; i < 32; i <<= 1) {
-      out[0] = fmaxf(out[0], __shfl_xor_sync(0xffffffffU, out[0], i));
-      out[1] = fmaxf(out[1], __shfl_xor_sync(0xffffffffU, out[1], i));
     }
   }
 };
+// The best of all lanes, in every lane.
+__device__ __forceinline__ void best_of_lanes(float (&out)[2]) {
+#pragma unroll
+  for (int i = 4; i < 32; i <<= 1) {
+    out[0] = fmaxf(out[0], __shfl_xor_sync(0xffffffffU, out[0], i));
+    out[1] = fmaxf(out[1], __shfl_xor_sync(0xffffffffU, out[1], i));
+  }
+}
 
-// `rows_per_part`: the rows of a sequence that one blockIdx.y takes.
 template <typename Q, typename Key, int kQueueBytes>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    block_scores_kernel(IndexerArgs a, int64_t rows_per_part) {
-  constexpr int kStages = kQueueBytes / kPageBytes<Key>;
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scores_kernel(IndexerArgs a) {
+  constexpr int kStages = kQueueBytes / kWarps / kStepBytes<Key>;
   constexpr int kLoads = 4 * kRowLoads<Key>;
-  extern __shared__ __align__(16) uint8_t queue[];  // [stage][load][thread] of 16 bytes
-  __shared__ float met[2][kWarps][8];
+  extern __shared__ __align__(16) uint8_t queue[];  // [warp][stage][load][lane] of 16 bytes
+  __shared__ float best_of_rows[kWarps][kPartRows * kHeads];
   __shared__ Pages pages;
-  __shared__ int32_t looked_up[2][kLookedUp];  // pages of the places ahead, by turns
   // Lengths and pages are inputs of the step: no kernel writes them.
-  pages.count(a.batch);
-  const int32_t first_place = pages.begin(a.batch, blockIdx.x);
-  const int32_t count = pages.begin(a.batch, blockIdx.x + 1) - first_place;
-  const auto look_up = [&](int32_t turn) {
-    const int32_t n = turn * kLookedUp + static_cast<int>(threadIdx.x);
-    if (n < count)
-      looked_up[turn % 2][threadIdx.x] = Place(pages, a.batch, first_place + n).cache_page(pages, a.batch);
-  };
-  look_up(0);
-  Place place(pages, a.batch, first_place);
-  __syncthreads();
+  pages.count(a.batch, blockIdx.y * kPartRows);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned worker = warp * gridDim.x + blockIdx.x;
+  const int32_t begin = pages.begin(a.batch, worker);
+  const int32_t count = pages.begin(a.batch, worker + 1) - begin;
+  Place place(pages, a.batch, begin), ahead = place;
+  int64_t next_page = count > 0 ? ahead.cache_page(pages, a.batch) : 0;
   ptx::wait_for_previous_kernel();
 
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const uint32_t base = ptx::shared_address(queue) + threadIdx.x * 16;
+  const uint32_t base =
+      ptx::shared_address(queue) + static_cast<uint32_t>(warp * (kQueueBytes / kWarps) + lane * 16);
+  const int32_t steps = count * kPageSteps;
   int32_t begun = 0;
+  const Key* from_page = nullptr;
   const auto copy = [&] {
-    if (begun < count) {
-      const int64_t page = looked_up[begun / kLookedUp % 2][begun % kLookedUp];
-      const Key* from = static_cast<const Key*>(a.index_cache) +
-                        (page * kSparseBlock + warp * 32 + lane / 4) * kSparseDim +
-                        lane % 4 * (16 / static_cast<int>(sizeof(Key)));
-      const uint32_t to = base + static_cast<uint32_t>(begun % kStages * kPageBytes<Key>);
+    if (begun < steps) {
+      if (begun % kPageSteps == 0) {
+        from_page = static_cast<const Key*>(a.index_cache) +
+                    (next_page * kSparseBlock + lane / 4) * kSparseDim +
+                    lane % 4 * (16 / static_cast<int>(sizeof(Key)));
+        if (begun + kPageSteps < steps) {
+          ahead.advance(pages);
+          next_page = ahead.cache_page(pages, a.batch);
+        }
+      }
+      const Key* from = from_page + begun % kPageSteps * kStepKeys * kSparseDim;
+      const uint32_t to = base + static_cast<uint32_t>(begun % kStages * kStepBytes<Key>);
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
-        ptx::copy_async_16(to + i * kThreads * 16,
+        ptx::copy_async_16(to + i * 512,
                            from + i / kRowLoads<Key> * 8 * kSparseDim +
                                i % kRowLoads<Key> * (64 / static_cast<int>(sizeof(Key))),
                            true);
@@ -219,58 +229,74 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 
   Columns<Key> columns;
   int64_t loaded = -1;
-  int parity = 0;
   // Rows [first, end) of this part of the sequence; position of row t is t + shift.
   int64_t first = 0, end = 0, shift = 0;
   const auto enter = [&] {
     const int64_t b = place.sequence, last = a.batch.query_starts[b + 1];
-    first = a.batch.query_starts[b] + blockIdx.y * rows_per_part;
-    end = min(last, first + rows_per_part);
+    first = a.batch.query_starts[b] + blockIdx.y * kPartRows;
+    end = min(last, first + kPartRows);
     shift = a.batch.seq_lens[b] - last;
   };
+  const auto use_columns = [&](int64_t row) {
+    if (row == loaded) return;
+    columns.template load<Q>(a.index_q, row, end);
+    loaded = row;
+  };
+  const auto write = [&](int64_t t, int head, int32_t page, float score) {
+    if (t < end && head < a.scores.heads)
+      static_cast<float*>(a.scores.data)[t * a.scores.token_stride + head * a.scores.head_stride + page] =
+          score;
+  };
   if (count > 0) enter();
-  for (int32_t n = 0; n < count; ++n) {
-    if (n % kLookedUp == kLookedUp / 2) {
-      __syncthreads();
-      look_up(n / kLookedUp + 1);
-      __syncthreads();
-    }
+  float best[2] = {-INFINITY, -INFINITY};
+  for (int32_t n = 0; n < steps; ++n) {
     copy();
     ptx::copy_async_wait<kStages - 1>();
     Keys<Key> keys;
-    const uint32_t from = base + static_cast<uint32_t>(n % kStages * kPageBytes<Key>);
+    const uint32_t from = base + static_cast<uint32_t>(n % kStages * kStepBytes<Key>);
 #pragma unroll
     for (int i = 0; i < kLoads; ++i)
-      keys.rows[i / kRowLoads<Key>][i % kRowLoads<Key>] = load_private(from + i * kThreads * 16);
+      keys.rows[i / kRowLoads<Key>][i % kRowLoads<Key>] = load_private(from + i * 512);
 
     const int32_t page = place.page(pages);
-    const int64_t left = shift - int64_t{page} * kSparseBlock;
-    for (int64_t row = first; row < end; row += 2, parity ^= 1) {
-      float best[2];
-      if (row + 1 + left < 0) {
-        best[0] = best[1] = -INFINITY;
-      } else {
-        if (row != loaded) {
-          columns.template load<Q>(a.index_q, row, end);
-          loaded = row;
+    const int step = n % kPageSteps;
+    // Position of row t, counted from the first of these keys, is t + left.
+    const int64_t left = shift - int64_t{page} * kSparseBlock - step * kStepKeys;
+    if (end - first <= 2) {
+      use_columns(first);
+      keys.take(columns, first + lane % 4 / 2 + left, best);
+      if (step == kPageSteps - 1) {
+        best_of_lanes(best);
+        if (lane < 4) {
+          write(first + lane / 2, lane % 2 * 2, page, best[0] * columns.unscale);
+          write(first + lane / 2, lane % 2 * 2 + 1, page, best[1] * columns.unscale);
         }
-        keys.best(columns, row + lane % 4 / 2 + left, best);
+        best[0] = best[1] = -INFINITY;
       }
-      if (lane < 4) {
-        met[parity][warp][2 * lane] = best[0];
-        met[parity][warp][2 * lane + 1] = best[1];
+    } else {
+      for (int64_t row = first; row < end; row += 2) {
+        float found[2] = {-INFINITY, -INFINITY};
+        if (row + 1 + left >= 0) {
+          use_columns(row);
+          keys.take(columns, row + lane % 4 / 2 + left, found);
+          best_of_lanes(found);
+          found[0] *= columns.unscale;
+          found[1] *= columns.unscale;
+        }
+        if (lane < 4) {
+          float* so_far = best_of_rows[warp] + (row - first) * kHeads + 2 * lane;
+          so_far[0] = step == 0 ? found[0] : fmaxf(so_far[0], found[0]);
+          so_far[1] = step == 0 ? found[1] : fmaxf(so_far[1], found[1]);
+        }
       }
-      __syncthreads();
-      const int64_t t = row + threadIdx.x / kHeads;
-      if (threadIdx.x < 2 * kHeads && t < end && threadIdx.x % kHeads < a.scores.heads) {
-        float largest = met[parity][0][threadIdx.x];
-        for (int w = 1; w < kWarps; ++w) largest = fmaxf(largest, met[parity][w][threadIdx.x]);
-        static_cast<float*>(
-            a.scores.data)[t * a.scores.token_stride + threadIdx.x % kHeads * a.scores.head_stride + page] =
-            largest * columns.unscale;
+      if (step == kPageSteps - 1) {
+        __syncwarp();
+        for (int i = lane; i < (end - first) * kHeads; i += 32)
+          write(first + i / kHeads, i % kHeads, page, best_of_rows[warp][i]);
+        __syncwarp();
       }
     }
-    if (n + 1 < count) {
+    if (step == kPageSteps - 1 && n + 1 < steps) {
       const int32_t sequence = place.sequence;
       place.advance(pages);
       if (place.sequence != sequence) enter();
@@ -278,9 +304,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
   ptx::copy_async_wait<0>();
 }
-
-// Rows of a sequence that a block takes for each page it reads.
-constexpr int64_t kMostRowsPerPart = 64;
 
 }  // namespace
 
@@ -297,17 +320,15 @@ bool can_block_scores(const IndexerArgs& a) {
 void launch_block_scores(const IndexerArgs& a, int multiprocessors, cudaStream_t stream) {
   if (a.scores.tokens * a.scores.dim == 0) return;
   const auto with_types = [&]<typename Q, typename Key>(Q, Key) {
-    const bool is_decode = a.scores.tokens <= a.batch.sequences;
-    const int64_t rows = is_decode ? a.scores.tokens : kMostRowsPerPart;
-    const int64_t parts = ceil_div(a.scores.tokens, rows);
+    const int64_t parts = ceil_div(a.scores.tokens, kPartRows);
     int64_t blocks = multiprocessors * kBlocksPerMultiprocessor;
-    if (parts > 1) blocks = ceil_div(8 * blocks, parts);
+    if (a.scores.tokens > a.batch.sequences && parts > 1) blocks = ceil_div(8 * blocks, parts);
     const int64_t most = a.batch.sequences * a.scores.dim;
     if (blocks > most) blocks = most;
     const auto with_queue = [&](auto* kernel, int bytes) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
       launch(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), kThreads,
-             static_cast<size_t>(bytes), stream, a, rows);
+             static_cast<size_t>(bytes), stream, a);
     };
     has_wide_queue() ? with_queue(block_scores_kernel<Q, Key, kWideQueue>, kWideQueue)
                      : with_queue(block_scores_kernel<Q, Key, kNarrowQueue>, kNarrowQueue);
