@@ -106,9 +106,14 @@ std::string describe_plan(const engine::EnginePlan& plan, const ModelRuntime& ru
 
 std::string describe_paths(const ModelRuntime& runtime) {
   const models::ComputeOptions& compute = runtime.compute;
-  return fmt::format("paths: {}; activations {}, KV cache {}{}\n", runtime.device->description(),
-                     name(compute.activation_dtype), name(compute.kv_dtype()),
-                     compute.fp8_activations ? ", activations of 8-bit weights in FP8" : "");
+  std::string text = fmt::format("paths: {}; activations {}, KV cache {}{}\n", runtime.device->description(),
+                                 name(compute.activation_dtype), name(compute.kv_dtype()),
+                                 compute.fp8_activations ? ", activations of 8-bit weights in FP8" : "");
+  if (const auto shape = runtime.model->sparse_shape()) {
+    if (const std::string how = runtime.backend->describe(*shape); !how.empty())
+      text += fmt::format("sparse attention: {}\n", how);
+  }
+  return text;
 }
 
 }  // namespace minimax::apps

@@ -50,6 +50,15 @@ std::vector<LayerCount> layer_counts(const MiniMaxM3Config& config) {
           {"sparse attention", config.num_sparse_layers()}};
 }
 
+std::optional<ops::SparseShape> MiniMaxM3::sparse_shape() const {
+  if (layout_.num_index_layers == 0) return {};
+  return ops::SparseShape{shard_.heads.q.size(),      layout_.num_kv_heads,
+                          layout_.head_dim,           layout_.index_dim,
+                          config_.indexer.block_size, dtype_,
+                          layout_.kv_dtype,           index_q_dtype_,
+                          layout_.index_dtype};
+}
+
 float MiniMaxM3::attention_scale() const {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)));
 }

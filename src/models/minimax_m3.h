@@ -20,6 +20,7 @@ class MiniMaxM3 final : public Model {
   int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
   DType activation_dtype() const override { return dtype_; }
   CacheLayout cache_layout() const override { return layout_; }
+  std::optional<ops::SparseShape> sparse_shape() const override;
   void forward(ops::OpContext& context, const StepBatch& batch, const ModelCache& cache,
                const Tensor& logits) const override;
 

@@ -72,6 +72,8 @@ class Model {
   virtual int64_t max_position_embeddings() const = 0;
   virtual DType activation_dtype() const = 0;
   virtual CacheLayout cache_layout() const = 0;  // of this rank
+  // Of its sparse layers on this rank, if any.
+  virtual std::optional<ops::SparseShape> sparse_shape() const { return {}; }
 
   // logits [R, vocab_size] F32 of the rows asked for. Reads and writes `cache` as the batch says. Of several
   // ranks all run the same steps and get the same logits. THROWS: Error when another rank has failed.

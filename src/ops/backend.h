@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "core/memory.h"
 #include "ops/attention.h"
@@ -58,6 +59,10 @@ class Backend {
 
   // Most sequences of a decode step in which every row comes out, bit for bit, as it does alone.
   virtual int64_t invariant_decode_rows() const { return 1; }
+
+  // Which kernels block-sparse attention of this shape runs on and why, for people; nothing where there is no
+  // choice.
+  virtual std::string describe(const SparseShape&) const { return {}; }
 
   virtual void run(const Embedding& args, Workspace workspace) = 0;
   virtual void run(const RmsNorm& args, Workspace workspace) = 0;

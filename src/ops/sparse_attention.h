@@ -105,6 +105,19 @@ struct SparsePagedAttention {
   }
 };
 
+// What decides how a backend runs the three ops, besides the number of rows.
+struct SparseShape {
+  int64_t heads = 0;
+  int64_t kv_heads = 0;  // and index heads
+  int64_t head_dim = 0;
+  int64_t index_dim = 0;
+  int64_t block_size = 0;
+  DType q_dtype = DType::kBF16;
+  DType kv_dtype = DType::kBF16;
+  DType index_q_dtype = DType::kBF16;
+  DType index_dtype = DType::kBF16;
+};
+
 void index_block_scores(OpContext& context, const IndexBlockScores& args);
 void select_blocks(OpContext& context, const SelectBlocks& args);
 void sparse_paged_attention(OpContext& context, const SparsePagedAttention& args);

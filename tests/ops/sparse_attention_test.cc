@@ -1,4 +1,6 @@
 // Block scores, choice of blocks and block-sparse attention of every backend against the oracle.
+#include <cstring>
+
 #include "tests/ops/paged_batch.h"
 
 namespace minimax::ops {
@@ -15,8 +17,49 @@ const std::vector<PagedCase>& paged_cases() {
       {8, 2, 64, 128, {130}, {600}},
       {6, 2, 20, 1, {17, 33}, {17, 100}},
       {40, 1, 16, 8, {3, 40}, {9, 90}},
+      {4, 2, 8, 1, {3, 1}, {700, 1100}},
+      {2, 1, 8, 1, {2, 3}, {5000, 900}},
   };
   return cases;
+}
+
+// MiniMax-M3's shapes: decode with mixed lengths and sequences that ask nothing, prompts from the start and
+// over cached tokens, more blocks than are chosen.
+const std::vector<PagedCase>& m3_cases() {
+  static const std::vector<PagedCase> cases = {
+      {64, 4, 128, 128, {1, 1, 0, 1}, {2500, 130, 70, 1}}, {64, 4, 128, 128, {1}, {4097}},
+      {32, 2, 128, 128, {1, 9, 40}, {300, 9, 1000}},       {16, 1, 128, 128, {1, 1}, {900, 40}},
+      {64, 4, 128, 128, {1, 20, 5}, {300, 20, 2500}},
+  };
+  return cases;
+}
+// Rows enough that CUDA brings those which chose the same block together.
+const std::vector<PagedCase>& prompt_cases() {
+  static const std::vector<PagedCase> cases = {
+      {16, 1, 128, 128, {200}, {2700}},
+      {32, 2, 128, 128, {1, 110, 100}, {2200, 110, 900}},
+  };
+  return cases;
+}
+
+// Makes what lies behind the sequences' ends in their last pages no number: reading it must not matter.
+template <typename Case>
+void poison_tails(const Case& p, const Tensor& block_table, const Tensor& cache) {
+  const int64_t row = cache.numel() / (cache.dim(0) * cache.dim(1));
+  for (int64_t b = 0; b < block_table.dim(0); ++b) {
+    const int64_t length = p.seq_lens[static_cast<size_t>(b)];
+    for (int64_t i = length; i % p.page_size != 0; ++i) {
+      const int64_t slot = block_table.row<int32_t>(b)[i / p.page_size] * p.page_size + i % p.page_size;
+      const int64_t bytes = row * size_of(cache.dtype());
+      std::memset(static_cast<std::byte*>(cache.raw()) + slot * bytes, 0xff, static_cast<size_t>(bytes));
+    }
+  }
+}
+
+std::vector<PagedCase> with(const std::vector<PagedCase>& cases, const std::vector<PagedCase>& more) {
+  std::vector<PagedCase> all = cases;
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
 }
 
 std::string describe(const BackendCase& backend, const PagedCase& p) {
@@ -41,12 +84,14 @@ TEST(IndexBlockScores, MatchesTheOracle) {
   TensorMaker make(20);
   const std::pair<DType, DType> dtypes[] = {{DType::kF32, DType::kF32},       {DType::kBF16, DType::kBF16},
                                             {DType::kF8E4M3, DType::kF8E4M3}, {DType::kF32, DType::kBF16},
-                                            {DType::kBF16, DType::kF8E4M3},   {DType::kF8E4M3, DType::kF32}};
-  for (const PagedCase& p : paged_cases()) {
+                                            {DType::kBF16, DType::kF8E4M3},   {DType::kF8E4M3, DType::kF32},
+                                            {DType::kF8E4M3, DType::kBF16}};
+  for (const PagedCase& p : with(paged_cases(), m3_cases())) {
     for (const auto& [q_dtype, cache] : dtypes) {
       const PagedBatch batch(make, p, DType::kF32, cache);
       const Tensor index_q = make.uniform(q_dtype, {batch.rows, p.kv_heads, p.head_dim}, -2, 2);
       const Tensor index_cache = make.uniform(cache, {batch.pages, p.page_size, p.head_dim}, -2, 2);
+      poison_tails(p, batch.block_table, index_cache);
       const auto call = [&](const Tensor& scores) {
         return [&, scores](OpContext& c) {
           index_block_scores(
@@ -165,6 +210,44 @@ TEST(SparsePagedAttention, MatchesTheOracle) {
         }
       }
     }
+  }
+}
+
+// What a call of sparse_paged_attention gives on every backend, for a choice that differs from row to row.
+void expect_oracles_attention(TensorMaker& make, const PagedCase& p, DType cache, const Choice& choice) {
+  const PagedBatch batch(make, p, DType::kBF16, cache);
+  poison_tails(p, batch.block_table, batch.k_cache);
+  poison_tails(p, batch.block_table, batch.v_cache);
+  const Tensor scores = make.uniform(DType::kF32, {batch.rows, p.kv_heads, batch.block_table.dim(1)});
+  const Tensor selection =
+      select_on_reference(make, batch, p, scores, choice.k, choice.init_blocks, choice.local_blocks);
+  const auto call = [&](const Tensor& out) {
+    return [&, out](OpContext& c) {
+      sparse_paged_attention(c, {batch.q, batch.k_cache, batch.v_cache, batch.block_table, batch.query_starts,
+                                 batch.seq_lens, selection, batch.scale, out});
+    };
+  };
+  const Tensor expected = batch.poisoned_out(make);
+  run_on_reference(call(expected));
+  for (const BackendCase& backend : backend_cases()) {
+    const Tensor out = batch.poisoned_out(make);
+    run_on(backend, call(out));
+    expect_close(out, expected, tolerance(DType::kBF16),
+                 fmt::format("{}, {} cache, {} chosen", describe(backend, p), name(cache), choice.k));
+  }
+}
+
+TEST(SparsePagedAttention, MatchesTheOracleAtM3sShapes) {
+  TensorMaker make(25);
+  for (const PagedCase& p : m3_cases()) {
+    for (const DType cache : {DType::kBF16, DType::kF8E4M3}) {
+      for (const Choice& choice : {Choice{16, 0, 1}, {3, 1, 1}})
+        expect_oracles_attention(make, p, cache, choice);
+    }
+  }
+  for (const PagedCase& p : prompt_cases()) {
+    for (const DType cache : {DType::kBF16, DType::kF8E4M3})
+      expect_oracles_attention(make, p, cache, {3, 0, 1});
   }
 }
 

@@ -590,6 +590,9 @@ void CudaBackend::run(const ops::PagedAttention& args, ops::Workspace workspace)
   check_launch(args.kName);
 }
 
+// Up to so many rows a sequence, on average, reading the keys takes longer than multiplying them.
+constexpr int64_t kFewScoredRows = 4;
+
 void CudaBackend::run(const ops::IndexBlockScores& args, ops::Workspace) {
   IndexerArgs a;
   a.index_q = heads(args.index_q);
@@ -598,7 +601,13 @@ void CudaBackend::run(const ops::IndexBlockScores& args, ops::Workspace) {
   a.index_scalar = scalar_of(args.index_cache.dtype());
   a.block_size = args.block_size();
   a.scores = heads(args.scores);
-  launch_index_block_scores(a, stream());
+  if (!can_block_scores(a)) {
+    launch_index_block_scores(a, stream());
+  } else if (architecture_ >= 90 && a.scores.tokens > kFewScoredRows * a.batch.sequences) {
+    launch_block_scores_sm90(a, multiprocessors_, stream());
+  } else {
+    launch_block_scores(a, multiprocessors_, stream());
+  }
   check_launch(args.kName);
 }
 
@@ -613,11 +622,13 @@ void CudaBackend::run(const ops::SelectBlocks& args, ops::Workspace) {
   a.top_k = args.selection.dim(2);
   a.init_blocks = args.init_blocks;
   a.local_blocks = args.local_blocks;
-  launch_select_blocks(a, stream());
+  can_choose_blocks(a) ? launch_choose_blocks(a, stream()) : launch_select_blocks(a, stream());
   check_launch(args.kName);
 }
 
-void CudaBackend::run(const ops::SparsePagedAttention& args, ops::Workspace) {
+namespace {
+
+AttentionArgs sparse_args(const ops::SparsePagedAttention& args) {
   AttentionArgs a;
   a.q = heads(args.q);
   a.cache = paged(args.k_cache, args.v_cache);
@@ -626,8 +637,66 @@ void CudaBackend::run(const ops::SparsePagedAttention& args, ops::Workspace) {
   a.out = heads(args.out);
   a.selection = args.selection.data<int32_t>();
   a.selected = args.selection.dim(2);
-  launch_attention_any(a, stream());
+  return a;
+}
+
+}  // namespace
+
+int64_t CudaBackend::workspace_bytes(const ops::SparsePagedAttention& args) const {
+  const AttentionArgs a = sparse_args(args);
+  if (!can_sparse_attention(a)) return 0;
+  if (architecture_ >= 90 && can_sparse_attention_sm90(a)) return sparse_attention_sm90_bytes(a);
+  return sparse_partial_bytes(
+      a.q.tokens, a.q.heads,
+      sparse_attention_splits(a.q.tokens, a.cache.kv_heads, a.selected, multiprocessors_));
+}
+
+void CudaBackend::run(const ops::SparsePagedAttention& args, ops::Workspace workspace) {
+  AttentionArgs a = sparse_args(args);
+  a.partial = reinterpret_cast<float*>(workspace.data);
+  if (architecture_ >= 90 && can_sparse_attention_sm90(a)) {
+    launch_sparse_attention_sm90(a, multiprocessors_, stream());
+  } else if (can_sparse_attention(a)) {
+    a.splits = sparse_attention_splits(a.q.tokens, a.cache.kv_heads, a.selected, multiprocessors_);
+    launch_sparse_attention(a, stream());
+  } else {
+    launch_attention_any(a, stream());
+  }
   check_launch(args.kName);
+}
+
+std::string CudaBackend::describe(const ops::SparseShape& shape) const {
+  IndexerArgs indexer;
+  indexer.index_q.heads = shape.kv_heads;
+  indexer.index_q.dim = shape.index_dim;
+  indexer.index_q.token_stride = shape.kv_heads * shape.index_dim;
+  indexer.index_q.head_stride = shape.index_dim;
+  indexer.index_q.scalar = scalar_of(shape.index_q_dtype);
+  indexer.index_scalar = scalar_of(shape.index_dtype);
+  indexer.block_size = shape.block_size;
+  indexer.batch.sequences = 1;
+  AttentionArgs attention;
+  attention.q = {nullptr,
+                 1,
+                 shape.heads,
+                 shape.head_dim,
+                 shape.heads * shape.head_dim,
+                 shape.head_dim,
+                 scalar_of(shape.q_dtype)};
+  attention.out = attention.q;
+  attention.cache = {nullptr,        nullptr,        shape.block_size,
+                     shape.kv_heads, shape.head_dim, scalar_of(shape.kv_dtype)};
+  const std::string_view fast =
+      architecture_ >= 90 ? "tensor cores, those of warpgroups for prompts" : "tensor cores";
+  const std::string_view scores = can_block_scores(indexer) ? fast : "plain kernels";
+  const std::string_view attends = can_sparse_attention(attention) ? fast : "plain kernels";
+  return fmt::format(
+      "indexer on {} ({} index heads of {}, {} queries and {} keys), attention on {} ({} heads over {} of "
+      "{}, {} "
+      "cache), blocks of {}",
+      scores, shape.kv_heads, shape.index_dim, minimax::name(shape.index_q_dtype),
+      minimax::name(shape.index_dtype), attends, shape.heads, shape.kv_heads, shape.head_dim,
+      minimax::name(shape.kv_dtype), shape.block_size);
 }
 
 int64_t CudaBackend::workspace_bytes(const ops::LightningPrefill& args) const {

@@ -68,6 +68,8 @@ class CudaBackend final : public ops::Backend {
   int64_t available_bytes() const override;
   std::unique_ptr<ops::StepGraph> capture(const std::function<void()>& step) override;
 
+  std::string describe(const ops::SparseShape& shape) const override;
+
   void run(const ops::Embedding& args, ops::Workspace workspace) override;
   void run(const ops::RmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::ResidualRmsNorm& args, ops::Workspace workspace) override;
@@ -96,6 +98,7 @@ class CudaBackend final : public ops::Backend {
   int64_t workspace_bytes(const ops::Moe& args) const override;
   int64_t workspace_bytes(const ops::Mlp& args) const override;
   int64_t workspace_bytes(const ops::PagedAttention& args) const override;
+  int64_t workspace_bytes(const ops::SparsePagedAttention& args) const override;
   int64_t workspace_bytes(const ops::LightningPrefill& args) const override;
   int64_t workspace_bytes(const ops::Sample& args) const override;
 

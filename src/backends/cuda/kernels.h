@@ -260,6 +260,24 @@ struct IndexerArgs {
 void launch_index_block_scores(const IndexerArgs&, cudaStream_t);
 void launch_select_blocks(const IndexerArgs&, cudaStream_t);
 
+// --- sparse_scores.cu, sparse_select.cu, sparse_attention.cu: MiniMax-M3's shapes on tensor cores
+bool can_block_scores(const IndexerArgs&);
+void launch_block_scores(const IndexerArgs&, int multiprocessors, cudaStream_t);
+bool can_choose_blocks(const IndexerArgs&);
+void launch_choose_blocks(const IndexerArgs&, cudaStream_t);
+bool can_sparse_attention(const AttentionArgs&);
+// Parts that the chosen keys of a row and KV head are cut into.
+int64_t sparse_attention_splits(int64_t rows, int64_t kv_heads, int64_t selected, int multiprocessors);
+int64_t sparse_partial_bytes(int64_t rows, int64_t heads, int64_t splits);
+void launch_sparse_attention(const AttentionArgs&, cudaStream_t);
+
+// --- sparse_scores_sm90.cu, sparse_attention_sm90.cu: the same for prompts on Hopper
+void launch_block_scores_sm90(const IndexerArgs&, int multiprocessors, cudaStream_t);
+// Whether there are rows enough that those which chose the same block pay to be brought together.
+bool can_sparse_attention_sm90(const AttentionArgs&);
+int64_t sparse_attention_sm90_bytes(const AttentionArgs&);  // of `partial`
+void launch_sparse_attention_sm90(const AttentionArgs&, int multiprocessors, cudaStream_t);
+
 // --- sampling.cu
 struct SampleArgs {
   const float* logits = nullptr;
