@@ -199,6 +199,35 @@ void launch_moe_small(const MoeArgs&, cudaStream_t);
 void launch_moe_tiles(const MoeArgs&, int architecture, cudaStream_t);
 void launch_moe_tiles_sm90(const MoeArgs&, cudaStream_t);  // without the weighted sum
 
+// --- fp8_encode.cu
+// Rows of e4m3 codes beside the scale of each group of 128 inputs, as quant::round_activations says; the
+// scales stand as [groups, scale_stride].
+struct CodedRows {
+  void* codes = nullptr;  // [rows, columns]
+  float* scales = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t scale_stride = 0;
+};
+void launch_encode_rows(const Matrix& x, const CodedRows& to, cudaStream_t);
+// Each token's row at the place of every pair of it.
+void launch_encode_pairs(const MoeArgs&, const CodedRows& to, cudaStream_t);
+
+// --- fp8_sm90.cu: products of many rows as e4m3 codes, on Hopper
+bool can_multiply_codes(const WeightView& weight);
+void launch_linear_codes(const CodedRows& x, const WeightView& weight, bool silu, const Matrix& out,
+                         cudaStream_t);
+struct MoeCodes {
+  MoeArgs moe;
+  CodedRows x;             // [T * k, H], in the order of places
+  CodedRows hidden;        // [T * k, I]
+  void* rows = nullptr;    // [T * k, H] BF16
+  void* maps = nullptr;    // expert_map_bytes, at a multiple of 128
+};
+int64_t expert_map_bytes(int64_t experts);
+bool can_moe_codes(const MoeArgs&);
+void launch_moe_codes(const MoeCodes&, cudaStream_t);
+
 // --- attention.cu
 struct AttentionArgs {
   Heads q;
