@@ -1,7 +1,7 @@
-// Speed of products of many rows with 8-bit weights, dense and of experts, against cuBLASLt's FP8 product of
-// 8192^3 in the same run, and their error against plain sums.
+// Speed of products of many rows with 8-bit weights, dense and of experts, against cuBLASLt's product of 8192^3
+// in the same run, and their error against plain sums.
 //
-//   fp8_gemm_bench [dense] [moe]     which parts to run; all if none is named
+//   fp8_gemm_bench [dense] [moe] [unpacked]     which parts to run; all if none is named
 //
 // Calls are captured in a CUDA graph; the figure is the median over replays. Operands of calls one after
 // another are the same, and larger than the cache together. TFLOP/s of `moe` count 2 * 3 * tokens * k * hidden
@@ -126,8 +126,10 @@ double time_graph(int launches, int replays, const std::function<void(cudaStream
 
 // --- cuBLASLt's rate
 
+template <typename T>
 double library_rate(int64_t size, bool sums_fast) {
-  const auto a = random_values<__nv_fp8_e4m3>(size * size, 1, 60), b = random_values<__nv_fp8_e4m3>(size * size, 2, 60);
+  constexpr bool kIsFp8 = sizeof(T) == 1;
+  const auto a = random_values<T>(size * size, 1, 60), b = random_values<T>(size * size, 2, 60);
   const auto out = allocate<__nv_bfloat16>(size * size);
   constexpr int64_t kWorkspace = 64 << 20;
   const auto workspace = allocate<uint8_t>(kWorkspace);
@@ -143,12 +145,14 @@ double library_rate(int64_t size, bool sums_fast) {
     check(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof(value)));
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
-  set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast);
-  set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scale);
-  set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scale);
+  if (kIsFp8) {
+    set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast);
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scale);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scale);
+  }
   cublasLtMatrixLayout_t codes = nullptr, result = nullptr;
   const auto n = static_cast<uint64_t>(size);
-  check(cublasLtMatrixLayoutCreate(&codes, CUDA_R_8F_E4M3, n, n, size));
+  check(cublasLtMatrixLayoutCreate(&codes, kIsFp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, n, n, size));
   check(cublasLtMatrixLayoutCreate(&result, CUDA_R_16BF, n, n, size));
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference));
@@ -288,7 +292,9 @@ struct CodesBuffer {
   }
 };
 
-void bench_dense(int64_t tokens, int64_t depth, int64_t outputs, bool has_blocks, double library) {
+// architecture 0: as codes; else BF16 with the kernels for it.
+void bench_dense(int64_t tokens, int64_t depth, int64_t outputs, bool has_blocks, int architecture,
+                 double library) {
   const RandomWeight w(outputs, depth, 11, has_blocks);
   const auto x = random_values<__nv_bfloat16>(tokens * depth, 5, 1);
   const auto out = allocate<__nv_bfloat16>(tokens * outputs);
@@ -296,28 +302,34 @@ void bench_dense(int64_t tokens, int64_t depth, int64_t outputs, bool has_blocks
   const Matrix from = {x.get(), tokens, depth, depth, Scalar::kBF16};
   const Matrix to = {out.get(), tokens, outputs, outputs, Scalar::kBF16};
   check(cudaMemset(out.get(), 0xff, static_cast<size_t>(tokens * outputs * 2)));
+  const auto multiply = [&](cudaStream_t stream) {
+    if (architecture == 0) {
+      launch_linear_codes(codes.rows, w.view, false, to, stream);
+    } else {
+      launch_linear_tiles(from, w.view, false, to, architecture, stream);
+    }
+  };
   launch_encode_rows(from, codes.rows, nullptr);
-  launch_linear_codes(codes.rows, w.view, false, to, nullptr);
+  multiply(nullptr);
   check(cudaDeviceSynchronize());
   const std::vector<int32_t> rows = sample_rows(tokens);
   const auto rows_on_device = upload(rows);
   const auto count = static_cast<unsigned>(rows.size());
   const auto plain_x = allocate<float>(count * depth), plain = allocate<float>(count * outputs);
   widen_rows<<<count, 256>>>(x.get(), rows_on_device.get(), depth, plain_x.get());
-  round_groups<<<count, 256>>>(plain_x.get(), count * depth / kGroup);
+  if (architecture == 0) round_groups<<<count, 256>>>(plain_x.get(), count * depth / kGroup);
   plain_linear<<<dim3(static_cast<unsigned>((outputs + 7) / 8), count), 256>>>(plain_x.get(), w.view,
                                                                                plain.get());
   check(cudaDeviceSynchronize());
   const double error = error_of(out, rows, outputs, plain);
-  const double product =
-      time_graph(10, 7, [&](cudaStream_t s) { launch_linear_codes(codes.rows, w.view, false, to, s); });
+  const double product = time_graph(10, 7, multiply);
   const double both = time_graph(10, 7, [&](cudaStream_t s) {
     launch_encode_rows(from, codes.rows, s);
-    launch_linear_codes(codes.rows, w.view, false, to, s);
+    multiply(s);
   });
   const double flops = 2.0 * static_cast<double>(tokens * depth) * static_cast<double>(outputs);
-  std::printf("dense %6ld x %5ld -> %5ld %-6s  product %8.1f us %6.0f TFLOP/s %3.0f %%  with codes %8.1f us %6.0f  error %.2e\n",
-              static_cast<long>(tokens), static_cast<long>(depth), static_cast<long>(outputs),
+  std::printf("dense %2d %6ld x %5ld -> %5ld %-6s  product %8.1f us %6.0f TFLOP/s %3.0f %%  with codes %8.1f us %6.0f  error %.2e\n",
+              architecture, static_cast<long>(tokens), static_cast<long>(depth), static_cast<long>(outputs),
               has_blocks ? "blocks" : "rows", product, flops / product / 1e6, 100 * flops / product / 1e6 / library,
               both, flops / both / 1e6, error);
 }
@@ -348,7 +360,7 @@ class MoeBench {
   }
 
   // `skew`: expert e is chosen about as often as exp(-skew e / experts).
-  void run(int64_t tokens, double skew, double library) {
+  void run(int64_t tokens, double skew, int architecture, double library) {
     const int64_t pairs = tokens * s_.top_k;
     std::mt19937 rng(7);
     std::vector<int32_t> ids;
@@ -392,38 +404,49 @@ class MoeBench {
     codes.rows = rows.get();
     codes.maps = maps.get();
     check(cudaMemset(out.get(), 0xff, static_cast<size_t>(tokens * s_.hidden * 2)));
+    const auto partial = allocate<float>(architecture == 0 ? 1 : pairs * s_.hidden);
+    const auto hidden_bf16 = allocate<__nv_bfloat16>(architecture == 0 ? 1 : pairs * s_.intermediate);
+    a.partial = partial.get();
+    a.hidden = hidden_bf16.get();
+    const auto multiply = [&](cudaStream_t stream) {
+      if (architecture == 0) {
+        launch_moe_codes(codes, stream);
+      } else {
+        launch_moe_tiles(a, architecture, stream);
+      }
+    };
     const auto all = [&](cudaStream_t stream) {
       launch_expert_order(a, stream);
-      launch_encode_pairs(a, codes.x, stream);
-      launch_moe_codes(codes, stream);
+      if (architecture == 0) launch_encode_pairs(a, codes.x, stream);
+      multiply(stream);
     };
     all(nullptr);
     check(cudaDeviceSynchronize());
-    const double error = error_against_plain(a, x, out);
+    const double error = error_against_plain(a, x, out, architecture == 0);
     const double order_us = time_graph(5, 7, [&](cudaStream_t s) { launch_expert_order(a, s); });
     const double encode_us = time_graph(5, 7, [&](cudaStream_t s) { launch_encode_pairs(a, codes.x, s); });
-    const double product_us = time_graph(3, 7, [&](cudaStream_t s) { launch_moe_codes(codes, s); });
+    const double product_us = time_graph(3, 7, multiply);
     const double us = time_graph(3, 7, all);
     const double flops = 6.0 * static_cast<double>(pairs) * static_cast<double>(s_.hidden * s_.intermediate);
-    std::printf("moe %6ld tokens, skew %.0f  all %8.1f us %6.0f TFLOP/s %3.0f %%  order %6.1f  codes %6.1f  products and sum %8.1f us %6.0f TFLOP/s  error %.2e\n",
-                static_cast<long>(tokens), skew, us, flops / us / 1e6, 100 * flops / us / 1e6 / library, order_us,
+    std::printf("moe %2d %6ld tokens, skew %.0f  all %8.1f us %6.0f TFLOP/s %3.0f %%  order %6.1f  codes %6.1f  products and sum %8.1f us %6.0f TFLOP/s  error %.2e\n",
+                architecture, static_cast<long>(tokens), skew, us, flops / us / 1e6, 100 * flops / us / 1e6 / library, order_us,
                 encode_us, product_us, flops / product_us / 1e6, error);
     std::fflush(stdout);
   }
 
  private:
   double error_against_plain(const MoeArgs& a, const Buffer<__nv_bfloat16>& x,
-                             const Buffer<__nv_bfloat16>& out) const {
+                             const Buffer<__nv_bfloat16>& out, bool rounds) const {
     const std::vector<int32_t> rows = sample_rows(a.x.rows);
     const auto tokens = upload(rows);
     const auto count = static_cast<unsigned>(rows.size()), k = static_cast<unsigned>(s_.top_k);
     const auto plain_x = allocate<float>(count * s_.hidden),
                hidden = allocate<float>(count * k * s_.intermediate), plain = allocate<float>(count * s_.hidden);
     widen_rows<<<count, 256>>>(x.get(), tokens.get(), s_.hidden, plain_x.get());
-    round_groups<<<count, 256>>>(plain_x.get(), count * s_.hidden / kGroup);
+    if (rounds) round_groups<<<count, 256>>>(plain_x.get(), count * s_.hidden / kGroup);
     plain_up<<<dim3(static_cast<unsigned>(s_.intermediate / 8), count * k), 256>>>(
         plain_x.get(), a.table, a.ids, tokens.get(), s_.top_k, hidden.get());
-    round_groups<<<count * k, 256>>>(hidden.get(), count * k * s_.intermediate / kGroup);
+    if (rounds) round_groups<<<count * k, 256>>>(hidden.get(), count * k * s_.intermediate / kGroup);
     plain_down<<<dim3(static_cast<unsigned>(s_.hidden / 8), count), 256>>>(
         hidden.get(), a.table, a.ids, a.weights, tokens.get(), s_.top_k, plain.get());
     check(cudaDeviceSynchronize());
@@ -444,22 +467,30 @@ int main(int argc, char** argv) {
   };
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, 0));
-  const double exact = library_rate(8192, false), fast = library_rate(8192, true);
+  const double exact = library_rate<__nv_fp8_e4m3>(8192, false),
+               fast = library_rate<__nv_fp8_e4m3>(8192, true), bf16 = library_rate<__nv_bfloat16>(8192, false);
   const double library = std::max(exact, fast);
-  std::printf("%s: cuBLASLt FP8 8192^3 %.0f TFLOP/s, with fast sums %.0f\n", properties.name, exact, fast);
+  std::printf("%s: cuBLASLt 8192^3 FP8 %.0f TFLOP/s, with fast sums %.0f, BF16 %.0f\n", properties.name, exact, fast, bf16);
   std::fflush(stdout);
   if (wants("dense")) {
     for (const bool has_blocks : {true, false}) {
       for (const auto& [tokens, depth, outputs] :
            {std::array<int64_t, 3>{8192, 8192, 8192}, {8192, 3072, 6144}, {8192, 3072, 1024}, {8192, 6144, 3072},
             {2048, 3072, 6144}, {300, 3072, 6144}, {70, 3072, 6144}})
-        bench_dense(tokens, depth, outputs, has_blocks, library);
+        bench_dense(tokens, depth, outputs, has_blocks, 0, library);
     }
   }
   if (wants("moe")) {
     MoeBench moe({3072, 1536, 256, 8}, true);
-    for (const int64_t tokens : {8192, 4096, 2048, 512, 100}) moe.run(tokens, 0, library);
-    moe.run(8192, 2, library);
+    for (const int64_t tokens : {8192, 4096, 2048, 512, 100}) moe.run(tokens, 0, 0, library);
+    moe.run(8192, 2, 0, library);
+  }
+  if (wants("unpacked")) {
+    MoeBench moe({3072, 1536, 64, 8}, true);
+    for (const int architecture : {80, 90}) {
+      for (const int64_t tokens : {8192, 300}) bench_dense(tokens, 3072, 6144, true, architecture, bf16);
+      moe.run(2048, 0, architecture, bf16);
+    }
   }
   return 0;
 }

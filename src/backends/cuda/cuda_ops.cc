@@ -89,7 +89,13 @@ bool rounds_inputs(ops::Precision precision, const quant::Weight& weight) {
 bool is_mx(const quant::Weight& weight) { return weight.format == quant::WeightFormat::kMxfp8; }
 
 // How a dense product runs; a function of shapes, dtypes and alignment.
-enum class LinearPath : uint8_t { kF32, kSmall, kGemm };
+enum class LinearPath : uint8_t {
+  kF32,
+  kSmall,
+  kGemm,
+  kCodes,  // inputs as e4m3 codes
+  kTiles,  // 8-bit weights unpacked to BF16
+};
 
 struct LinearPlan {
   LinearPath path = LinearPath::kF32;
@@ -97,11 +103,32 @@ struct LinearPlan {
   bool copies_x = false;
 };
 
+bool is_8_bit(const quant::Weight& weight) { return quant::activation_group(weight.format) > 0; }
+
+// Whether inputs are rounded to codes for products on Hopper's tensor cores.
+bool multiplies_codes(ops::Precision precision, const WeightView& w, int architecture) {
+  return precision == ops::Precision::kFp8 && architecture >= 90 && can_multiply_codes(w);
+}
+
 LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
-                       const Tensor& out) {
+                       const Tensor& out, int architecture) {
   LinearPlan plan;
   plan.x_dtype = x.dtype();
   const WeightView w = view(weight);
+  if (precision != ops::Precision::kF32 && is_8_bit(weight)) {
+    const bool has_many_rows = x.dim(0) > kMostSmallRows;
+    if (has_many_rows && multiplies_codes(precision, w, architecture)) {
+      plan.path = LinearPath::kCodes;
+      return plan;
+    }
+    if (can_linear_tiles(w)) {
+      plan.path = LinearPath::kTiles;
+      plan.copies_x = x.dtype() != DType::kBF16 || x.stride(0) % 8 != 0 ||
+                      reinterpret_cast<uintptr_t>(x.raw()) % 16 != 0;
+      plan.x_dtype = DType::kBF16;
+      return plan;
+    }
+  }
   if (rounds_inputs(precision, weight)) {
     plan.x_dtype = DType::kF32;
     plan.copies_x = true;
@@ -148,6 +175,16 @@ class Scratch {
   int64_t used_ = 0;
 };
 
+CodedRows coded_rows(Scratch& scratch, int64_t rows, int64_t columns) {
+  CodedRows coded;
+  coded.codes = scratch.take<std::byte>(rows * columns);
+  coded.scales = scratch.take<float>(rows * ceil_div(columns, quant::kFp8Block.columns));
+  coded.rows = rows;
+  coded.columns = columns;
+  coded.scale_stride = rows;
+  return coded;
+}
+
 // What a call of experts needs besides its operands.
 struct MoeScratch {
   ExpertOrder order;
@@ -155,6 +192,7 @@ struct MoeScratch {
   float* partial = nullptr;
   void* x_bf16 = nullptr;
   float* x_rounded = nullptr;
+  void* maps = nullptr;
 
   MoeScratch(const ops::Moe& args, std::byte* base, int64_t& bytes) {
     Scratch scratch(base);
@@ -168,11 +206,25 @@ struct MoeScratch {
     hidden = scratch.take<float>(pairs * args.intermediate_size());
     partial = scratch.take<float>(pairs * args.x.dim(1));
     x_bf16 = scratch.take<bf16>(args.x.numel());
+    if (is_8_bit(args.experts.front().w1)) maps = scratch.take<std::byte>(expert_map_bytes(experts));
     if (rounds_inputs(args.precision, args.experts.front().w1))
       x_rounded = scratch.take<float>(args.x.numel());
     bytes = scratch.used();
   }
 };
+
+// The same memory for products of codes, which need less of it.
+MoeCodes moe_codes(const MoeArgs& a, void* maps) {
+  const int64_t pairs = a.x.rows * a.top_k;
+  Scratch hidden(static_cast<std::byte*>(a.hidden)), partial(reinterpret_cast<std::byte*>(a.partial));
+  MoeCodes codes;
+  codes.moe = a;
+  codes.rows = partial.take<bf16>(pairs * a.out.columns);
+  codes.x = coded_rows(partial, pairs, a.x.columns);
+  codes.hidden = coded_rows(hidden, pairs, a.intermediate);
+  codes.maps = maps;
+  return codes;
+}
 
 // Few enough tokens that the experts' weights, not the products, take the time.
 constexpr int64_t kMostSmallMoeTokens = 64;
@@ -280,20 +332,23 @@ void CudaBackend::run(const ops::SumOfSquares& args, ops::Workspace) {
 }
 
 int64_t CudaBackend::workspace_bytes(const ops::Linear& args) const {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out);
-  // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more.
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture_);
+  // Planned shapes have no addresses, so the aligned case is planned for; of an unaligned one, 8-bit weights
+  // alone need more.
+  if (args.precision != ops::Precision::kF32 && is_8_bit(args.weight))
+    return copy_bytes(args.x, rounds_inputs(args.precision, args.weight) ? DType::kF32 : DType::kBF16);
   return plan.copies_x ? copy_bytes(args.x, plan.x_dtype) : 0;
 }
 
 void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out);
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture_);
   const WeightView w = view(args.weight);
   const bool applies_silu = args.activation == ops::Activation::kSilu;
   Matrix x = matrix(args.x);
   const Matrix out = matrix(args.out);
   if (plan.copies_x) {
     const Matrix copy = {workspace.data, x.rows, x.columns, x.columns, scalar_of(plan.x_dtype)};
-    if (plan.path == LinearPath::kGemm) {
+    if (plan.path != LinearPath::kF32) {
       launch_convert(x, copy, stream());
     } else {
       launch_round_e4m3(x, is_mx(args.weight), copy, stream());
@@ -307,6 +362,16 @@ void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
     case LinearPath::kGemm:
       gemm_->multiply(x, w, out, stream());
       if (applies_silu) launch_silu(out, stream());
+      break;
+    case LinearPath::kCodes: {
+      Scratch scratch(workspace.data);
+      const CodedRows codes = coded_rows(scratch, x.rows, x.columns);
+      launch_encode_rows(x, codes, stream());
+      launch_linear_codes(codes, w, applies_silu, out, stream());
+      break;
+    }
+    case LinearPath::kTiles:
+      launch_linear_tiles(x, w, applies_silu, out, architecture_, stream());
       break;
     case LinearPath::kF32:
       launch_linear_f32(x, w, applies_silu, out, stream());
@@ -406,8 +471,20 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   }
   MoeArgs a = moe_args(args, workspace);
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
+  const bool has_tiles = args.precision != ops::Precision::kF32 && can_moe_tiles(a);
   launch_expert_order(a, stream());
-  if (is_bf16) {
+  if (has_tiles && multiplies_codes(args.precision, a.first.w1, architecture_) &&
+      a.x.rows > kMostSmallMoeTokens && can_moe_codes(a)) {
+    int64_t bytes = 0;
+    const MoeCodes codes = moe_codes(a, MoeScratch(args, workspace.data, bytes).maps);
+    launch_encode_pairs(a, codes.x, stream());
+    launch_moe_codes(codes, stream());
+  } else if (has_tiles) {
+    const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
+    launch_convert(a.x, packed, stream());
+    a.x = packed;
+    launch_moe_tiles(a, architecture_, stream());
+  } else if (is_bf16) {
     const bool is_small = a.x.rows <= kMostSmallMoeTokens;
     if (!is_small || !reads_inputs_as_they_are(a)) {
       const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};

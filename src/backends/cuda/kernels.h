@@ -143,6 +143,14 @@ bool can_linear_small(const Matrix& x, const WeightView& weight);
 void launch_linear_small(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
                          cudaStream_t);
 
+// --- linear_tiles.cu: 8-bit weights unpacked to BF16, of any grid of scales, with any number of rows in BF16
+bool can_linear_tiles(const WeightView& weight);
+// x: 16-byte aligned rows.
+void launch_linear_tiles(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                         int architecture, cudaStream_t);
+void launch_linear_tiles_sm90(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                              cudaStream_t);
+
 // --- moe.cu
 struct ExpertPointers {
   WeightView w1, w3, w2;
@@ -191,11 +199,12 @@ void launch_expert_order(const MoeArgs&, cudaStream_t);
 // F32 arithmetic, any format and shape.
 void launch_moe_f32(const MoeArgs&, cudaStream_t);
 bool can_moe_bf16(const MoeArgs&);
+bool can_moe_tiles(const MoeArgs&);  // 8-bit weights, which tiles unpack
 // Whether launch_moe_small takes x as it is; else `x` must be a copy in BF16.
 bool reads_inputs_as_they_are(const MoeArgs&);
 // BF16 products of few tokens: reads the chosen experts alone.
 void launch_moe_small(const MoeArgs&, cudaStream_t);
-// BF16 products of many tokens on tiles.
+// BF16 products of many tokens on tiles, of weights for which can_moe_bf16 or can_moe_tiles holds.
 void launch_moe_tiles(const MoeArgs&, int architecture, cudaStream_t);
 void launch_moe_tiles_sm90(const MoeArgs&, cudaStream_t);  // without the weighted sum
 

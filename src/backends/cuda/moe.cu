@@ -344,6 +344,7 @@ __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs
 
 // hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the
 // gate and the up value of an element.
+template <bool kIsCoded>
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.intermediate, kTileColumns / 2));
@@ -354,13 +355,11 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    const WeightView& w = row < kTileColumns / 2 ? w1 : w3;
-    const int64_t n = n0 + row % (kTileColumns / 2);
-    return n < w.rows ? static_cast<const bf16_t*>(w.values) + n * w.stride : nullptr;
+  const auto b_row = [&](int row) {
+    return weight_row<kIsCoded>(row < kTileColumns / 2 ? w1 : w3, n0 + row % (kTileColumns / 2));
   };
   TileSums sums = {};
-  multiply_tile<true>(shared, a_row, b_row, w1.columns, sums);
+  multiply_tile<true>(shared, a_row, weight_rows<kIsCoded>(w1, b_row), w1.columns, sums);
   for_tile_pairs<true>(sums, [&](int row, int column, float gate0, float gate1, float up0, float up1) {
     const int64_t place = tile.first + row, n = n0 + column;
     if (place >= tile.end || n >= a.intermediate) return;
@@ -369,6 +368,7 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   });
 }
 
+template <bool kIsCoded>
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.out.columns, kTileColumns));
@@ -379,11 +379,9 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a)
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.hidden) + (tile.first + row) * a.intermediate;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    return n0 + row < w.rows ? static_cast<const bf16_t*>(w.values) + (n0 + row) * w.stride : nullptr;
-  };
+  const auto b_row = [&](int row) { return weight_row<kIsCoded>(w, n0 + row); };
   TileSums sums = {};
-  multiply_tile<false>(shared, a_row, b_row, w.columns, sums);
+  multiply_tile<false>(shared, a_row, weight_rows<kIsCoded>(w, b_row), w.columns, sums);
   for_tile_values(sums, [&](int row, int column, float first, float second) {
     const int64_t place = tile.first + row, n = n0 + column;
     if (place >= tile.end || n >= a.out.columns) return;
@@ -456,6 +454,10 @@ void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   launch_combine(a, stream);
 }
 
+bool can_moe_tiles(const MoeArgs& a) {
+  return can_linear_tiles(a.first.w1) && can_linear_tiles(a.first.w3) && can_linear_tiles(a.first.w2);
+}
+
 void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   static_assert(kTileRows == kExpertTileRows);
@@ -464,12 +466,15 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
     return launch_combine(a, stream);
   }
   const int64_t tiles = most_expert_tiles(a);
-  cudaFuncSetAttribute(moe_tiles_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  cudaFuncSetAttribute(moe_tiles_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  moe_tiles_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)),
-                        kTileThreads, kTileSharedBytes, stream>>>(a);
-  moe_tiles_down_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
-                          kTileSharedBytes, stream>>>(a);
+  const bool is_coded = a.first.w1.scalar == Scalar::kE4m3;
+  const auto up = is_coded ? moe_tiles_up_kernel<true> : moe_tiles_up_kernel<false>;
+  const auto down = is_coded ? moe_tiles_down_kernel<true> : moe_tiles_down_kernel<false>;
+  cudaFuncSetAttribute(up, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+  cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+  up<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)), kTileThreads,
+       kTileSharedBytes, stream>>>(a);
+  down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads, kTileSharedBytes,
+         stream>>>(a);
   launch_combine(a, stream);
 }
 

@@ -7,6 +7,7 @@ namespace {
 
 // hidden [place, I] BF16. A tile's columns are 128 of w1 and the same 128 of w3, so that a thread holds the
 // gate and the up value of an element.
+template <bool kIsCoded>
 __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t shared[];
@@ -19,13 +20,11 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a)
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    const WeightView& w = row < kHalf ? w1 : w3;
-    const int64_t n = n0 + row % kHalf;
-    return n < w.rows ? static_cast<const bf16_t*>(w.values) + n * w.stride : nullptr;
+  const auto b_row = [&](int row) {
+    return weight_row<kIsCoded>(row < kHalf ? w1 : w3, n0 + row % kHalf);
   };
   float sums[128];
-  multiply_wide_tile(shared, a_row, b_row, w1.columns, sums);
+  multiply_wide_tile(shared, a_row, weight_rows<kIsCoded>(w1, b_row), w1.columns, sums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -45,6 +44,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a)
 #endif
 }
 
+template <bool kIsCoded>
 __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_down_kernel(MoeArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t shared[];
@@ -56,11 +56,9 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_down_kernel(MoeArgs 
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.hidden) + (tile.first + row) * a.intermediate;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    return n0 + row < w.rows ? static_cast<const bf16_t*>(w.values) + (n0 + row) * w.stride : nullptr;
-  };
+  const auto b_row = [&](int row) { return weight_row<kIsCoded>(w, n0 + row); };
   float sums[128];
-  multiply_wide_tile(shared, a_row, b_row, w.columns, sums);
+  multiply_wide_tile(shared, a_row, weight_rows<kIsCoded>(w, b_row), w.columns, sums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -82,12 +80,15 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_down_kernel(MoeArgs 
 void launch_moe_tiles_sm90(const MoeArgs& a, cudaStream_t stream) {
   static_assert(kWideRows == kExpertTileRows);
   const int64_t tiles = most_expert_tiles(a);
-  cudaFuncSetAttribute(moe_wide_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
-  cudaFuncSetAttribute(moe_wide_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
-  moe_wide_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kWideColumns / 2)),
-                       kWideThreads, kWideSharedBytes, stream>>>(a);
-  moe_wide_down_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kWideColumns)), kWideThreads,
-                         kWideSharedBytes, stream>>>(a);
+  const bool is_coded = a.first.w1.scalar == Scalar::kE4m3;
+  const auto up = is_coded ? moe_wide_up_kernel<true> : moe_wide_up_kernel<false>;
+  const auto down = is_coded ? moe_wide_down_kernel<true> : moe_wide_down_kernel<false>;
+  cudaFuncSetAttribute(up, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
+  cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
+  up<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kWideColumns / 2)), kWideThreads,
+       kWideSharedBytes, stream>>>(a);
+  down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kWideColumns)), kWideThreads, kWideSharedBytes,
+         stream>>>(a);
 }
 
 }  // namespace minimax::cuda
