@@ -381,7 +381,8 @@ class MoeBench {
     const CodesBuffer x_codes(pairs, s_.hidden), hidden(pairs, s_.intermediate);
     const auto rows = allocate<__nv_bfloat16>(pairs * s_.hidden);
     const auto maps = allocate<uint8_t>(minimax::cuda::expert_map_bytes(s_.experts));
-    const auto order_memory = allocate<int32_t>(2 * pairs + 3 * (s_.experts + 1));
+    const auto order_memory = allocate<int32_t>(2 * pairs + 3 * (s_.experts + 1) +
+                                                minimax::cuda::expert_order_counts(pairs, s_.experts));
     MoeCodes codes;
     MoeArgs& a = codes.moe;
     a.x = {x.get(), tokens, s_.hidden, s_.hidden, Scalar::kBF16};
@@ -399,6 +400,7 @@ class MoeBench {
     a.order.starts = a.order.places + pairs;
     a.order.tiles = a.order.starts + s_.experts + 1;
     a.order.active = a.order.tiles + s_.experts + 1;
+    a.order.counts = a.order.active + s_.experts + 1;
     codes.x = x_codes.rows;
     codes.hidden = hidden.rows;
     codes.rows = rows.get();

@@ -97,6 +97,19 @@ void fill_scales(const Tensor& tensor, int exponent, uint64_t seed) {
   }
 }
 
+// Every tensor begins elsewhere, and the length of the draws is out of step with its rows.
+template <typename T>
+void repeat(std::span<const T> drawn, uint64_t seed, const Tensor& tensor) {
+  const auto period = static_cast<int64_t>(drawn.size());
+  const int64_t n = tensor.numel();
+  auto from = static_cast<int64_t>(seed % drawn.size());
+  for (int64_t done = 0; done < n; from = 0) {
+    const int64_t count = std::min(period - from, n - done);
+    std::copy_n(drawn.data() + from, count, tensor.data<T>() + done);
+    done += count;
+  }
+}
+
 bool can_fill(const TensorInfo& info, bool is_scale) {
   switch (info.dtype) {
     case DType::kF32:
@@ -164,6 +177,7 @@ void DummyWeights::release() {
 
 template <typename T>
 void DummyWeights::fill_large(const Tensor& tensor, uint64_t seed, std::map<int64_t, std::vector<T>>& draws) {
+  static_assert(sizeof(T) > 1, "codes have a deviation of their own");
   const int64_t width = tensor.dim(tensor.rank() - 1);
   std::vector<T>& drawn = draws[width];
   if (drawn.empty()) {
@@ -174,14 +188,16 @@ void DummyWeights::fill_large(const Tensor& tensor, uint64_t seed, std::map<int6
     for (int64_t i = kLargeDraws / width * width; i < kLargeDraws; ++i)
       drawn[static_cast<size_t>(i)] = from_float<T>(deviation * generator.normal());
   }
-  // Every tensor begins elsewhere, and the length is out of step with its rows.
-  const int64_t n = tensor.numel();
-  auto from = static_cast<int64_t>(seed % static_cast<uint64_t>(kLargeDraws));
-  for (int64_t done = 0; done < n; from = 0) {
-    const int64_t count = std::min(kLargeDraws - from, n - done);
-    std::copy_n(drawn.data() + from, count, tensor.data<T>() + done);
-    done += count;
+  repeat<T>(drawn, seed, tensor);
+}
+
+void DummyWeights::fill_large_codes(const Tensor& tensor, float deviation, uint64_t seed) {
+  std::vector<f8e4m3>& drawn = code_draws_[deviation];
+  if (drawn.empty()) {
+    drawn.resize(static_cast<size_t>(kLargeDraws));
+    fill_codes(Tensor(drawn.data(), tensor.dtype(), {kLargeDraws}), deviation, seed_);
   }
+  repeat<f8e4m3>(drawn, seed, tensor);
 }
 
 void DummyWeights::fill(const TensorInfo& info, const Tensor& tensor) {
@@ -191,6 +207,7 @@ void DummyWeights::fill(const TensorInfo& info, const Tensor& tensor) {
   if (tensor.rank() > 1 && tensor.numel() > kLargeDraws) {
     if (info.dtype == DType::kBF16) return fill_large<bf16>(tensor, seed, bf16_draws_);
     if (info.dtype == DType::kF32) return fill_large<float>(tensor, seed, f32_draws_);
+    if (info.dtype == DType::kF8E4M3) return fill_large_codes(tensor, eight_bit(info).deviation, seed);
   }
   switch (info.dtype) {
     case DType::kBF16:

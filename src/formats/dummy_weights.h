@@ -35,6 +35,7 @@ class DummyWeights : public WeightSource {
   // A large matrix: draws that repeat, which are made once for a width.
   template <typename T>
   void fill_large(const Tensor& tensor, uint64_t seed, std::map<int64_t, std::vector<T>>& draws);
+  void fill_large_codes(const Tensor& tensor, float deviation, uint64_t seed);
   // The 8-bit matrix that `info` holds the scales of, or null.
   const TensorInfo* scaled_by(const TensorInfo& info) const;
 
@@ -44,6 +45,7 @@ class DummyWeights : public WeightSource {
   int64_t used_ = 0;
   std::map<int64_t, std::vector<bf16>> bf16_draws_;  // by width
   std::map<int64_t, std::vector<float>> f32_draws_;
+  std::map<float, std::vector<f8e4m3>> code_draws_;  // by standard deviation
   uint64_t seed_;
 };
 

@@ -83,12 +83,7 @@ void MiniMaxM2::mix(ops::OpContext& context, const StepBatch& batch, const MiniM
   const int64_t kv_width = shard_.heads.kv.size() * d;
   const Tensor qkv = context.arena.tensor("qkv", dtype_, {num_tokens, q_width + 2 * kv_width});
   const Tensor q = context.arena.tensor("q", dtype_, {num_tokens, shard_.heads.q.size(), d});
-  const auto project = [&](const quant::Weight& weight, int64_t begin, int64_t end) {
-    ops::linear(context, {x, weight, ops::Activation::kNone, qkv.slice(1, begin, end), precision_});
-  };
-  project(layer.q_proj, 0, q_width);
-  project(layer.k_proj, q_width, q_width + kv_width);
-  project(layer.v_proj, q_width + kv_width, q_width + 2 * kv_width);
+  ops::projections(context, {x, {layer.q_proj, layer.k_proj, layer.v_proj}, qkv, precision_});
 
   ops::QkNormRopeKvWrite write;
   write.qkv = qkv;

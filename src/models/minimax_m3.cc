@@ -112,19 +112,12 @@ void MiniMaxM3::mix(ops::OpContext& context, const StepBatch& batch, const Model
   // One fused projection: q | k | v | index q | index k.
   const Tensor fused =
       context.arena.tensor("qkv", dtype_, {num_tokens, (heads + 2 * kv_heads) * d + index_width});
-  int64_t column = 0;
-  const auto project = [&](const quant::Weight& weight) {
-    const Tensor columns = fused.slice(1, column, column + weight.out_features());
-    ops::linear(context, {x, weight, ops::Activation::kNone, columns, precision_});
-    column += weight.out_features();
-  };
-  project(weights.q_proj);
-  project(weights.k_proj);
-  project(weights.v_proj);
+  ops::Projections project{x, {weights.q_proj, weights.k_proj, weights.v_proj}, fused, precision_};
   if (is_sparse) {
-    project(weights.indexer.q_proj);
-    project(weights.indexer.k_proj);
+    project.weights[3] = weights.indexer.q_proj;
+    project.weights[4] = weights.indexer.k_proj;
   }
+  ops::projections(context, project);
 
   const KvPages& pages = cache.kv[layer];
   const Tensor q = context.arena.tensor("q", dtype_, {num_tokens, heads, d});

@@ -65,6 +65,7 @@ class Backend {
   virtual void run(const SumOfSquares& args, Workspace workspace) = 0;
   virtual void run(const GatedRmsNorm& args, Workspace workspace) = 0;
   virtual void run(const Linear& args, Workspace workspace) = 0;
+  virtual void run(const Projections& args, Workspace workspace);  // one by one
   virtual void run(const RouteSoftmax& args, Workspace workspace) = 0;
   virtual void run(const RouteSigmoid& args, Workspace workspace) = 0;
   virtual void run(const Moe& args, Workspace workspace) = 0;
@@ -83,6 +84,7 @@ class Backend {
 
   // Scratch bytes an op needs; a function of shapes alone. Ops without an entry need none.
   virtual int64_t workspace_bytes(const Linear&) const { return 0; }
+  virtual int64_t workspace_bytes(const Projections& args) const;
   virtual int64_t workspace_bytes(const Moe&) const { return 0; }
   virtual int64_t workspace_bytes(const Mlp&) const { return 0; }
   virtual int64_t workspace_bytes(const QkNormRopeKvWrite&) const { return 0; }

@@ -13,6 +13,21 @@ void Backend::upload_rows(void*, const void*, int64_t, int64_t, int64_t) {
 void Backend::download(void*, const void*, int64_t) {
   MM_CHECK(false, "{} has no memory of its own", name());
 }
+void Backend::run(const Projections& args, Workspace workspace) {
+  int64_t column = 0;
+  for (size_t i = 0; i < args.parts().size(); ++i) {
+    run(args.part(i, column), workspace);
+    column += args.weights[i].out_features();
+  }
+}
+int64_t Backend::workspace_bytes(const Projections& args) const {
+  int64_t most = 0, column = 0;
+  for (size_t i = 0; i < args.parts().size(); ++i) {
+    most = std::max(most, workspace_bytes(args.part(i, column)));
+    column += args.weights[i].out_features();
+  }
+  return most;
+}
 int64_t Backend::available_bytes() const { return available_memory_bytes(); }
 std::unique_ptr<StepGraph> Backend::capture(const std::function<void()>&) { return nullptr; }
 

@@ -70,6 +70,34 @@ Cost Linear::cost() const {
           2 * numel_of(x) * static_cast<double>(weight.out_features())};
 }
 
+std::span<const quant::Weight> Projections::parts() const {
+  const auto end = std::find_if(weights.begin(), weights.end(), [](const auto& w) { return !w.defined(); });
+  return {weights.begin(), end};
+}
+
+Linear Projections::part(size_t i, int64_t column) const {
+  const quant::Weight& weight = weights[i];
+  return {x, weight, Activation::kNone, out.slice(1, column, column + weight.out_features()), precision};
+}
+
+void Projections::check() const {
+  MM_CHECK(out.rank() == 2, "projections: out is {}", out.describe());
+  int64_t width = 0;
+  for (const quant::Weight& weight : parts()) width += weight.out_features();
+  MM_CHECK(width == out.dim(1), "projections: out is {}, the weights have {} outputs", out.describe(), width);
+  int64_t column = 0;
+  for (size_t i = 0; i < parts().size(); ++i) {
+    part(i, column).check();
+    column += weights[i].out_features();
+  }
+}
+
+Cost Projections::cost() const {
+  Cost cost{bytes_of({&x, &out}), 2 * static_cast<double>(x.dim(1)) * numel_of(out)};
+  for (const quant::Weight& weight : parts()) cost.bytes += static_cast<double>(weight.size_bytes());
+  return cost;
+}
+
 void RouteSoftmax::check() const { expect_routing(kName, logits, expert_ids, expert_weights); }
 
 Cost RouteSoftmax::cost() const {
@@ -144,6 +172,7 @@ void MixShared::check() const {
 Cost MixShared::cost() const { return {bytes_of({&routed, &shared, &coefficient, &out}), 3 * numel_of(out)}; }
 
 void linear(OpContext& context, const Linear& args) { dispatch(context, args); }
+void projections(OpContext& context, const Projections& args) { dispatch(context, args); }
 void route_softmax(OpContext& context, const RouteSoftmax& args) { dispatch(context, args); }
 void route_sigmoid(OpContext& context, const RouteSigmoid& args) { dispatch(context, args); }
 void moe(OpContext& context, const Moe& args) { dispatch(context, args); }

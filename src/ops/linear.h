@@ -1,6 +1,9 @@
 // Dense layers.
 #pragma once
 
+#include <array>
+#include <span>
+
 #include "ops/op.h"
 
 namespace minimax::ops {
@@ -14,8 +17,8 @@ enum class Activation : uint8_t {
 enum class Precision : uint8_t {
   kF32,   // inputs enter as they are: BF16 values and decoded 8-bit weights are F32 numbers
   kBF16,  // x and weights may be rounded to BF16 first, where that is what the hardware multiplies fastest
-  kFp8,   // with 8-bit weights, x is rounded to e4m3 numbers as quant::round_activations says, and not
-          // otherwise; with other weights as kBF16
+  kFp8,   // with 8-bit weights, x may be rounded to e4m3 numbers as quant::round_activations says, all of it
+          // or none, where that is what the hardware multiplies fastest (the CPU always does); else as kBF16
 };
 
 // out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype; zero where
@@ -42,6 +45,32 @@ struct Linear {
   }
 };
 
+// out = x [W_0; W_1; ..]^T: products of one x side by side, as the projections of attention are, without an
+// activation. Each is as in Linear; together they have out's columns, in the order of `weights`, of which the
+// first undefined one ends the list.
+struct Projections {
+  static constexpr std::string_view kName = "projections";
+  static constexpr int kMost = 5;
+  Tensor x;
+  std::array<quant::Weight, kMost> weights;
+  Tensor out;
+  Precision precision = Precision::kF32;
+
+  std::span<const quant::Weight> parts() const;
+  // The product of part i, whose outputs begin at `column`.
+  Linear part(size_t i, int64_t column) const;
+
+  void check() const;
+  Cost cost() const;
+  void visit(auto&& v) const {
+    v("x", x);
+    for (const quant::Weight& weight : parts()) v("weight", weight);
+    v("out", out);
+    v("precision", static_cast<double>(precision));
+  }
+};
+
 void linear(OpContext& context, const Linear& args);
+void projections(OpContext& context, const Projections& args);
 
 }  // namespace minimax::ops

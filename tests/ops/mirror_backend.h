@@ -25,6 +25,7 @@ class MirrorBackend final : public Backend {
   void run(const SumOfSquares& args, Workspace workspace) override { mirror(args, workspace); }
   void run(const GatedRmsNorm& args, Workspace workspace) override { mirror(args, workspace); }
   void run(const Linear& args, Workspace workspace) override { mirror(args, workspace); }
+  void run(const Projections& args, Workspace workspace) override { mirror(args, workspace); }
   void run(const RouteSoftmax& args, Workspace workspace) override { mirror(args, workspace); }
   void run(const RouteSigmoid& args, Workspace workspace) override { mirror(args, workspace); }
   void run(const Moe& args, Workspace workspace) override {

@@ -154,6 +154,15 @@ inline void expect_close(const Tensor& out, const Tensor& expected, double toler
                                  << (out.numel() > 0 ? element(expected, worst_at) : 0);
 }
 
+inline double relative_error(const Tensor& out, const Tensor& expected) {
+  double error = 0, norm = 0;
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    error += std::pow(element(out, i) - element(expected, i), 2);
+    norm += std::pow(element(expected, i), 2);
+  }
+  return std::sqrt(error) / std::max(std::sqrt(norm), 1e-20);
+}
+
 // F32 sums of a few thousand terms stay within 1e-5; one rounding to BF16 (2^-9 at most) averages 1.2e-3, two
 // less than 3e-3.
 // The same value an F8_E4M3 step apart (2^-4) is rare: where F32 and F64 sums fall on two sides of a tie.

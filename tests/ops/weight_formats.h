@@ -31,6 +31,17 @@ inline Precision oracle_precision(Precision precision) {
   return precision == Precision::kFp8 ? Precision::kFp8 : Precision::kF32;
 }
 
+// What else a backend may compute where the oracle rounds activations: without that, as kBF16 allows. Undefined
+// where there is no choice.
+struct Unrounded {
+  Tensor expected;
+  double bound = 0;
+
+  bool is_met(const BackendCase& backend, const Tensor& out) const {
+    return expected.defined() && backend.cuda_architecture > 0 && relative_error(out, expected) <= bound;
+  }
+};
+
 inline bool can_hold(const Format& f, int64_t in) {
   return f.format != quant::WeightFormat::kMxfp8 || in % 32 == 0;
 }

@@ -6,6 +6,32 @@
 
 namespace minimax::cuda {
 
+// What a weight's rows are to a tile.
+enum class RowKind : uint8_t {
+  kBF16,
+  kCodes,       // e4m3, no block of scales ends inside sixteen inputs that begin at a multiple of sixteen
+  kCodesInAny,  // e4m3, in blocks of any shape
+};
+inline RowKind row_kind(const WeightView& w) {
+  if (w.scalar == Scalar::kBF16) return RowKind::kBF16;
+  const bool is_whole = (w.block_columns % 16 == 0 && w.column_offset % 16 == 0) ||
+                        w.columns + w.column_offset <= w.block_columns;
+  return is_whole ? RowKind::kCodes : RowKind::kCodesInAny;
+}
+// Calls f.operator()<kind>().
+template <typename F>
+void with_codes(RowKind kind, F&& f) {
+  if (kind == RowKind::kCodes) return f.template operator()<RowKind::kCodes>();
+  f.template operator()<RowKind::kCodesInAny>();
+}
+// With the kind of both weights.
+template <typename F>
+void with_rows(const WeightView& x, const WeightView& y, F&& f) {
+  const RowKind kind = row_kind(x) > row_kind(y) ? row_kind(x) : row_kind(y);
+  if (kind == RowKind::kBF16) return f.template operator()<RowKind::kBF16>();
+  with_codes(kind, f);
+}
+
 // A row's codes and its row of the grid of scales; null codes: a row of zeros.
 struct CodedRow {
   const uint8_t* codes = nullptr;
@@ -24,15 +50,11 @@ struct ScaleColumns {
   int block = 1;
   int offset = 0;
   bool is_e8m0 = false;
-  // No block ends inside sixteen inputs that begin at a multiple of sixteen.
-  bool has_whole_chunks = false;
 
   __device__ explicit ScaleColumns(const WeightView& w)
       : block(static_cast<int>(w.block_columns)),
         offset(static_cast<int>(w.column_offset)),
-        is_e8m0(w.scale_scalar == Scalar::kE8m0),
-        has_whole_chunks((w.block_columns % 16 == 0 && w.column_offset % 16 == 0) ||
-                         w.columns + w.column_offset <= w.block_columns) {}
+        is_e8m0(w.scale_scalar == Scalar::kE8m0) {}
   __device__ float scale(const uint8_t* row, int k) const {
     const int at = (k + offset) / block;
     if (is_e8m0) return to_f32(e8m0_t{row[at]});
@@ -64,7 +86,7 @@ __device__ __forceinline__ uint2 unpack_codes(uint32_t codes) {
 }
 
 // Rows of a tile as row(i) gives them, of matrices whose grids are alike.
-template <typename Row>
+template <RowKind kKind, typename Row>
 struct CodedSource {
   Row row;
   ScaleColumns columns;
@@ -72,11 +94,11 @@ struct CodedSource {
 
 // What one of kThreads threads carries of a tile of kRows rows and 64 inputs: sixteen inputs of every
 // kThreads / 4-th row.
-template <int kRows, int kThreads>
+template <int kRows, int kThreads, RowKind kKind>
 class CodedChunks {
  public:
   template <typename Row>
-  __device__ explicit CodedChunks(const CodedSource<Row>& source) : columns_(source.columns) {
+  __device__ explicit CodedChunks(const CodedSource<kKind, Row>& source) : columns_(source.columns) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) rows_[i] = source.row(first_row() + kPass * i);
   }
@@ -126,7 +148,7 @@ class CodedChunks {
   // Numbers `at` and the next of chunk i, with their scale.
   __device__ __forceinline__ uint32_t scaled(uint32_t pair, int i, int at) const {
     float low = scales_[i], high = scales_[i];
-    if (!columns_.has_whole_chunks && k_is_in_ && rows_[i].codes != nullptr) {
+    if (kKind == RowKind::kCodesInAny && k_is_in_ && rows_[i].codes != nullptr) {
       low = columns_.scale(rows_[i].scales, k_ + at);
       high = columns_.scale(rows_[i].scales, k_ + at + 1);
     }
@@ -185,27 +207,27 @@ template <int kRows, int kThreads, typename Row>
 struct ChunksOf {
   using Type = CopiedChunks<kRows, kThreads>;
 };
-template <int kRows, int kThreads, typename Row>
-struct ChunksOf<kRows, kThreads, CodedSource<Row>> {
-  using Type = CodedChunks<kRows, kThreads>;
+template <int kRows, int kThreads, RowKind kKind, typename Row>
+struct ChunksOf<kRows, kThreads, CodedSource<kKind, Row>> {
+  using Type = CodedChunks<kRows, kThreads, kKind>;
 };
 
 // Row n of a weight, and what takes rows of it.
-template <bool kIsCoded>
+template <RowKind kKind>
 __device__ auto weight_row(const WeightView& w, int64_t n) {
-  if constexpr (kIsCoded) {
-    return coded_row(w, n);
-  } else {
+  if constexpr (kKind == RowKind::kBF16) {
     return n < w.rows ? static_cast<const bf16_t*>(w.values) + n * w.stride
                       : static_cast<const bf16_t*>(nullptr);
+  } else {
+    return coded_row(w, n);
   }
 }
-template <bool kIsCoded, typename Row>
+template <RowKind kKind, typename Row>
 __device__ auto weight_rows(const WeightView& w, const Row& row) {
-  if constexpr (kIsCoded) {
-    return CodedSource<Row>{row, ScaleColumns(w)};
-  } else {
+  if constexpr (kKind == RowKind::kBF16) {
     return row;
+  } else {
+    return CodedSource<kKind, Row>{row, ScaleColumns(w)};
   }
 }
 

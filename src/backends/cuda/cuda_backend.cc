@@ -86,6 +86,7 @@ CudaBackend::CudaBackend(const CudaOptions& options)
     fail("cuda: kernels for SM{} were asked for; {} runs those for SM{}", architecture_, device.name, best);
   multiprocessors_ = device.multiprocessors;
   gemm_ = std::make_unique<Gemm>(allocate(kGemmWorkspaceBytes));
+  arrivals_ = allocate(kMostArrivals * static_cast<int64_t>(sizeof(int32_t)));
 }
 
 CudaBackend::~CudaBackend() {

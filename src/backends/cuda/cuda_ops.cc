@@ -111,23 +111,26 @@ bool multiplies_codes(ops::Precision precision, const WeightView& w, int archite
 }
 
 LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
-                       const Tensor& out, int architecture) {
+                       const Tensor& out, int architecture, Rounding rounding) {
   LinearPlan plan;
   plan.x_dtype = x.dtype();
   const WeightView w = view(weight);
-  if (precision != ops::Precision::kF32 && is_8_bit(weight)) {
-    const bool has_many_rows = x.dim(0) > kMostSmallRows;
-    if (has_many_rows && multiplies_codes(precision, w, architecture)) {
-      plan.path = LinearPath::kCodes;
-      return plan;
-    }
-    if (can_linear_tiles(w)) {
-      plan.path = LinearPath::kTiles;
-      plan.copies_x = x.dtype() != DType::kBF16 || x.stride(0) % 8 != 0 ||
-                      reinterpret_cast<uintptr_t>(x.raw()) % 16 != 0;
-      plan.x_dtype = DType::kBF16;
-      return plan;
-    }
+  const bool may_round = rounds_inputs(precision, weight) && rounding != Rounding::kNever;
+  const bool may_not_round = !may_round || rounding == Rounding::kWhereFast;
+  if (may_not_round && precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
+    plan.path = LinearPath::kSmall;
+    return plan;
+  }
+  if (may_round && x.dim(0) > kMostSmallRows && multiplies_codes(precision, w, architecture)) {
+    plan.path = LinearPath::kCodes;
+    return plan;
+  }
+  if (may_not_round && precision != ops::Precision::kF32 && is_8_bit(weight) && can_linear_tiles(w)) {
+    plan.path = LinearPath::kTiles;
+    plan.copies_x = x.dtype() != DType::kBF16 || x.stride(0) % 8 != 0 ||
+                    reinterpret_cast<uintptr_t>(x.raw()) % 16 != 0;
+    plan.x_dtype = DType::kBF16;
+    return plan;
   }
   if (rounds_inputs(precision, weight)) {
     plan.x_dtype = DType::kF32;
@@ -135,10 +138,6 @@ LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precis
     return plan;
   }
   if (precision != ops::Precision::kF32 && weight.format == quant::WeightFormat::kBF16) {
-    if (can_linear_small(matrix(x), w)) {
-      plan.path = LinearPath::kSmall;
-      return plan;
-    }
     Matrix packed = matrix(x);
     packed.scalar = Scalar::kBF16;
     packed.data = nullptr;
@@ -203,6 +202,7 @@ struct MoeScratch {
     order.active = scratch.take<int32_t>(experts);
     order.pairs = scratch.take<int32_t>(pairs);
     order.places = scratch.take<int32_t>(pairs);
+    order.counts = scratch.take<int32_t>(expert_order_counts(pairs, experts));
     hidden = scratch.take<float>(pairs * args.intermediate_size());
     partial = scratch.take<float>(pairs * args.x.dim(1));
     x_bf16 = scratch.take<bf16>(args.x.numel());
@@ -225,9 +225,6 @@ MoeCodes moe_codes(const MoeArgs& a, void* maps) {
   codes.maps = maps;
   return codes;
 }
-
-// Few enough tokens that the experts' weights, not the products, take the time.
-constexpr int64_t kMostSmallMoeTokens = 64;
 
 constexpr int64_t kMostSplits = 32;
 // Blocks enough for every multiprocessor twice, from shapes alone; graphs replay at any length.
@@ -331,17 +328,35 @@ void CudaBackend::run(const ops::SumOfSquares& args, ops::Workspace) {
   check_launch(args.kName);
 }
 
-int64_t CudaBackend::workspace_bytes(const ops::Linear& args) const {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture_);
-  // Planned shapes have no addresses, so the aligned case is planned for; of an unaligned one, 8-bit weights
-  // alone need more.
-  if (args.precision != ops::Precision::kF32 && is_8_bit(args.weight))
-    return copy_bytes(args.x, rounds_inputs(args.precision, args.weight) ? DType::kF32 : DType::kBF16);
+namespace {
+
+int64_t linear_workspace_bytes(const ops::Linear& args, int architecture, Rounding rounding) {
+  const LinearPlan plan =
+      plan_linear(args.x, args.weight, args.precision, args.out, architecture, rounding);
+  // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more,
+  // but with 8-bit weights a copy.
+  if (plan.path == LinearPath::kCodes) {
+    Scratch scratch(nullptr);
+    coded_rows(scratch, args.x.dim(0), args.x.dim(1));
+    return scratch.used();
+  }
+  if (plan.path == LinearPath::kTiles) return copy_bytes(args.x, DType::kBF16);
+  if (plan.path == LinearPath::kSmall && is_8_bit(args.weight)) return copy_bytes(args.x, DType::kF32);
   return plan.copies_x ? copy_bytes(args.x, plan.x_dtype) : 0;
 }
 
+}  // namespace
+
+int64_t CudaBackend::workspace_bytes(const ops::Linear& args) const {
+  return linear_workspace_bytes(args, architecture_, Rounding::kWhereFast);
+}
+
 void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture_);
+  run_linear(args, workspace, Rounding::kWhereFast);
+}
+
+void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, Rounding rounding) {
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture_, rounding);
   const WeightView w = view(args.weight);
   const bool applies_silu = args.activation == ops::Activation::kSilu;
   Matrix x = matrix(args.x);
@@ -357,7 +372,7 @@ void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   }
   switch (plan.path) {
     case LinearPath::kSmall:
-      launch_linear_small(x, w, applies_silu, out, stream());
+      launch_linear_small({x, {w}, 1, applies_silu, {}, out}, stream());
       break;
     case LinearPath::kGemm:
       gemm_->multiply(x, w, out, stream());
@@ -375,6 +390,40 @@ void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
       break;
     case LinearPath::kF32:
       launch_linear_f32(x, w, applies_silu, out, stream());
+  }
+  check_launch(args.kName);
+}
+
+void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
+  static_assert(ops::Projections::kMost <= kMostSmallWeights);
+  SmallLinearArgs a;
+  a.x = matrix(args.x);
+  a.out = matrix(args.out);
+  for (const quant::Weight& weight : args.parts()) {
+    if (weight.out_features() > 0) a.weights[a.count++] = view(weight);
+  }
+  const bool is_small = args.precision != ops::Precision::kF32 && a.count > 0 &&
+                        std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
+                          return can_linear_small(a.x, w) && w.scalar == a.weights[0].scalar &&
+                                 w.scale_scalar == a.weights[0].scale_scalar;
+                        });
+  if (is_small) {
+    launch_linear_small(a, stream());
+    return check_launch(args.kName);
+  }
+  const bool has_codes = a.x.rows > kMostSmallRows &&
+                         std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
+                           return multiplies_codes(args.precision, w, architecture_);
+                         });
+  if (!has_codes) return ops::Backend::run(args, workspace);
+  Scratch scratch(workspace.data);
+  const CodedRows codes = coded_rows(scratch, a.x.rows, a.x.columns);
+  launch_encode_rows(a.x, codes, stream());
+  int64_t column = 0;
+  for (const quant::Weight& weight : args.parts()) {
+    launch_linear_codes(codes, view(weight), false,
+                        matrix(args.out.slice(1, column, column + weight.out_features())), stream());
+    column += weight.out_features();
   }
   check_launch(args.kName);
 }
@@ -451,6 +500,7 @@ MoeArgs CudaBackend::moe_args(const ops::Moe& args, ops::Workspace workspace) {
   a.hidden = scratch.hidden;
   a.partial = scratch.partial;
   a.x_bf16 = scratch.x_bf16;
+  a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());
   return a;
 }
 
@@ -470,22 +520,18 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
     return;
   }
   MoeArgs a = moe_args(args, workspace);
+  const bool is_small = args.precision != ops::Precision::kF32 && can_moe_small(a);
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
   const bool has_tiles = args.precision != ops::Precision::kF32 && can_moe_tiles(a);
-  launch_expert_order(a, stream());
-  if (has_tiles && multiplies_codes(args.precision, a.first.w1, architecture_) &&
-      a.x.rows > kMostSmallMoeTokens && can_moe_codes(a)) {
+  const bool has_codes =
+      has_tiles && multiplies_codes(args.precision, a.first.w1, architecture_) && can_moe_codes(a);
+  if (!is_small || needs_expert_order(a)) launch_expert_order(a, stream());
+  if (!is_small && has_codes) {
     int64_t bytes = 0;
     const MoeCodes codes = moe_codes(a, MoeScratch(args, workspace.data, bytes).maps);
     launch_encode_pairs(a, codes.x, stream());
     launch_moe_codes(codes, stream());
-  } else if (has_tiles) {
-    const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
-    launch_convert(a.x, packed, stream());
-    a.x = packed;
-    launch_moe_tiles(a, architecture_, stream());
-  } else if (is_bf16) {
-    const bool is_small = a.x.rows <= kMostSmallMoeTokens;
+  } else if (is_small || is_bf16 || has_tiles) {
     if (!is_small || !reads_inputs_as_they_are(a)) {
       const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
       launch_convert(a.x, packed, stream());
@@ -539,6 +585,17 @@ struct MlpScratch {
   }
 };
 
+// The fastest that all three products of an MLP can do alike.
+Rounding mlp_rounding(const ops::Mlp& args, int architecture) {
+  const auto all = [&](auto&& can) {
+    return can(view(args.weights.w1)) && can(view(args.weights.w3)) && can(view(args.weights.w2));
+  };
+  const bool multiply_codes = args.x.dim(0) > kMostSmallRows && all([&](const WeightView& w) {
+                                return multiplies_codes(args.precision, w, architecture);
+                              });
+  return !multiply_codes && all(can_linear_tiles) ? Rounding::kNever : Rounding::kAlways;
+}
+
 }  // namespace
 
 int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
@@ -546,16 +603,26 @@ int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
   const ops::Linear up{args.x, args.weights.w1, ops::Activation::kNone, scratch.gate, args.precision};
   const ops::Linear down{scratch.hidden, args.weights.w2, ops::Activation::kNone, scratch.down,
                          args.precision};
-  return scratch.bytes + std::max(workspace_bytes(up), workspace_bytes(down));
+  const Rounding rounding = mlp_rounding(args, architecture_);
+  return scratch.bytes + std::max(linear_workspace_bytes(up, architecture_, rounding),
+                                  linear_workspace_bytes(down, architecture_, rounding));
 }
 
 void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   const MlpScratch s(args, workspace.data, device());
+  MlpSmallArgs small{matrix(args.x), view(args.weights.w1), view(args.weights.w3), view(args.weights.w2),
+                     swiglu_params(args.swiglu), matrix(args.addend), matrix(s.hidden), matrix(args.out)};
+  small.hidden.scalar = Scalar::kBF16;
+  if (args.precision != ops::Precision::kF32 && can_mlp_small(small)) {
+    launch_mlp_small(small, stream());
+    return check_launch(args.kName);
+  }
   const ops::Workspace rest{s.rest, workspace.bytes - s.bytes};
-  run(ops::Linear{args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest);
-  run(ops::Linear{args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest);
+  const Rounding rounding = mlp_rounding(args, architecture_);
+  run_linear({args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest, rounding);
+  run_linear({args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest, rounding);
   launch_swiglu(matrix(s.gate), matrix(s.up), swiglu_params(args.swiglu), matrix(s.hidden), stream());
-  run(ops::Linear{s.hidden, args.weights.w2, ops::Activation::kNone, s.down, args.precision}, rest);
+  run_linear({s.hidden, args.weights.w2, ops::Activation::kNone, s.down, args.precision}, rest, rounding);
   if (args.addend.defined()) launch_add(matrix(s.down), matrix(args.addend), matrix(args.out), stream());
   check_launch(args.kName);
 }

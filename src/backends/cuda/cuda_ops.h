@@ -49,6 +49,10 @@ struct ExpertTable {
   Memory device;
 };
 
+// Whether inputs of 8-bit weights are rounded where the precision allows it; an MLP rounds before all of its
+// products or before none.
+enum class Rounding : uint8_t { kWhereFast, kAlways, kNever };
+
 class CudaBackend final : public ops::Backend {
  public:
   explicit CudaBackend(const CudaOptions& options);
@@ -74,6 +78,7 @@ class CudaBackend final : public ops::Backend {
   void run(const ops::SumOfSquares& args, ops::Workspace workspace) override;
   void run(const ops::GatedRmsNorm& args, ops::Workspace workspace) override;
   void run(const ops::Linear& args, ops::Workspace workspace) override;
+  void run(const ops::Projections& args, ops::Workspace workspace) override;
   void run(const ops::RouteSoftmax& args, ops::Workspace workspace) override;
   void run(const ops::RouteSigmoid& args, ops::Workspace workspace) override;
   void run(const ops::Moe& args, ops::Workspace workspace) override;
@@ -103,6 +108,7 @@ class CudaBackend final : public ops::Backend {
  private:
   const ExpertTable& table_of(std::span<const ops::MlpWeights> experts);
   MoeArgs moe_args(const ops::Moe& args, ops::Workspace workspace);
+  void run_linear(const ops::Linear& args, ops::Workspace workspace, Rounding rounding);
   void check_launch(std::string_view op) const;
 
   CudaOptions options_;
@@ -111,6 +117,7 @@ class CudaBackend final : public ops::Backend {
   Stream stream_;
   WeightStore store_;
   std::unique_ptr<Gemm> gemm_;
+  Memory arrivals_;  // zeros between kernels
   std::vector<std::pair<const ops::MlpWeights*, std::unique_ptr<ExpertTable>>> tables_;
 };
 

@@ -137,11 +137,31 @@ void launch_linear_f32(const Matrix& x, const WeightView& weight, bool silu, con
 // Codes of x rounded as quant::round_activations says, written as numbers of out's dtype.
 void launch_round_e4m3(const Matrix& x, bool is_mx, const Matrix& out, cudaStream_t);
 
-// --- linear_small.cu: BF16 products of few rows at the speed of the weights' memory
+// --- linear_small.cu: BF16 and 8-bit products of few rows at the speed of the weights' memory
 constexpr int64_t kMostSmallRows = 32;
+constexpr int kMostSmallWeights = 5;
+struct SmallLinearArgs {
+  Matrix x;
+  WeightView weights[kMostSmallWeights];  // of one format; their outputs stand side by side in out
+  int count = 0;
+  bool applies_silu = false;
+  Matrix addend;  // data null: none; of out's dtype, may be out
+  Matrix out;
+};
 bool can_linear_small(const Matrix& x, const WeightView& weight);
-void launch_linear_small(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
-                         cudaStream_t);
+void launch_linear_small(const SmallLinearArgs&, cudaStream_t);
+
+// --- mlp_small.cu: dense MLPs of few rows in two kernels
+struct MlpSmallArgs {
+  Matrix x;
+  WeightView w1, w3, w2;
+  SwigluParams swiglu;
+  Matrix addend;  // data null: none
+  Matrix hidden;  // [T, I] BF16
+  Matrix out;
+};
+bool can_mlp_small(const MlpSmallArgs&);
+void launch_mlp_small(const MlpSmallArgs&, cudaStream_t);
 
 // --- linear_tiles.cu: 8-bit weights unpacked to BF16, of any grid of scales, with any number of rows in BF16
 bool can_linear_tiles(const WeightView& weight);
@@ -176,7 +196,9 @@ struct ExpertOrder {
   int32_t* places = nullptr;  // [tokens * top_k]: where a pair stands in `pairs`, -1 for none
   int32_t* active = nullptr;  // [experts]: those that have pairs, ascending, then -1
   int32_t* tiles = nullptr;   // [experts + 1]: tiles of pairs before those of an expert
+  int32_t* counts = nullptr;  // [expert_order_counts]: scratch
 };
+int64_t expert_order_counts(int64_t pairs, int64_t experts);
 struct MoeArgs {
   Matrix x;
   const int32_t* ids = nullptr;    // [T, k], contiguous
@@ -192,6 +214,7 @@ struct MoeArgs {
   void* hidden = nullptr;      // [T * k, I] BF16, or F32 for the F32 path
   float* partial = nullptr;    // [T * k, H]
   void* x_bf16 = nullptr;      // [T, H] BF16, for the BF16 paths
+  int32_t* arrivals = nullptr;  // [kMostArrivals] zeros, left as zeros: blocks of a column that have ended
   bool rounds_hidden = false;  // to e4m3 numbers, as the inputs are
   bool is_mx = false;
 };
@@ -200,9 +223,14 @@ void launch_expert_order(const MoeArgs&, cudaStream_t);
 void launch_moe_f32(const MoeArgs&, cudaStream_t);
 bool can_moe_bf16(const MoeArgs&);
 bool can_moe_tiles(const MoeArgs&);  // 8-bit weights, which tiles unpack
+// Few enough tokens that the experts' weights, not the products, take the time.
+constexpr int64_t kMostSmallMoeTokens = 64;
+constexpr int64_t kMostArrivals = 1024;
+bool can_moe_small(const MoeArgs&);
+bool needs_expert_order(const MoeArgs&);  // of launch_moe_small
 // Whether launch_moe_small takes x as it is; else `x` must be a copy in BF16.
 bool reads_inputs_as_they_are(const MoeArgs&);
-// BF16 products of few tokens: reads the chosen experts alone.
+// Products of few tokens with BF16 or 8-bit experts: reads the chosen ones alone.
 void launch_moe_small(const MoeArgs&, cudaStream_t);
 // BF16 products of many tokens on tiles, of weights for which can_moe_bf16 or can_moe_tiles holds.
 void launch_moe_tiles(const MoeArgs&, int architecture, cudaStream_t);

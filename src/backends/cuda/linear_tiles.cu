@@ -6,7 +6,7 @@
 namespace minimax::cuda {
 namespace {
 
-template <typename Out>
+template <RowKind kKind, typename Out>
 __global__ void __launch_bounds__(kTileThreads)
     linear_tiles_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
   extern __shared__ __align__(128) uint8_t shared[];
@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const auto a_row = [&](int row) { return dense_row(x, tile.row + row); };
   const auto b_row = [&](int row) { return coded_row(w, tile.column + row); };
   TileSums sums = {};
-  multiply_tile<false>(shared, a_row, weight_rows<true>(w, b_row), w.columns, sums);
+  multiply_tile<false>(shared, a_row, weight_rows<kKind>(w, b_row), w.columns, sums);
   for_tile_values(sums, [&](int row, int column, float first, float second) {
     store_dense<Out>(out, applies_silu, tile.row + row, tile.column + column, first, second);
   });
@@ -31,11 +31,13 @@ void launch_linear_tiles(const Matrix& x, const WeightView& w, bool applies_silu
                          int architecture, cudaStream_t stream) {
   if (x.rows == 0 || w.rows == 0) return;
   if (architecture >= 90) return launch_linear_tiles_sm90(x, w, applies_silu, out, stream);
+  with_codes(row_kind(w), [&]<RowKind kKind>() {
   with_activation(out.scalar, [&](auto o) {
-    const auto kernel = linear_tiles_kernel<decltype(o)>;
+    const auto kernel = linear_tiles_kernel<kKind, decltype(o)>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
     kernel<<<static_cast<unsigned>(ceil_div(x.rows, kTileRows) * ceil_div(w.rows, kTileColumns)),
              kTileThreads, kTileSharedBytes, stream>>>(x, w, applies_silu, out);
+  });
   });
 }
 

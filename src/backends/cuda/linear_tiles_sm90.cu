@@ -5,7 +5,7 @@
 namespace minimax::cuda {
 namespace {
 
-template <typename Out>
+template <RowKind kKind, typename Out>
 __global__ void __launch_bounds__(kWideThreads, 1)
     linear_wide_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   const auto a_row = [&](int row) { return dense_row(x, tile.row + row); };
   const auto b_row = [&](int row) { return coded_row(w, tile.column + row); };
   float sums[128];
-  multiply_wide_tile(shared, a_row, weight_rows<true>(w, b_row), w.columns, sums);
+  multiply_wide_tile(shared, a_row, weight_rows<kKind>(w, b_row), w.columns, sums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -32,11 +32,13 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 
 void launch_linear_tiles_sm90(const Matrix& x, const WeightView& w, bool applies_silu, const Matrix& out,
                               cudaStream_t stream) {
+  with_codes(row_kind(w), [&]<RowKind kKind>() {
   with_activation(out.scalar, [&](auto o) {
-    const auto kernel = linear_wide_kernel<decltype(o)>;
+    const auto kernel = linear_wide_kernel<kKind, decltype(o)>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
     kernel<<<static_cast<unsigned>(ceil_div(x.rows, kWideRows) * ceil_div(w.rows, kWideColumns)),
              kWideThreads, kWideSharedBytes, stream>>>(x, w, applies_silu, out);
+  });
   });
 }
 

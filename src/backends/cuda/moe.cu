@@ -100,27 +100,11 @@ __device__ void collect_pairs(const MoeArgs& a, int64_t e, int32_t at) {
   }
 }
 
-// Counts, then where each expert's pairs begin and which experts have any; with kCollects, which is for few
-// pairs, also which these are. One block.
-template <bool kCollects>
-__global__ void expert_counts_kernel(MoeArgs a) {
-  ptx::wait_for_previous_kernel();
-  extern __shared__ int32_t counts[];
-  const int64_t pairs = a.x.rows * a.top_k;
-  for (int64_t e = threadIdx.x; e < a.experts; e += kOrderThreads) counts[e] = 0;
-  __syncthreads();
-  for (int64_t p = threadIdx.x; p < pairs; p += kOrderThreads) {
-    const int64_t e = expert_of(a, p);
-    if (e >= 0) {
-      atomicAdd(&counts[e], 1);
-    } else {
-      a.order.places[p] = -1;
-    }
-  }
-  __syncthreads();
+// Where each expert's pairs and tiles begin and which experts have any, from their counts. One warp.
+__device__ void settle_starts(const MoeArgs& a, const int32_t* counts) {
   const int lane = threadIdx.x % 32;
   int32_t before = 0, active = 0, tiles_before = 0;
-  for (int64_t base = 0; threadIdx.x < 32 && base < a.experts; base += 32) {
+  for (int64_t base = 0; base < a.experts; base += 32) {
     const int64_t e = base + lane;
     const int32_t count = e < a.experts ? counts[e] : 0;
     const int32_t tiles = (count + kExpertTileRows - 1) / kExpertTileRows;
@@ -136,45 +120,99 @@ __global__ void expert_counts_kernel(MoeArgs a) {
     before += __shfl_sync(0xffffffffU, upto, 31);
     tiles_before += __shfl_sync(0xffffffffU, tiles_upto, 31);
   }
-  if (threadIdx.x == 0) {
+  if (lane == 0) {
     a.order.starts[a.experts] = before;
     a.order.tiles[a.experts] = tiles_before;
   }
-  for (int64_t e = active + lane; threadIdx.x < 32 && e < a.experts; e += 32) a.order.active[e] = -1;
-  if (!kCollects) return;
+  for (int64_t e = active + lane; e < a.experts; e += 32) a.order.active[e] = -1;
+}
+
+// Adds pairs first .. end - 1 to the counts of their experts.
+__device__ void count_pairs(const MoeArgs& a, int64_t first, int64_t end, int32_t* counts) {
+  for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x) counts[e] = 0;
+  __syncthreads();
+  for (int64_t p = first + threadIdx.x; p < end; p += blockDim.x) {
+    const int64_t e = expert_of(a, p);
+    if (e >= 0) {
+      atomicAdd(&counts[e], 1);
+    } else {
+      a.order.places[p] = -1;
+    }
+  }
+  __syncthreads();
+}
+
+// The order of few pairs, in one block.
+__global__ void expert_order_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
+  extern __shared__ int32_t counts[];
+  count_pairs(a, 0, a.x.rows * a.top_k, counts);
+  if (threadIdx.x < 32) settle_starts(a, counts);
   __syncthreads();
   for (int64_t e = threadIdx.x / 32; e < a.experts; e += kOrderThreads / 32)
     if (counts[e] > 0) collect_pairs(a, e, a.order.starts[e]);
 }
 
-// One block an expert looks through all pairs and keeps their order.
-__global__ void expert_pairs_kernel(MoeArgs a) {
+// Many pairs, in stretches of kFewPairs, one a block: counts [stretches, experts], ..
+__global__ void stretch_counts_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
-  __shared__ int32_t warps[33];
-  const int64_t e = blockIdx.x;
-  const int64_t pairs = a.x.rows * a.top_k;
-  int32_t at = a.order.starts[e];
-  if (a.order.starts[e + 1] == at) return;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, num_warps = blockDim.x / 32;
-  for (int64_t base = 0; base < pairs; base += blockDim.x) {
-    const int64_t p = base + threadIdx.x;
-    const bool is_its = p < pairs && expert_of(a, p) == e;
-    const uint32_t mask = __ballot_sync(0xffffffffU, is_its);
-    if (lane == 0) warps[warp] = __popc(mask);
-    __syncthreads();
-    int32_t before = 0, all = 0;
-    for (int w = 0; w < num_warps; ++w) {
-      before += w < warp ? warps[w] : 0;
-      all += warps[w];
+  extern __shared__ int32_t counts[];
+  const int64_t pairs = a.x.rows * a.top_k, first = blockIdx.x * kFewPairs;
+  count_pairs(a, first, min(first + kFewPairs, pairs), counts);
+  for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x)
+    a.order.counts[blockIdx.x * a.experts + e] = counts[e];
+}
+
+// .. which become counts of the stretches before; ..
+__global__ void stretch_starts_kernel(MoeArgs a, int64_t stretches) {
+  ptx::wait_for_previous_kernel();
+  extern __shared__ int32_t counts[];
+  for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
+    int32_t before = 0;
+    constexpr int kAtOnce = 16;
+    for (int64_t first = 0; first < stretches; first += kAtOnce) {
+      int32_t* at = a.order.counts + first * a.experts + e;
+      int32_t own[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) own[i] = first + i < stretches ? at[i * a.experts] : 0;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i < stretches) at[i * a.experts] = before;
+        before += own[i];
+      }
     }
-    if (is_its) {
-      const int32_t place = at + before + __popc(mask & ((1U << lane) - 1U));
-      a.order.pairs[place] = static_cast<int32_t>(p);
-      a.order.places[p] = place;
-    }
-    at += all;
-    __syncthreads();
+    counts[e] = before;
   }
+  __syncthreads();
+  if (threadIdx.x < 32) settle_starts(a, counts);
+}
+
+// .. then a pair's place follows from the pairs before it in its stretch.
+__global__ void __launch_bounds__(kFewPairs) stretch_places_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
+  extern __shared__ int32_t counts[];  // [warps, experts]
+  constexpr int kWarps = kFewPairs / 32;
+  for (int64_t i = threadIdx.x; i < kWarps * a.experts; i += kFewPairs) counts[i] = 0;
+  __syncthreads();
+  const int64_t p = blockIdx.x * kFewPairs + threadIdx.x;
+  const int expert = p < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, p)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const int rank = __popc(same & ((1U << (threadIdx.x % 32)) - 1U));
+  int32_t* own = counts + threadIdx.x / 32 * a.experts + expert;
+  if (expert >= 0 && rank == 0) *own = __popc(same);
+  __syncthreads();
+  for (int64_t e = threadIdx.x; e < a.experts; e += kFewPairs) {
+    int32_t before = a.order.starts[e] + a.order.counts[blockIdx.x * a.experts + e];
+    for (int w = 0; w < kWarps; ++w) {
+      const int32_t count = counts[w * a.experts + e];
+      counts[w * a.experts + e] = before;
+      before += count;
+    }
+  }
+  __syncthreads();
+  if (expert < 0) return;
+  a.order.pairs[*own + rank] = static_cast<int32_t>(p);
+  a.order.places[p] = *own + rank;
 }
 
 // --- F32 arithmetic, any format
@@ -273,70 +311,125 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
 
 // --- few tokens
 
-// hidden [place, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens, eight at a time.
-template <typename X>
-__global__ void __launch_bounds__(kRowsWarps * 32) moe_small_up_kernel(MoeArgs a) {
+// The pairs that chose one expert, as the lanes of a warp or as a stretch of the order.
+struct ExpertPairs {
+  int64_t expert = -1;
+  int32_t count = 0;
+  uint32_t lanes = 0;               // kTiny: pair p is bit p
+  const int32_t* pairs = nullptr;  // else
+
+  template <bool kTiny>
+  __device__ int32_t at(int32_t i) const {
+    return kTiny ? static_cast<int32_t>(__fns(lanes, 0, i + 1)) : pairs[i];
+  }
+};
+
+// Of the index-th expert with pairs. kTiny: at most 32 pairs, which need no order made before: every warp
+// finds it by itself, experts in the order in which they are first chosen.
+template <bool kTiny>
+__device__ ExpertPairs find_pairs(const MoeArgs& a, int index) {
+  if (!kTiny) {
+    const int32_t e = a.order.active[index];
+    if (e < 0) return {};
+    const int32_t begin = a.order.starts[e];
+    return {e, a.order.starts[e + 1] - begin, 0, a.order.pairs + begin};
+  }
+  const int lane = threadIdx.x % 32;
+  const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const bool is_first = expert >= 0 && (same & ((1U << lane) - 1U)) == 0;
+  const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
+  if (index >= __popc(firsts)) return {};
+  const int leader = static_cast<int>(__fns(firsts, 0, index + 1));
+  const uint32_t lanes = __shfl_sync(0xffffffffU, same, leader);
+  return {__shfl_sync(0xffffffffU, expert, leader), __popc(lanes), lanes, nullptr};
+}
+
+// hidden [pair, I] BF16: sixteen rows of w1 and of w3 of one expert with all its tokens, eight at a time.
+template <RowFormat kFormat, bool kTiny, typename X>
+__global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_up_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   __shared__ float shared[kRowsWarps * 2 * 16 * 8];
-  const int32_t e = a.order.active[blockIdx.y];
-  if (e < 0) return;
-  const WeightView &w1 = a.table[e].w1, &w3 = a.table[e].w3;
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
+  if (pairs.expert < 0) return;
+  const ExpertPointers& expert = a.table[pairs.expert];
   const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16;
-  const int64_t last = a.intermediate - 1;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16, last = a.intermediate - 1;
   const int64_t low = min(first + lane / 4, last), high = min(first + lane / 4 + 8, last);
-  const bf16_t* low_rows[2] = {static_cast<const bf16_t*>(w1.values) + low * w1.stride,
-                               static_cast<const bf16_t*>(w3.values) + low * w3.stride};
-  const bf16_t* high_rows[2] = {static_cast<const bf16_t*>(w1.values) + high * w1.stride,
-                                static_cast<const bf16_t*>(w3.values) + high * w3.stride};
-  const int32_t end = a.order.starts[e + 1];
-  for (int32_t place = a.order.starts[e]; place < end; place += 8) {
+  const WeightRow<kFormat> low_rows[2] = {{expert.w1, low}, {expert.w3, low}};
+  const WeightRow<kFormat> high_rows[2] = {{expert.w1, high}, {expert.w3, high}};
+  for (int32_t begin = 0; begin < pairs.count; begin += 8) {
     const X* inputs[1] = {nullptr};
-    if (place + lane / 4 < end) {
-      const int64_t token = a.order.pairs[place + lane / 4] / a.top_k;
+    if (begin + lane / 4 < pairs.count) {
+      const int64_t token = pairs.at<kTiny>(begin + lane / 4) / a.top_k;
       inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
     }
     float sums[2][1][4] = {};
-    multiply_rows<2, 1, X>(low_rows, high_rows, inputs, w1.columns, sums);
+    multiply_rows<kFormat, 2, 1, X>(low_rows, high_rows, inputs, expert.w1.columns, sums);
     reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
-      if (place + column >= end || first + row > last) return;
-      static_cast<bf16_t*>(a.hidden)[(place + column) * a.intermediate + first + row] =
+      if (begin + column >= pairs.count || first + row > last) return;
+      static_cast<bf16_t*>(a.hidden)[pairs.at<kTiny>(begin + column) * a.intermediate + first + row] =
           from_f32<bf16_t>(swiglu(a.swiglu, values[0], values[1]));
     });
   }
 }
 
-__global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs a) {
-  ptx::wait_for_previous_kernel();
+constexpr int kDownColumns = 32;
+
+// partial [pair, H]; of the blocks that share columns, the one that ends last adds up each token's pairs.
+template <RowFormat kFormat, bool kTiny, typename Out>
+__global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_down_kernel(MoeArgs a) {
   __shared__ float shared[kRowsWarps * 2 * 16 * 8];
-  const int32_t e = a.order.active[blockIdx.y];
-  if (e < 0) return;
-  const WeightView& w = a.table[e].w2;
-  const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 32;
-  const int64_t last = a.out.columns - 1;
-  const bf16_t *low_rows[2], *high_rows[2];
+  __shared__ bool is_last_block;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kDownColumns, last = a.out.columns - 1;
+  // Which experts run was settled before the kernel that makes `hidden` began.
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
+  if (pairs.expert >= 0) {
+    const WeightView& w = a.table[pairs.expert].w2;
+    const int lane = threadIdx.x % 32;
+    WeightRow<kFormat> low_rows[2], high_rows[2];
 #pragma unroll
-  for (int m = 0; m < 2; ++m) {
-    const int64_t row = first + 16 * m + lane / 4;
-    low_rows[m] = static_cast<const bf16_t*>(w.values) + min(row, last) * w.stride;
-    high_rows[m] = static_cast<const bf16_t*>(w.values) + min(row + 8, last) * w.stride;
-  }
-  const int32_t end = a.order.starts[e + 1];
-  for (int32_t place = a.order.starts[e]; place < end; place += 8) {
-    const bf16_t* inputs[1] = {nullptr};
-    if (place + lane / 4 < end)
-      inputs[0] = static_cast<const bf16_t*>(a.hidden) + (place + lane / 4) * a.intermediate;
-    float sums[2][1][4] = {};
-    multiply_rows<2, 1, bf16_t>(low_rows, high_rows, inputs, w.columns, sums);
-    reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
-      if (place + column >= end) return;
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        const int64_t n = first + 16 * m + row;
-        if (n <= last) a.partial[(place + column) * a.out.columns + n] = values[m];
+    for (int m = 0; m < 2; ++m) {
+      const int64_t row = first + 16 * m + lane / 4;
+      low_rows[m] = WeightRow<kFormat>(w, min(row, last));
+      high_rows[m] = WeightRow<kFormat>(w, min(row + 8, last));
+    }
+    for (int32_t begin = 0; begin < pairs.count; begin += 8) {
+      const bf16_t* inputs[1] = {nullptr};
+      if (begin + lane / 4 < pairs.count) {
+        inputs[0] =
+            static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
       }
-    });
+      float sums[2][1][4] = {};
+      multiply_rows<kFormat, 2, 1, bf16_t, true>(low_rows, high_rows, inputs, w.columns, sums);
+      reduce_rows<2, 1>(sums, shared, [&](const float(&values)[2], int row, int column) {
+        if (begin + column >= pairs.count) return;
+        float* to = a.partial + pairs.at<kTiny>(begin + column) * a.out.columns + first + row;
+        if (first + row <= last) to[0] = values[0];
+        if (first + row + 16 <= last) to[16] = values[1];
+      });
+    }
+  } else {
+    ptx::wait_for_previous_kernel();
+  }
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last_block = atomicAdd(a.arrivals + blockIdx.x, 1) + 1 == static_cast<int>(gridDim.y);
+    if (is_last_block) a.arrivals[blockIdx.x] = 0;
+  }
+  __syncthreads();
+  if (!is_last_block) return;
+  __threadfence();
+  for (int64_t i = threadIdx.x; i < a.out.rows * kDownColumns; i += kRowsWarps * 32) {
+    const int64_t t = i / kDownColumns, n = first + i % kDownColumns;
+    if (n > last) continue;
+    float sum = 0;
+    for (int64_t j = 0; j < a.top_k; ++j) {
+      const int64_t pair = t * a.top_k + j;
+      if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
+    }
+    static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
   }
 }
 
@@ -344,7 +437,7 @@ __global__ void __launch_bounds__(kRowsWarps * 32) moe_small_down_kernel(MoeArgs
 
 // hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the
 // gate and the up value of an element.
-template <bool kIsCoded>
+template <RowKind kKind>
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.intermediate, kTileColumns / 2));
@@ -356,10 +449,10 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
     return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
   const auto b_row = [&](int row) {
-    return weight_row<kIsCoded>(row < kTileColumns / 2 ? w1 : w3, n0 + row % (kTileColumns / 2));
+    return weight_row<kKind>(row < kTileColumns / 2 ? w1 : w3, n0 + row % (kTileColumns / 2));
   };
   TileSums sums = {};
-  multiply_tile<true>(shared, a_row, weight_rows<kIsCoded>(w1, b_row), w1.columns, sums);
+  multiply_tile<true>(shared, a_row, weight_rows<kKind>(w1, b_row), w1.columns, sums);
   for_tile_pairs<true>(sums, [&](int row, int column, float gate0, float gate1, float up0, float up1) {
     const int64_t place = tile.first + row, n = n0 + column;
     if (place >= tile.end || n >= a.intermediate) return;
@@ -368,7 +461,7 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   });
 }
 
-template <bool kIsCoded>
+template <RowKind kKind>
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.out.columns, kTileColumns));
@@ -379,9 +472,9 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a)
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.hidden) + (tile.first + row) * a.intermediate;
   };
-  const auto b_row = [&](int row) { return weight_row<kIsCoded>(w, n0 + row); };
+  const auto b_row = [&](int row) { return weight_row<kKind>(w, n0 + row); };
   TileSums sums = {};
-  multiply_tile<false>(shared, a_row, weight_rows<kIsCoded>(w, b_row), w.columns, sums);
+  multiply_tile<false>(shared, a_row, weight_rows<kKind>(w, b_row), w.columns, sums);
   for_tile_values(sums, [&](int row, int column, float first, float second) {
     const int64_t place = tile.first + row, n = n0 + column;
     if (place >= tile.end || n >= a.out.columns) return;
@@ -398,13 +491,20 @@ void launch_route(const RouteArgs& a, cudaStream_t stream) {
          static_cast<size_t>(kWarps * a.experts) * sizeof(float), stream, a);
 }
 
+int64_t expert_order_counts(int64_t pairs, int64_t experts) { return ceil_div(pairs, kFewPairs) * experts; }
+
 void launch_expert_order(const MoeArgs& a, cudaStream_t stream) {
-  if (a.x.rows * a.top_k == 0) return;
+  const int64_t pairs = a.x.rows * a.top_k;
+  if (pairs == 0) return;
   const auto bytes = static_cast<size_t>(a.experts) * sizeof(int32_t);
-  if (a.x.rows * a.top_k <= kFewPairs)
-    return launch(expert_counts_kernel<true>, 1, kOrderThreads, bytes, stream, a);
-  launch(expert_counts_kernel<false>, 1, kOrderThreads, bytes, stream, a);
-  launch(expert_pairs_kernel, static_cast<unsigned>(a.experts), 256, 0, stream, a);
+  if (pairs <= kFewPairs) return launch(expert_order_kernel, 1, kOrderThreads, bytes, stream, a);
+  const int64_t stretches = ceil_div(pairs, kFewPairs);
+  const size_t place_bytes = kFewPairs / 32 * bytes;
+  cudaFuncSetAttribute(stretch_places_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       static_cast<int>(place_bytes));
+  launch(stretch_counts_kernel, static_cast<unsigned>(stretches), 256, bytes, stream, a);
+  launch(stretch_starts_kernel, 1, kOrderThreads, bytes, stream, a, stretches);
+  launch(stretch_places_kernel, static_cast<unsigned>(stretches), kFewPairs, place_bytes, stream, a);
 }
 
 void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
@@ -434,24 +534,44 @@ bool reads_inputs_as_they_are(const MoeArgs& a) {
 }
 
 bool can_moe_bf16(const MoeArgs& a) {
-  const auto fits = [](const WeightView& w) {
-    return w.scalar == Scalar::kBF16 && w.columns % 32 == 0 && w.stride % 8 == 0 &&
-           reinterpret_cast<uintptr_t>(w.values) % 16 == 0;
-  };
-  return fits(a.first.w1) && fits(a.first.w3) && fits(a.first.w2);
+  return can_read_rows(a.first.w1) && can_read_rows(a.first.w3) && can_read_rows(a.first.w2) &&
+         a.first.w1.scalar == Scalar::kBF16 && a.first.w2.scalar == Scalar::kBF16;
 }
+
+bool can_moe_small(const MoeArgs& a) {
+  const auto have_one_format = [](const WeightView& x, const WeightView& y) {
+    return x.scalar == y.scalar && x.scale_scalar == y.scale_scalar;
+  };
+  return a.x.rows <= kMostSmallMoeTokens && can_read_rows(a.first.w1) && can_read_rows(a.first.w3) &&
+         can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2) &&
+         ceil_div(a.out.columns, kDownColumns) <= kMostArrivals;
+}
+
+bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > 32; }
 
 void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
   const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
-  with_activation(a.x.scalar, [&](auto x) {
-    launch(moe_small_up_kernel<decltype(x)>,
-           dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream, a);
+  const auto start = [&]<RowFormat kFormat, bool kTiny>() {
+    with_activation(a.x.scalar, [&](auto x) {
+      launch(moe_small_up_kernel<kFormat, kTiny, decltype(x)>,
+             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 16)), experts), kRowsWarps * 32, 0, stream,
+             a);
+    });
+    with_activation(a.out.scalar, [&](auto out) {
+      launch(moe_small_down_kernel<kFormat, kTiny, decltype(out)>,
+             dim3(static_cast<unsigned>(ceil_div(a.out.columns, kDownColumns)), experts), kRowsWarps * 32, 0,
+             stream, a);
+    });
+  };
+  with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
+    if (needs_expert_order(a)) {
+      start.template operator()<kFormat, false>();
+    } else {
+      start.template operator()<kFormat, true>();
+    }
   });
-  launch(moe_small_down_kernel, dim3(static_cast<unsigned>(ceil_div(a.out.columns, 32)), experts),
-         kRowsWarps * 32, 0, stream, a);
-  launch_combine(a, stream);
 }
 
 bool can_moe_tiles(const MoeArgs& a) {
@@ -466,15 +586,16 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
     return launch_combine(a, stream);
   }
   const int64_t tiles = most_expert_tiles(a);
-  const bool is_coded = a.first.w1.scalar == Scalar::kE4m3;
-  const auto up = is_coded ? moe_tiles_up_kernel<true> : moe_tiles_up_kernel<false>;
-  const auto down = is_coded ? moe_tiles_down_kernel<true> : moe_tiles_down_kernel<false>;
-  cudaFuncSetAttribute(up, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  up<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)), kTileThreads,
-       kTileSharedBytes, stream>>>(a);
-  down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads, kTileSharedBytes,
-         stream>>>(a);
+  with_rows(a.first.w1, a.first.w2, [&]<RowKind kKind>() {
+    const auto up = moe_tiles_up_kernel<kKind>;
+    const auto down = moe_tiles_down_kernel<kKind>;
+    cudaFuncSetAttribute(up, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+    cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+    up<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)), kTileThreads,
+         kTileSharedBytes, stream>>>(a);
+    down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
+           kTileSharedBytes, stream>>>(a);
+  });
   launch_combine(a, stream);
 }
 

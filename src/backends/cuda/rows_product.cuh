@@ -1,10 +1,11 @@
-// The inner loop of BF16 products of few rows, which are bound by the memory of the weights: a block takes
-// sixteen or thirty-two weight rows, its warps share the inputs, and weights go from memory to the tensor
-// cores' registers without a stop in shared memory.
+// The inner loop of products of few rows, which are bound by the memory of the weights: a block takes sixteen
+// or thirty-two weight rows, its warps share the inputs, and weights go from memory to the tensor cores'
+// registers without a stop in shared memory.
 //
-// A lane loads 16 bytes, eight neighbouring inputs, of a weight row. An mma wants pairs of inputs spread over
-// lanes, but a sum does not care for the order of its terms: lane quarter q holds inputs 8 q .. 8 q + 7 of
-// 32, for weights and activations alike, and two mma instructions take four of them each.
+// A lane loads 16 bytes, neighbouring inputs, of a weight row. An mma wants pairs of inputs spread over
+// lanes, but a sum does not care for the order of its terms: lane quarter q holds inputs q n .. q n + n - 1
+// of 4 n, for weights and activations alike, and each mma takes four of them. 8-bit weights become BF16 in
+// registers, exactly; their scales multiply sums of products, in F32.
 #pragma once
 
 #include "backends/cuda/device.cuh"
@@ -13,80 +14,251 @@ namespace minimax::cuda {
 
 constexpr int kRowsWarps = 8;
 
-// Eight inputs at `k` of an activation row as four BF16 pairs; zeros where `row` is null.
-__device__ inline void load_inputs(const float* row, int64_t k, uint32_t (&b)[4]) {
-  if (row == nullptr) {
-    b[0] = b[1] = b[2] = b[3] = 0;
-    return;
+// How the weights of a product of few rows are stored.
+enum class RowFormat { kBF16, kFp8, kMxfp8 };
+
+// Calls f.operator()<RowFormat>() with the format of `w`. REQUIRES: can_read_rows(w).
+template <typename F>
+void with_row_format(const WeightView& w, F&& f) {
+  if (w.scalar == Scalar::kBF16) {
+    f.template operator()<RowFormat::kBF16>();
+  } else if (w.scale_scalar == Scalar::kF32) {
+    f.template operator()<RowFormat::kFp8>();
+  } else {
+    f.template operator()<RowFormat::kMxfp8>();
   }
-  const float4 low = *reinterpret_cast<const float4*>(row + k);
-  const float4 high = *reinterpret_cast<const float4*>(row + k + 4);
-  b[0] = pack_bf16(low.x, low.y);
-  b[1] = pack_bf16(low.z, low.w);
-  b[2] = pack_bf16(high.x, high.y);
-  b[3] = pack_bf16(high.z, high.w);
 }
-__device__ inline void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[4]) {
-  const uint4 v = row == nullptr ? uint4{0, 0, 0, 0} : *reinterpret_cast<const uint4*>(row + k);
-  b[0] = v.x;
-  b[1] = v.y;
-  b[2] = v.z;
-  b[3] = v.w;
+
+inline bool can_read_rows(const WeightView& w) {
+  if (w.columns <= 0 || w.rows <= 0 || reinterpret_cast<uintptr_t>(w.values) % 16 != 0) return false;
+  if (w.scalar == Scalar::kBF16) return w.columns % 32 == 0 && w.stride % 8 == 0;
+  if (w.scalar != Scalar::kE4m3 || w.columns % 64 != 0 || w.stride % 16 != 0) return false;
+  if (w.scale_scalar == Scalar::kF32) {
+    const bool is_whole = w.column_offset + w.columns <= w.block_columns;
+    const bool is_power_of_two = (w.block_columns & (w.block_columns - 1)) == 0;
+    return is_whole || (is_power_of_two && w.block_columns % 64 == 0 && w.column_offset % 64 == 0);
+  }
+  return w.block_rows == 1 && w.block_columns == 32 && w.column_offset % 64 == 0 && w.row_offset == 0 &&
+         w.scale_stride % 2 == 0 && reinterpret_cast<uintptr_t>(w.scales) % 2 == 0;
+}
+
+// One row of a weight as a lane reads it: kInputs inputs at a time, as kInputs / 2 BF16 pairs in the order in
+// which load_inputs gives activations.
+template <RowFormat kFormat>
+struct WeightRow;
+
+template <>
+struct WeightRow<RowFormat::kBF16> {
+  static constexpr int kInputs = 8;
+  struct Chunk {
+    uint4 bits;
+  };
+  const bf16_t* values;
+
+  __device__ WeightRow() = default;
+  __device__ WeightRow(const WeightView& w, int64_t n)
+      : values(static_cast<const bf16_t*>(w.values) + n * w.stride) {}
+  __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k)}; }
+};
+
+// Four e4m3 codes as BF16 pairs (0, 2) and (1, 3). The bits of a code, moved into a BF16 number, are 2^-120
+// of its value, subnormals too; the product with 2^120 is exact. NaN codes become 480.
+__device__ inline void unpack_e4m3(uint32_t codes, uint32_t& even, uint32_t& odd) {
+  constexpr uint32_t kSign = 0x80008000U, kRest = 0x07f007f0U, kTwoTo120 = 0x7b807b80U, kZero = 0x80008000U;
+  const uint32_t moved = codes << 8U;
+  const uint32_t even_bits = (moved & kSign) | ((moved >> 4U) & kRest);
+  const uint32_t odd_bits = (codes & kSign) | ((codes >> 4U) & kRest);
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(even) : "r"(even_bits), "r"(kTwoTo120), "r"(kZero));
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(odd) : "r"(odd_bits), "r"(kTwoTo120), "r"(kZero));
+}
+
+struct E4m3Row {
+  static constexpr int kInputs = 16;
+  const uint8_t* values;
+
+  __device__ E4m3Row() = default;
+  __device__ E4m3Row(const WeightView& w, int64_t n)
+      : values(static_cast<const uint8_t*>(w.values) + n * w.stride) {}
+  __device__ static void unpack(const uint4& bits, uint32_t (&pairs)[8]) {
+    unpack_e4m3(bits.x, pairs[0], pairs[1]);
+    unpack_e4m3(bits.y, pairs[2], pairs[3]);
+    unpack_e4m3(bits.z, pairs[4], pairs[5]);
+    unpack_e4m3(bits.w, pairs[6], pairs[7]);
+  }
+};
+
+template <>
+struct WeightRow<RowFormat::kFp8> : E4m3Row {
+  struct Chunk {
+    uint4 bits;
+    float scale;
+  };
+  const float* scales;
+  uint32_t column_offset, column_shift;
+  __device__ static uint32_t shift_of(const WeightView& w) {
+    if (w.column_offset + w.columns <= w.block_columns) return 31;
+    return 31 - static_cast<uint32_t>(__clz(static_cast<int>(w.block_columns)));
+  }
+
+  __device__ WeightRow() = default;
+  __device__ WeightRow(const WeightView& w, int64_t n)
+      : E4m3Row(w, n),
+        scales(static_cast<const float*>(w.scales) +
+               static_cast<uint32_t>(n + w.row_offset) / static_cast<uint32_t>(w.block_rows) * w.scale_stride),
+        column_offset(static_cast<uint32_t>(w.column_offset)),
+        column_shift(shift_of(w)) {}
+  // The warp's 64 inputs share a scale.
+  __device__ Chunk load(int64_t k) const {
+    return {load_stream_16(values + k),
+            __ldg(scales + ((static_cast<uint32_t>(k) + column_offset) >> column_shift))};
+  }
+};
+
+template <>
+struct WeightRow<RowFormat::kMxfp8> : E4m3Row {
+  struct Chunk {
+    uint4 bits;
+    uint32_t scales;  // of the warp's first 32 inputs, and of the others above
+  };
+  const uint16_t* scales;  // two neighbours
+
+  __device__ WeightRow() = default;
+  __device__ WeightRow(const WeightView& w, int64_t n)
+      : E4m3Row(w, n),
+        scales(reinterpret_cast<const uint16_t*>(static_cast<const uint8_t*>(w.scales) + n * w.scale_stride) +
+               w.column_offset / 64) {}
+  __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k), __ldg(scales + k / 64)}; }
+};
+
+// kInputs inputs at `k` of an activation row as BF16 pairs, for 8-bit weights in the order of unpack_e4m3;
+// zeros where `row` is null.
+template <int kInputs>
+__device__ void load_inputs(const float* row, int64_t k, uint32_t (&b)[kInputs / 2]) {
+#pragma unroll
+  for (int i = 0; i < kInputs / 4; ++i) {
+    const float4 v = row == nullptr ? float4{0, 0, 0, 0} : *reinterpret_cast<const float4*>(row + k + 4 * i);
+    b[2 * i] = kInputs == 8 ? pack_bf16(v.x, v.y) : pack_bf16(v.x, v.z);
+    b[2 * i + 1] = kInputs == 8 ? pack_bf16(v.z, v.w) : pack_bf16(v.y, v.w);
+  }
+}
+template <int kInputs>
+__device__ void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[kInputs / 2]) {
+#pragma unroll
+  for (int i = 0; i < kInputs / 8; ++i) {
+    const uint4 v =
+        row == nullptr ? uint4{0, 0, 0, 0} : *reinterpret_cast<const uint4*>(row + k + 8 * i);
+    if (kInputs == 8) {
+      b[4 * i] = v.x;
+      b[4 * i + 1] = v.y;
+      b[4 * i + 2] = v.z;
+      b[4 * i + 3] = v.w;
+    } else {
+      b[4 * i] = __byte_perm(v.x, v.y, 0x5410);
+      b[4 * i + 1] = __byte_perm(v.x, v.y, 0x7632);
+      b[4 * i + 2] = __byte_perm(v.z, v.w, 0x5410);
+      b[4 * i + 3] = __byte_perm(v.z, v.w, 0x7632);
+    }
+  }
+}
+
+__device__ inline void multiply_chunk(const WeightRow<RowFormat::kBF16>::Chunk& low,
+                                      const WeightRow<RowFormat::kBF16>::Chunk& high, const uint32_t (&b)[4],
+                                      float (&sums)[4]) {
+  const uint32_t first[4] = {low.bits.x, high.bits.x, low.bits.y, high.bits.y};
+  const uint32_t second[4] = {low.bits.z, high.bits.z, low.bits.w, high.bits.w};
+  ptx::mma_16x8x16(sums, first, b[0], b[1]);
+  ptx::mma_16x8x16(sums, second, b[2], b[3]);
+}
+
+__device__ inline void multiply_codes(const uint32_t (&low)[8], const uint32_t (&high)[8],
+                                      const uint32_t (&b)[8], float low_scale, float high_scale,
+                                      float (&sums)[4]) {
+  float part[4] = {};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t a[4] = {low[2 * i], high[2 * i], low[2 * i + 1], high[2 * i + 1]};
+    ptx::mma_16x8x16(part, a, b[2 * i], b[2 * i + 1]);
+  }
+  sums[0] += low_scale * part[0];
+  sums[1] += low_scale * part[1];
+  sums[2] += high_scale * part[2];
+  sums[3] += high_scale * part[3];
 }
 
 // sums[m][n] += the products of the warp's share of K inputs: sixteen rows of kTiles weights each with
-// 8 kGroups activation rows. `weights[m]` is row 0 of tile m at this lane's row (lane / 4), `last_rows` says
-// whether rows 0..7 and 8..15 exist. `inputs[n]` is the lane's activation row or null. With kWaits the
-// previous kernel is waited for, behind the first loads of weights.
-template <int kTiles, int kGroups, typename X, bool kWaits = false>
-__device__ void multiply_rows(const bf16_t* const (&low_rows)[kTiles],
-                              const bf16_t* const (&high_rows)[kTiles], const X* const (&inputs)[kGroups],
+// 8 kGroups activation rows. low_rows[m] is row lane / 4 of tile m, high_rows[m] the one eight further.
+// `inputs[n]` is the lane's activation row or null. With kWaits the previous kernel is waited for, behind the
+// first loads of weights.
+template <RowFormat kFormat, int kTiles, int kGroups, typename X, bool kWaits = false>
+__device__ void multiply_rows(const WeightRow<kFormat> (&low_rows)[kTiles],
+                              const WeightRow<kFormat> (&high_rows)[kTiles], const X* const (&inputs)[kGroups],
                               int64_t columns, float (&sums)[kTiles][kGroups][4]) {
-  constexpr int kAhead = kTiles * kGroups > 4 ? 2 : 4;
+  using Row = WeightRow<kFormat>;
+  constexpr bool kIs8Bit = kFormat != RowFormat::kBF16;
+  constexpr int kInputs = Row::kInputs;
+  // Loads in flight: a warp's whole share of 3072 8-bit inputs where registers allow it.
+  constexpr int kAhead = kTiles * kGroups > 4 ? 2 : kIs8Bit ? 6 / kTiles : 4;
   const int warp = threadIdx.x / 32, quarter = threadIdx.x % 4;
-  // Warps take 32 inputs in turn, so that a block reads long runs.
-  constexpr int64_t kStep = 32 * kRowsWarps;
-  int64_t k = warp * 32 + quarter * 8;
+  // Warps take 4 kInputs inputs in turn, so that a block reads long runs.
+  constexpr int64_t kStep = 4 * kInputs * kRowsWarps;
   bool is_first = true;
-  const auto step = [&](const uint4(&low)[kTiles], const uint4(&high)[kTiles], int64_t at) {
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      uint32_t b[4];
-      load_inputs(inputs[n], at, b);
-#pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        const uint32_t first[4] = {low[m].x, high[m].x, low[m].y, high[m].y};
-        const uint32_t second[4] = {low[m].z, high[m].z, low[m].w, high[m].w};
-        ptx::mma_16x8x16(sums[m][n], first, b[0], b[1]);
-        ptx::mma_16x8x16(sums[m][n], second, b[2], b[3]);
-      }
-    }
-  };
-  for (; k + (kAhead - 1) * kStep < columns; k += kAhead * kStep) {
-    uint4 low[kAhead][kTiles], high[kAhead][kTiles];
+  for (int64_t k = warp * 4 * kInputs + quarter * kInputs; k < columns; k += kAhead * kStep) {
+    typename Row::Chunk low[kAhead][kTiles], high[kAhead][kTiles];
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
+      const int64_t at = k + a * kStep;
+      if (at >= columns) break;
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
-        low[a][m] = load_stream_16(low_rows[m] + k + a * kStep);
-        high[a][m] = load_stream_16(high_rows[m] + k + a * kStep);
+        low[a][m] = low_rows[m].load(at);
+        high[a][m] = high_rows[m].load(at);
       }
     }
     if (kWaits && is_first) ptx::wait_for_previous_kernel();
     is_first = false;
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) step(low[a], high[a], k + a * kStep);
+    for (int a = 0; a < kAhead; ++a) {
+      const int64_t at = k + a * kStep;
+      if (at >= columns) break;
+      uint32_t b[kGroups][kInputs / 2];
+#pragma unroll
+      for (int n = 0; n < kGroups; ++n) load_inputs<kInputs>(inputs[n], at, b[n]);
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        if constexpr (!kIs8Bit) {
+#pragma unroll
+          for (int n = 0; n < kGroups; ++n) multiply_chunk(low[a][m], high[a][m], b[n], sums[m][n]);
+        } else {
+          uint32_t low_pairs[8], high_pairs[8];
+          Row::unpack(low[a][m].bits, low_pairs);
+          Row::unpack(high[a][m].bits, high_pairs);
+          if constexpr (kFormat == RowFormat::kFp8) {
+#pragma unroll
+            for (int n = 0; n < kGroups; ++n)
+              multiply_codes(low_pairs, high_pairs, b[n], low[a][m].scale, high[a][m].scale, sums[m][n]);
+          } else {
+            // Quarters 0 and 1 hold the inputs of the first scale, 2 and 3 those of the second.
+            const auto scale = [](uint32_t two, int i) {
+              return to_f32(e8m0_t{static_cast<uint8_t>(two >> (8 * i))});
+            };
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+              const uint32_t mask = quarter / 2 == half ? 0xffffffffU : 0U;
+#pragma unroll
+              for (int n = 0; n < kGroups; ++n) {
+                uint32_t own[8];
+#pragma unroll
+                for (int i = 0; i < 8; ++i) own[i] = b[n][i] & mask;
+                multiply_codes(low_pairs, high_pairs, own, scale(low[a][m].scales, half),
+                               scale(high[a][m].scales, half), sums[m][n]);
+              }
+            }
+          }
+        }
+      }
+    }
   }
   if (kWaits && is_first) ptx::wait_for_previous_kernel();
-  for (; k < columns; k += kStep) {
-    uint4 low[kTiles], high[kTiles];
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      low[m] = load_stream_16(low_rows[m] + k);
-      high[m] = load_stream_16(high_rows[m] + k);
-    }
-    step(low, high, k);
-  }
 }
 
 // Adds up the warps' shares: total(m, row, column) is called once for each element, by some thread, with
