@@ -1,10 +1,11 @@
-// Speed of products of many rows with 8-bit weights, dense and of experts, against cuBLASLt's product of 8192^3
-// in the same run, and their error against plain sums.
+// Speed of products of many rows with 8-bit weights, dense and of experts, against cuBLASLt's product of
+// 8192^3 in the same run, and their error against plain sums.
 //
 //   fp8_gemm_bench [dense] [moe] [unpacked]     which parts to run; all if none is named
 //
 // Calls are captured in a CUDA graph; the figure is the median over replays. Operands of calls one after
-// another are the same, and larger than the cache together. TFLOP/s of `moe` count 2 * 3 * tokens * k * hidden
+// another are the same, and larger than the cache together. TFLOP/s of `moe` count 2 * 3 * tokens * k *
+// hidden
 // * intermediate and hold everything from inputs in BF16 to the weighted sum but the routing itself.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
@@ -177,8 +178,7 @@ double library_rate(int64_t size, bool sums_fast) {
 
 __device__ float weight_number(const WeightView& w, int64_t n, int64_t k) {
   const float value = static_cast<float>(static_cast<const __nv_fp8_e4m3*>(w.values)[n * w.stride + k]);
-  return value *
-         static_cast<const float*>(w.scales)[n / w.block_rows * w.scale_stride + k / w.block_columns];
+  return value * static_cast<const float*>(w.scales)[n / w.block_rows * w.scale_stride + k / w.block_columns];
 }
 __device__ float warp_sum(float x) {
   for (int i = 16; i > 0; i >>= 1) x += __shfl_xor_sync(0xffffffffU, x, i);
@@ -214,7 +214,8 @@ __global__ void plain_linear(const float* x, WeightView w, float* out) {
 // hidden[r * k + j] of token tokens[r].
 __global__ void plain_up(const float* x, const ExpertPointers* table, const int32_t* ids,
                          const int32_t* tokens, int64_t top_k, float* hidden) {
-  const int64_t n = blockIdx.x * int64_t{8} + threadIdx.x / 32, r = blockIdx.y / top_k, j = blockIdx.y % top_k;
+  const int64_t n = blockIdx.x * int64_t{8} + threadIdx.x / 32, r = blockIdx.y / top_k,
+                j = blockIdx.y % top_k;
   const ExpertPointers& expert = table[ids[tokens[r] * top_k + j]];
   if (n >= expert.w1.rows) return;
   const float gate = plain_product(x + r * expert.w1.columns, expert.w1, n);
@@ -287,7 +288,8 @@ struct CodesBuffer {
   Buffer<float> scales;
   CodedRows rows;
   CodesBuffer(int64_t count, int64_t columns)
-      : codes(allocate<uint8_t>(count * columns)), scales(allocate<float>((columns + kGroup - 1) / kGroup * count)) {
+      : codes(allocate<uint8_t>(count * columns)),
+        scales(allocate<float>((columns + kGroup - 1) / kGroup * count)) {
     rows = {codes.get(), scales.get(), count, columns, count};
   }
 };
@@ -328,10 +330,12 @@ void bench_dense(int64_t tokens, int64_t depth, int64_t outputs, bool has_blocks
     multiply(s);
   });
   const double flops = 2.0 * static_cast<double>(tokens * depth) * static_cast<double>(outputs);
-  std::printf("dense %2d %6ld x %5ld -> %5ld %-6s  product %8.1f us %6.0f TFLOP/s %3.0f %%  with codes %8.1f us %6.0f  error %.2e\n",
-              architecture, static_cast<long>(tokens), static_cast<long>(depth), static_cast<long>(outputs),
-              has_blocks ? "blocks" : "rows", product, flops / product / 1e6, 100 * flops / product / 1e6 / library,
-              both, flops / both / 1e6, error);
+  std::printf(
+      "dense %2d %6ld x %5ld -> %5ld %-6s  product %8.1f us %6.0f TFLOP/s %3.0f %%  with codes %8.1f us "
+      "%6.0f  error %.2e\n",
+      architecture, static_cast<long>(tokens), static_cast<long>(depth), static_cast<long>(outputs),
+      has_blocks ? "blocks" : "rows", product, flops / product / 1e6, 100 * flops / product / 1e6 / library,
+      both, flops / both / 1e6, error);
 }
 
 struct MoeShape {
@@ -353,8 +357,8 @@ class MoeBench {
         w.scales = static_cast<const float*>(all.scales) + e * rows / w.block_rows * w.scale_stride;
         return w;
       };
-      table_.push_back({part(w1_.view, s_.intermediate), part(w3_.view, s_.intermediate),
-                        part(w2_.view, s_.hidden)});
+      table_.push_back(
+          {part(w1_.view, s_.intermediate), part(w3_.view, s_.intermediate), part(w2_.view, s_.hidden)});
     }
     device_table_ = upload(table_);
   }
@@ -430,9 +434,11 @@ class MoeBench {
     const double product_us = time_graph(3, 7, multiply);
     const double us = time_graph(3, 7, all);
     const double flops = 6.0 * static_cast<double>(pairs) * static_cast<double>(s_.hidden * s_.intermediate);
-    std::printf("moe %2d %6ld tokens, skew %.0f  all %8.1f us %6.0f TFLOP/s %3.0f %%  order %6.1f  codes %6.1f  products and sum %8.1f us %6.0f TFLOP/s  error %.2e\n",
-                architecture, static_cast<long>(tokens), skew, us, flops / us / 1e6, 100 * flops / us / 1e6 / library, order_us,
-                encode_us, product_us, flops / product_us / 1e6, error);
+    std::printf(
+        "moe %2d %6ld tokens, skew %.0f  all %8.1f us %6.0f TFLOP/s %3.0f %%  order %6.1f  codes %6.1f  "
+        "products and sum %8.1f us %6.0f TFLOP/s  error %.2e\n",
+        architecture, static_cast<long>(tokens), skew, us, flops / us / 1e6, 100 * flops / us / 1e6 / library,
+        order_us, encode_us, product_us, flops / product_us / 1e6, error);
     std::fflush(stdout);
   }
 
@@ -443,7 +449,8 @@ class MoeBench {
     const auto tokens = upload(rows);
     const auto count = static_cast<unsigned>(rows.size()), k = static_cast<unsigned>(s_.top_k);
     const auto plain_x = allocate<float>(count * s_.hidden),
-               hidden = allocate<float>(count * k * s_.intermediate), plain = allocate<float>(count * s_.hidden);
+               hidden = allocate<float>(count * k * s_.intermediate),
+               plain = allocate<float>(count * s_.hidden);
     widen_rows<<<count, 256>>>(x.get(), tokens.get(), s_.hidden, plain_x.get());
     if (rounds) round_groups<<<count, 256>>>(plain_x.get(), count * s_.hidden / kGroup);
     plain_up<<<dim3(static_cast<unsigned>(s_.intermediate / 8), count * k), 256>>>(
@@ -465,21 +472,28 @@ class MoeBench {
 
 int main(int argc, char** argv) {
   const auto wants = [&](const char* part) {
-    return argc == 1 || std::any_of(argv + 1, argv + argc, [&](const char* a) { return !std::strcmp(a, part); });
+    return argc == 1 ||
+           std::any_of(argv + 1, argv + argc, [&](const char* a) { return !std::strcmp(a, part); });
   };
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, 0));
   library_rate<__nv_fp8_e4m3>(8192, false);  // to warm up
   const double exact = library_rate<__nv_fp8_e4m3>(8192, false),
-               fast = library_rate<__nv_fp8_e4m3>(8192, true), bf16 = library_rate<__nv_bfloat16>(8192, false);
+               fast = library_rate<__nv_fp8_e4m3>(8192, true),
+               bf16 = library_rate<__nv_bfloat16>(8192, false);
   const double library = std::max(exact, fast);
-  std::printf("%s: cuBLASLt 8192^3 FP8 %.0f TFLOP/s, with fast sums %.0f, BF16 %.0f\n", properties.name, exact, fast, bf16);
+  std::printf("%s: cuBLASLt 8192^3 FP8 %.0f TFLOP/s, with fast sums %.0f, BF16 %.0f\n", properties.name,
+              exact, fast, bf16);
   std::fflush(stdout);
   if (wants("dense")) {
     for (const bool has_blocks : {true, false}) {
-      for (const auto& [tokens, depth, outputs] :
-           {std::array<int64_t, 3>{8192, 8192, 8192}, {8192, 3072, 6144}, {8192, 3072, 1024}, {8192, 6144, 3072},
-            {2048, 3072, 6144}, {300, 3072, 6144}, {70, 3072, 6144}})
+      for (const auto& [tokens, depth, outputs] : {std::array<int64_t, 3>{8192, 8192, 8192},
+                                                   {8192, 3072, 6144},
+                                                   {8192, 3072, 1024},
+                                                   {8192, 6144, 3072},
+                                                   {2048, 3072, 6144},
+                                                   {300, 3072, 6144},
+                                                   {70, 3072, 6144}})
         bench_dense(tokens, depth, outputs, has_blocks, 0, library);
     }
   }

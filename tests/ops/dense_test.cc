@@ -140,7 +140,8 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
 
 bool is_8_bit(const Format& f) { return quant::activation_group(f.format) > 0; }
 
-// Rows enough for tiles: odd numbers of rows and outputs, short last groups of inputs, more rows than a tile has.
+// Rows enough for tiles: odd numbers of rows and outputs, short last groups of inputs, more rows than a tile
+// has.
 TEST(Linear, ManyRowsOfEightBitWeightsMatchTheOracle) {
   TensorMaker make(41);
   const std::vector<std::array<int64_t, 3>> shapes = {{70, 256, 97},   {129, 384, 130}, {33, 144, 40},
@@ -215,8 +216,10 @@ TEST(Linear, ProjectionsStandSideBySide) {
   for (const Format& format : kFormats) {
     for (const int64_t rows : {1, 5, 12, 31, 40}) {
       const Tensor x = make.uniform(DType::kF32, {rows, 192});
-      Projections args{x, {make_weight(make, format, 70, 192), make_weight(make, format, 5, 192),
-                           make_weight(make, format, 33, 192)}, {}};
+      Projections args{x,
+                       {make_weight(make, format, 70, 192), make_weight(make, format, 5, 192),
+                        make_weight(make, format, 33, 192)},
+                       {}};
       for (const Precision precision : kPrecisions) {
         args.precision = oracle_precision(precision);
         const Tensor expected = args.out = make.poisoned(DType::kF32, {rows, 108});
@@ -232,10 +235,9 @@ TEST(Linear, ProjectionsStandSideBySide) {
           const Tensor out = args.out = make.poisoned(DType::kF32, {rows, 108});
           run_on(backend, [&](OpContext& c) { projections(c, args); });
           if (unrounded.is_met(backend, out)) continue;
-          expect_close(
-              out, expected,
-              rounds_activations(format, precision) ? 1e-5 : tolerance(DType::kF32, precision),
-              fmt::format("{}: {}, {} rows", backend.label, quant::name(format.format), rows));
+          expect_close(out, expected,
+                       rounds_activations(format, precision) ? 1e-5 : tolerance(DType::kF32, precision),
+                       fmt::format("{}: {}, {} rows", backend.label, quant::name(format.format), rows));
         }
       }
     }

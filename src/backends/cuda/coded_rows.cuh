@@ -163,8 +163,8 @@ class CodedChunks {
   bool k_is_in_ = false;
 };
 
-// The same for rows that are BF16 already: row(i), 16-byte aligned, or null for a row of zeros. They are copied
-// in the background when they are stored; depth is a multiple of eight.
+// The same for rows that are BF16 already: row(i), 16-byte aligned, or null for a row of zeros. They are
+// copied in the background when they are stored; depth is a multiple of eight.
 template <int kRows, int kThreads>
 class CopiedChunks {
  public:

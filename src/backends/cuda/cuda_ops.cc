@@ -127,8 +127,8 @@ LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precis
   }
   if (may_not_round && precision != ops::Precision::kF32 && is_8_bit(weight) && can_linear_tiles(w)) {
     plan.path = LinearPath::kTiles;
-    plan.copies_x = x.dtype() != DType::kBF16 || x.stride(0) % 8 != 0 ||
-                    reinterpret_cast<uintptr_t>(x.raw()) % 16 != 0;
+    plan.copies_x =
+        x.dtype() != DType::kBF16 || x.stride(0) % 8 != 0 || reinterpret_cast<uintptr_t>(x.raw()) % 16 != 0;
     plan.x_dtype = DType::kBF16;
     return plan;
   }
@@ -331,8 +331,7 @@ void CudaBackend::run(const ops::SumOfSquares& args, ops::Workspace) {
 namespace {
 
 int64_t linear_workspace_bytes(const ops::Linear& args, int architecture, Rounding rounding) {
-  const LinearPlan plan =
-      plan_linear(args.x, args.weight, args.precision, args.out, architecture, rounding);
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture, rounding);
   // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more,
   // but with 8-bit weights a copy.
   if (plan.path == LinearPath::kCodes) {
@@ -411,10 +410,10 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
     launch_linear_small(a, stream());
     return check_launch(args.kName);
   }
-  const bool has_codes = a.x.rows > kMostSmallRows &&
-                         std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
-                           return multiplies_codes(args.precision, w, architecture_);
-                         });
+  const bool has_codes =
+      a.x.rows > kMostSmallRows && std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
+        return multiplies_codes(args.precision, w, architecture_);
+      });
   if (!has_codes) return ops::Backend::run(args, workspace);
   Scratch scratch(workspace.data);
   const CodedRows codes = coded_rows(scratch, a.x.rows, a.x.columns);
@@ -610,8 +609,14 @@ int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
 
 void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   const MlpScratch s(args, workspace.data, device());
-  MlpSmallArgs small{matrix(args.x), view(args.weights.w1), view(args.weights.w3), view(args.weights.w2),
-                     swiglu_params(args.swiglu), matrix(args.addend), matrix(s.hidden), matrix(args.out)};
+  MlpSmallArgs small{matrix(args.x),
+                     view(args.weights.w1),
+                     view(args.weights.w3),
+                     view(args.weights.w2),
+                     swiglu_params(args.swiglu),
+                     matrix(args.addend),
+                     matrix(s.hidden),
+                     matrix(args.out)};
   small.hidden.scalar = Scalar::kBF16;
   if (args.precision != ops::Precision::kF32 && can_mlp_small(small)) {
     launch_mlp_small(small, stream());

@@ -1,12 +1,12 @@
-// Products of many rows with 8-bit weights on Hopper: e4m3 codes of both sides through the tensor cores, dense
-// and for experts.
+// Products of many rows with 8-bit weights on Hopper: e4m3 codes of both sides through the tensor cores,
+// dense and for experts.
 //
 // Weights are the rows of a warpgroup product and tokens its columns, so that a tile takes any number of
 // tokens up to 136 in small steps: rows are split evenly, and little is computed for nobody. The tensor cores
 // add 128 inputs, whose sum is scaled and added to F32 sums; a tile of 256 weight rows by 136 tokens is what
-// registers hold of both. Two blocks, a cluster, share the weights of a pair of tiles: each copies half of them
-// for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp copies and
-// one makes scales. Blocks stay and take every so many-th pair.
+// registers hold of both. Two blocks, a cluster, share the weights of a pair of tiles: each copies half of
+// them for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp copies
+// and one makes scales. Blocks stay and take every so many-th pair.
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/fp8_wgmma.cuh"
 
@@ -27,8 +27,8 @@ constexpr int kStageBytes = kWeightBytes + kTokens * kDepth;
 // Boxes of tokens.
 constexpr int kManyTokens = 64;
 constexpr int kFewTokens = 8;
-// Scales of a stage, for the tile's upper and lower 128 weight rows: of tokens 2 q, 2 q + 1 of every eight, for
-// q = 0 to 3, in a row each, as a lane's fragments need them.
+// Scales of a stage, for the tile's upper and lower 128 weight rows: of tokens 2 q, 2 q + 1 of every eight,
+// for q = 0 to 3, in a row each, as a lane's fragments need them.
 constexpr int kScaleRow = 36;
 constexpr int kHalfScales = 4 * kScaleRow;
 constexpr int kStageScales = 2 * kHalfScales;
@@ -36,7 +36,8 @@ constexpr int kStageScales = 2 * kHalfScales;
 constexpr int kStagedTokens = 32;
 constexpr int kStagingBytes = 2 * kStagedTokens * 256;
 constexpr int kBarrierBytes = 2 * kStages * 8;
-constexpr int kFixedBytes = kStages * kStageBytes + kStagingBytes + kStages * kStageScales * 4 + kBarrierBytes;
+constexpr int kFixedBytes =
+    kStages * kStageBytes + kStagingBytes + kStages * kStageScales * 4 + kBarrierBytes;
 constexpr int kMapsOfExpert = 3;  // w1, w3, w2
 
 struct RowMaps {
@@ -46,10 +47,10 @@ struct RowMaps {
 struct ProductArgs {
   const float* x_scales = nullptr;  // [groups, x_scale_stride]
   int64_t x_scale_stride = 0;
-  int rows = 0;     // of x, or all pairs
-  int parts = 0;    // that the rows are split into, an even number
-  int depth = 0;    // inputs
-  int outputs = 0;  // rows of the weight, of kUp those of w1
+  int rows = 0;             // of x, or all pairs
+  int parts = 0;            // that the rows are split into, an even number
+  int depth = 0;            // inputs
+  int outputs = 0;          // rows of the weight, of kUp those of w1
   bool has_blocks = false;  // a scale a block of 128 x 128, else one for the whole of a row
   WeightView weight;
   // Experts:
@@ -88,7 +89,11 @@ struct Tile {
 
 // Widths that there are products for.
 __device__ inline int round_width(int rows) {
-  return rows <= 32 ? 32 : rows <= 64 ? 64 : rows <= 80 ? (rows + 7) / 8 * 8 : rows <= 128 ? (rows + 15) / 16 * 16 : kTokens;
+  return rows <= 32    ? 32
+         : rows <= 64  ? 64
+         : rows <= 80  ? (rows + 7) / 8 * 8
+         : rows <= 128 ? (rows + 15) / 16 * 16
+                       : kTokens;
 }
 __device__ inline void split_rows(int rows, int parts, int part, Tile& tile) {
   const int share = (rows + parts - 1) / parts;
@@ -193,9 +198,11 @@ __device__ void copy_tiles(const ProductArgs& a, const RowMaps& x_maps, const CU
       const uint32_t tokens = to + kWeightBytes;
       int at = 0;
       for (; at + kManyTokens <= tile.width; at += kManyTokens)
-        ptx::copy_box(tokens + static_cast<uint32_t>(at * kDepth), &x_maps.many, full, step * kDepth, tile.first + at);
+        ptx::copy_box(tokens + static_cast<uint32_t>(at * kDepth), &x_maps.many, full, step * kDepth,
+                      tile.first + at);
       for (; at < tile.width; at += kFewTokens)
-        ptx::copy_box(tokens + static_cast<uint32_t>(at * kDepth), &x_maps.few, full, step * kDepth, tile.first + at);
+        ptx::copy_box(tokens + static_cast<uint32_t>(at * kDepth), &x_maps.few, full, step * kDepth,
+                      tile.first + at);
       ring.advance();
     }
   }
@@ -263,8 +270,6 @@ template <int kWidth>
 __device__ __forceinline__ void multiply(const Shared& shared, Math& m, int steps,
                                          float (&sums)[2][kWidth / 2]) {
   constexpr int kQuads = (kWidth + 15) / 16;
-  // Scales that are loaded before the products are done: as many as registers are left for.
-  constexpr int kEarly = kWidth > 128 ? 1 : kQuads < 4 ? kQuads : 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -286,15 +291,13 @@ __device__ __forceinline__ void multiply(const Shared& shared, Math& m, int step
                         ptx::operand_along_k(stage + kWeightBytes + k * 32), k > 0);
       }
       ptx::wgmma_commit();
-      float4 early[kEarly];
-#pragma unroll
-      for (int i = 0; i < kEarly; ++i) early[i] = load_shared16f(scales + static_cast<uint32_t>(i) * 16);
+      const float4 first_scales = load_shared16f(scales);
       ptx::wgmma_wait<0>();
 #pragma unroll
       for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(c[i])::"memory");
 #pragma unroll
       for (int quad = 0; quad < kQuads; ++quad) {
-        const float4 s = quad < kEarly ? early[quad] : load_shared16f(scales + static_cast<uint32_t>(quad) * 16);
+        const float4 s = quad == 0 ? first_scales : load_shared16f(scales + static_cast<uint32_t>(quad) * 16);
         const float factors[4] = {s.x, s.y, s.z, s.w};
 #pragma unroll
         for (int i = 0; i < 8 && quad * 8 + i < kWidth / 2; ++i)
@@ -382,9 +385,9 @@ __device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared&
     for (int i = 0; i < 2; ++i) {
       const int token = static_cast<int>(threadIdx.x) / 16 + 16 * i, chunk = threadIdx.x % 16;
       const uint4 raw = ptx::load_shared16(buffer + staged<16>(token, chunk));
-      const float values[8] = {ptx::low_float(raw.x), ptx::high_float(raw.x), ptx::low_float(raw.y),
-                               ptx::high_float(raw.y), ptx::low_float(raw.z), ptx::high_float(raw.z),
-                               ptx::low_float(raw.w), ptx::high_float(raw.w)};
+      const float values[8] = {ptx::low_float(raw.x),  ptx::high_float(raw.x), ptx::low_float(raw.y),
+                               ptx::high_float(raw.y), ptx::low_float(raw.z),  ptx::high_float(raw.z),
+                               ptx::low_float(raw.w),  ptx::high_float(raw.w)};
       float scale;
       const uint2 codes = encode_eight(values, scale);
       const int64_t row = tile.first + first + token;
@@ -465,8 +468,9 @@ __device__ __forceinline__ void compute_tile(const ProductArgs& a, const Shared&
 
 template <Kind kKind>
 __device__ void compute_tiles(const ProductArgs& a, const Shared& shared) {
-  Math m{static_cast<int>(threadIdx.x) / 128, static_cast<int>(threadIdx.x) / 32 % 4,
-         static_cast<int>(threadIdx.x) % 32, {}};
+  // Taken from one lane, so that the compiler sees that all have the same.
+  const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
+  Math m{warp / 4, warp % 4, static_cast<int>(threadIdx.x) % 32, {}};
   for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
     const Tile tile = find_tile<kKind>(a, shared, index);
     if (!tile.is_there) return;
@@ -777,8 +781,8 @@ void launch_moe_codes(const MoeCodes& codes, cudaStream_t stream) {
   a.out_scale_stride = codes.hidden.scale_stride;
   const int64_t pairs = ceil_div(a.rows, kCluster * kTokens) + (a.rows < experts ? a.rows : experts);
   a.has_blocks = has_blocks(moe.first.w1);
-  launch_product<Kind::kUp>(a, make_row_maps(codes.x), {}, pairs * ceil_div(moe.intermediate, kWeightRows / 2),
-                            stream);
+  launch_product<Kind::kUp>(a, make_row_maps(codes.x), {},
+                            pairs * ceil_div(moe.intermediate, kWeightRows / 2), stream);
   a.x_scales = codes.hidden.scales;
   a.x_scale_stride = codes.hidden.scale_stride;
   a.depth = static_cast<int>(moe.intermediate);

@@ -16,31 +16,35 @@ namespace minimax::cuda::ptx {
 #define MINIMAX_REGS_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define MINIMAX_REGS_48 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 // c [64, N] (+)= a [64, 32] b [N, 32]^T of e4m3 codes, both from shared memory along k; c is overwritten when
-// not `adds`. Element 4 j + 2 h + i of c is row 16 (warp % 4) + lane / 4 + 8 h, column 8 j + 2 (lane % 4) + i.
-#define MINIMAX_WGMMA_E4M3(columns, count, registers, a_place, b_place, adds_place, ...)                    \
-  __device__ __forceinline__ void wgmma_e4m3(float (&c)[count], uint64_t a, uint64_t b, bool adds) {      \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " adds_place                                            \
-                 ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns "k32.f32.e4m3.e4m3 {" registers "}, " a_place \
-                 ", " b_place ", p, 1, 1;\n}"                                                              \
-                 : __VA_ARGS__                                                                            \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(adds)));                                          \
+// not `adds`. Element 4 j + 2 h + i of c is row 16 (warp % 4) + lane / 4 + 8 h, column 8 j + 2 (lane % 4) +
+// i.
+#define MINIMAX_WGMMA_E4M3(columns, count, registers, a_place, b_place, adds_place, ...)            \
+  __device__ __forceinline__ void wgmma_e4m3(float(&c)[count], uint64_t a, uint64_t b, bool adds) { \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " adds_place                                     \
+                 ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns "k32.f32.e4m3.e4m3 {" registers  \
+                 "}, " a_place ", " b_place ", p, 1, 1;\n}"                                         \
+                 : __VA_ARGS__                                                                      \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(adds)));                                    \
   }
-MINIMAX_WGMMA_E4M3("32", 16, MINIMAX_REGS_0, "%16", "%17", "%18",
-                   MINIMAX_ACC16(0))
-MINIMAX_WGMMA_E4M3("64", 32, MINIMAX_REGS_0 ", " MINIMAX_REGS_16, "%32", "%33", "%34",
-                   MINIMAX_ACC32(0))
+MINIMAX_WGMMA_E4M3("32", 16, MINIMAX_REGS_0, "%16", "%17", "%18", MINIMAX_ACC16(0))
+MINIMAX_WGMMA_E4M3("64", 32, MINIMAX_REGS_0 ", " MINIMAX_REGS_16, "%32", "%33", "%34", MINIMAX_ACC32(0))
 MINIMAX_WGMMA_E4M3("72", 36, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", %32, %33, %34, %35", "%36", "%37", "%38",
                    MINIMAX_ACC32(0), MINIMAX_ACC4(32))
-MINIMAX_WGMMA_E4M3("80", 40, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", %32, %33, %34, %35, %36, %37, %38, %39", "%40", "%41", "%42",
-                   MINIMAX_ACC32(0), MINIMAX_ACC4(32), MINIMAX_ACC4(36))
+MINIMAX_WGMMA_E4M3("80", 40, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", %32, %33, %34, %35, %36, %37, %38, %39",
+                   "%40", "%41", "%42", MINIMAX_ACC32(0), MINIMAX_ACC4(32), MINIMAX_ACC4(36))
 MINIMAX_WGMMA_E4M3("96", 48, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32, "%48", "%49", "%50",
                    MINIMAX_ACC32(0), MINIMAX_ACC16(32))
-MINIMAX_WGMMA_E4M3("112", 56, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32 ", %48, %49, %50, %51, %52, %53, %54, %55", "%56", "%57", "%58",
-                   MINIMAX_ACC32(0), MINIMAX_ACC16(32), MINIMAX_ACC4(48), MINIMAX_ACC4(52))
-MINIMAX_WGMMA_E4M3("128", 64, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32 ", " MINIMAX_REGS_48, "%64", "%65", "%66",
-                   MINIMAX_ACC32(0), MINIMAX_ACC32(32))
-MINIMAX_WGMMA_E4M3("136", 68, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32 ", " MINIMAX_REGS_48 ", %64, %65, %66, %67", "%68", "%69", "%70",
-                   MINIMAX_ACC32(0), MINIMAX_ACC32(32), MINIMAX_ACC4(64))
+MINIMAX_WGMMA_E4M3("112", 56,
+                   MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32
+                                  ", %48, %49, %50, %51, %52, %53, %54, %55",
+                   "%56", "%57", "%58", MINIMAX_ACC32(0), MINIMAX_ACC16(32), MINIMAX_ACC4(48),
+                   MINIMAX_ACC4(52))
+MINIMAX_WGMMA_E4M3("128", 64, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32 ", " MINIMAX_REGS_48,
+                   "%64", "%65", "%66", MINIMAX_ACC32(0), MINIMAX_ACC32(32))
+MINIMAX_WGMMA_E4M3("136", 68,
+                   MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", " MINIMAX_REGS_32 ", " MINIMAX_REGS_48
+                                  ", %64, %65, %66, %67",
+                   "%68", "%69", "%70", MINIMAX_ACC32(0), MINIMAX_ACC32(32), MINIMAX_ACC4(64))
 
 #undef MINIMAX_WGMMA_E4M3
 #undef MINIMAX_REGS_48
@@ -60,7 +64,8 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, ui
       "l"(map), "r"(barrier), "r"(x0), "r"(x1)
       : "memory");
 }
-// The same to the same place in every block of the cluster whose bit is set in `blocks`, for its barrier there.
+// The same to the same place in every block of the cluster whose bit is set in `blocks`, for its barrier
+// there.
 __device__ __forceinline__ void copy_box_to_all(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x0,
                                                 int x1, uint16_t blocks) {
   asm volatile(
@@ -79,8 +84,8 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 __device__ __forceinline__ void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// Arrives at the barrier in this place of block `rank` of the cluster. Says that this thread has read, orders no
-// writes: spelled with .release.cluster it waits for all memory of the device.
+// Arrives at the barrier in this place of block `rank` of the cluster. Says that this thread has read, orders
+// no writes: spelled with .release.cluster it waits for all memory of the device.
 __device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t rank) {
   asm volatile(
       "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"

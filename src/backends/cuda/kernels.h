@@ -211,11 +211,11 @@ struct MoeArgs {
   SwigluParams swiglu;
   Matrix out;
   ExpertOrder order;
-  void* hidden = nullptr;      // [T * k, I] BF16, or F32 for the F32 path
-  float* partial = nullptr;    // [T * k, H]
-  void* x_bf16 = nullptr;      // [T, H] BF16, for the BF16 paths
+  void* hidden = nullptr;       // [T * k, I] BF16, or F32 for the F32 path
+  float* partial = nullptr;     // [T * k, H]
+  void* x_bf16 = nullptr;       // [T, H] BF16, for the BF16 paths
   int32_t* arrivals = nullptr;  // [kMostArrivals] zeros, left as zeros: blocks of a column that have ended
-  bool rounds_hidden = false;  // to e4m3 numbers, as the inputs are
+  bool rounds_hidden = false;   // to e4m3 numbers, as the inputs are
   bool is_mx = false;
 };
 void launch_expert_order(const MoeArgs&, cudaStream_t);
@@ -256,10 +256,10 @@ void launch_linear_codes(const CodedRows& x, const WeightView& weight, bool silu
                          cudaStream_t);
 struct MoeCodes {
   MoeArgs moe;
-  CodedRows x;             // [T * k, H], in the order of places
-  CodedRows hidden;        // [T * k, I]
-  void* rows = nullptr;    // [T * k, H] BF16
-  void* maps = nullptr;    // expert_map_bytes, at a multiple of 128
+  CodedRows x;           // [T * k, H], in the order of places
+  CodedRows hidden;      // [T * k, I]
+  void* rows = nullptr;  // [T * k, H] BF16
+  void* maps = nullptr;  // expert_map_bytes, at a multiple of 128
 };
 int64_t expert_map_bytes(int64_t experts);
 bool can_moe_codes(const MoeArgs&);

@@ -32,12 +32,12 @@ void launch_linear_tiles(const Matrix& x, const WeightView& w, bool applies_silu
   if (x.rows == 0 || w.rows == 0) return;
   if (architecture >= 90) return launch_linear_tiles_sm90(x, w, applies_silu, out, stream);
   with_codes(row_kind(w), [&]<RowKind kKind>() {
-  with_activation(out.scalar, [&](auto o) {
-    const auto kernel = linear_tiles_kernel<kKind, decltype(o)>;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-    kernel<<<static_cast<unsigned>(ceil_div(x.rows, kTileRows) * ceil_div(w.rows, kTileColumns)),
-             kTileThreads, kTileSharedBytes, stream>>>(x, w, applies_silu, out);
-  });
+    with_activation(out.scalar, [&](auto o) {
+      const auto kernel = linear_tiles_kernel<kKind, decltype(o)>;
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+      kernel<<<static_cast<unsigned>(ceil_div(x.rows, kTileRows) * ceil_div(w.rows, kTileColumns)),
+               kTileThreads, kTileSharedBytes, stream>>>(x, w, applies_silu, out);
+    });
   });
 }
 

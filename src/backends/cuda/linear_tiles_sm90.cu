@@ -33,12 +33,12 @@ __global__ void __launch_bounds__(kWideThreads, 1)
 void launch_linear_tiles_sm90(const Matrix& x, const WeightView& w, bool applies_silu, const Matrix& out,
                               cudaStream_t stream) {
   with_codes(row_kind(w), [&]<RowKind kKind>() {
-  with_activation(out.scalar, [&](auto o) {
-    const auto kernel = linear_wide_kernel<kKind, decltype(o)>;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
-    kernel<<<static_cast<unsigned>(ceil_div(x.rows, kWideRows) * ceil_div(w.rows, kWideColumns)),
-             kWideThreads, kWideSharedBytes, stream>>>(x, w, applies_silu, out);
-  });
+    with_activation(out.scalar, [&](auto o) {
+      const auto kernel = linear_wide_kernel<kKind, decltype(o)>;
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
+      kernel<<<static_cast<unsigned>(ceil_div(x.rows, kWideRows) * ceil_div(w.rows, kWideColumns)),
+               kWideThreads, kWideSharedBytes, stream>>>(x, w, applies_silu, out);
+    });
   });
 }
 

@@ -315,7 +315,7 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
 struct ExpertPairs {
   int64_t expert = -1;
   int32_t count = 0;
-  uint32_t lanes = 0;               // kTiny: pair p is bit p
+  uint32_t lanes = 0;              // kTiny: pair p is bit p
   const int32_t* pairs = nullptr;  // else
 
   template <bool kTiny>
@@ -397,8 +397,7 @@ __global__ void __launch_bounds__(kRowsWarps * 32, 2) moe_small_down_kernel(MoeA
     for (int32_t begin = 0; begin < pairs.count; begin += 8) {
       const bf16_t* inputs[1] = {nullptr};
       if (begin + lane / 4 < pairs.count) {
-        inputs[0] =
-            static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
+        inputs[0] = static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
       }
       float sums[2][1][4] = {};
       multiply_rows<kFormat, 2, 1, bf16_t, true>(low_rows, high_rows, inputs, w.columns, sums);

@@ -20,9 +20,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a)
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
-  const auto b_row = [&](int row) {
-    return weight_row<kKind>(row < kHalf ? w1 : w3, n0 + row % kHalf);
-  };
+  const auto b_row = [&](int row) { return weight_row<kKind>(row < kHalf ? w1 : w3, n0 + row % kHalf); };
   float sums[128];
   multiply_wide_tile(shared, a_row, weight_rows<kKind>(w1, b_row), w1.columns, sums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -27,8 +27,9 @@ __device__ constexpr int tile_column(int warp_column, int j) {
   return warp_column * 64 + j * 8;
 }
 
-// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) gives row i of the tile, 16-byte aligned, or null
-// for a row of zeros; so does b, or it is the CodedSource of 8-bit rows, with a depth that is a multiple of 16.
+// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) gives row i of the tile, 16-byte aligned, or
+// null for a row of zeros; so does b, or it is the CodedSource of 8-bit rows, with a depth that is a multiple
+// of 16.
 template <bool kIsPaired, typename ARow, typename B>
 __device__ void multiply_tile(uint8_t* shared, ARow&& a_row, const B& b, int64_t depth, TileSums& sums) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -43,9 +43,10 @@ __device__ __forceinline__ void wgmma_64x256(float (&c)[128], uint64_t a, uint64
 #undef MINIMAX_SUMS16
 #undef MINIMAX_SUMS4
 
-// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) gives row i of the tile, 16-byte aligned, or null
-// for a row of zeros; so does b, or it is the CodedSource of 8-bit rows, with a depth that is a multiple of 16.
-// Of sums, element 4 j + 2 h + c is row 64 warpgroup + 16 (warp % 4) + lane / 4 + 8 h, column 8 j + 2 (lane % 4)
+// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) gives row i of the tile, 16-byte aligned, or
+// null for a row of zeros; so does b, or it is the CodedSource of 8-bit rows, with a depth that is a multiple
+// of 16. Of sums, element 4 j + 2 h + c is row 64 warpgroup + 16 (warp % 4) + lane / 4 + 8 h, column 8 j + 2
+// (lane % 4)
 // + c.
 template <typename ARow, typename B>
 __device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row, const B& b, int64_t depth,
@@ -63,7 +64,8 @@ __device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row
     b_chunks.store(stage + kWideRows * 128);
     b_chunks.fetch((step + 1) * kWideDepth, depth);
   };
-  // Zeros that the compiler may not put off to the first product, which would make products wait for each other.
+  // Zeros that the compiler may not put off to the first product, which would make products wait for each
+  // other.
 #pragma unroll
   for (float& sum : sums) {
     sum = 0;
