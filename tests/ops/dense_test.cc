@@ -138,6 +138,44 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
   }
 }
 
+bool is_8_bit(const Format& f) { return quant::activation_group(f.format) > 0; }
+
+// Rows enough for tiles: odd numbers of rows and outputs, short last groups of inputs, more rows than a tile
+// has.
+TEST(Linear, ManyRowsOfEightBitWeightsMatchTheOracle) {
+  TensorMaker make(41);
+  const std::vector<std::array<int64_t, 3>> shapes = {{70, 256, 97},   {129, 384, 130}, {33, 144, 40},
+                                                      {300, 128, 264}, {137, 160, 24},  {560, 64, 136}};
+  for (const auto& [rows, k, n] : shapes) {
+    for (const Format& format : kFormats) {
+      if (!is_8_bit(format) || !can_hold(format, k)) continue;
+      for (const DType dtype : kActivations) check_linear(make, format, dtype, rows, k, n);
+    }
+  }
+}
+
+// What is no number stays in its row.
+TEST(Linear, ManyRowsOfEightBitWeightsKeepNanInItsRow) {
+  TensorMaker make(43);
+  for (const Format& format : kFormats) {
+    if (!is_8_bit(format)) continue;
+    const Tensor x = make.uniform(DType::kF32, {150, 256});
+    x.row<float>(7)[3] = NAN;
+    x.row<float>(140)[200] = INFINITY;
+    const quant::Weight weight = make_weight(make, format, 200, 256);
+    for (const BackendCase& backend : product_cases()) {
+      for (const Precision precision : {Precision::kBF16, Precision::kFp8}) {
+        const Tensor out = make.poisoned(DType::kF32, {150, 200});
+        run_on(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
+        for (int64_t t = 0; t < 150; ++t) {
+          if (t == 140) continue;
+          EXPECT_EQ(std::isfinite(out.row<float>(t)[11]), t != 7) << backend.label << ", row " << t;
+        }
+      }
+    }
+  }
+}
+
 // Every e4m3 code but NaN, with scales near both ends of what F32 holds, picked out by rows of x that are
 // zero but for one element: exact in every precision.
 TEST(Linear, EveryCodeIsUnpackedExactly) {
@@ -178,8 +216,10 @@ TEST(Linear, ProjectionsStandSideBySide) {
   for (const Format& format : kFormats) {
     for (const int64_t rows : {1, 5, 12, 31, 40}) {
       const Tensor x = make.uniform(DType::kF32, {rows, 192});
-      Projections args{x, {make_weight(make, format, 70, 192), make_weight(make, format, 5, 192),
-                           make_weight(make, format, 33, 192)}, {}};
+      Projections args{x,
+                       {make_weight(make, format, 70, 192), make_weight(make, format, 5, 192),
+                        make_weight(make, format, 33, 192)},
+                       {}};
       for (const Precision precision : kPrecisions) {
         args.precision = oracle_precision(precision);
         const Tensor expected = args.out = make.poisoned(DType::kF32, {rows, 108});
@@ -195,10 +235,9 @@ TEST(Linear, ProjectionsStandSideBySide) {
           const Tensor out = args.out = make.poisoned(DType::kF32, {rows, 108});
           run_on(backend, [&](OpContext& c) { projections(c, args); });
           if (unrounded.is_met(backend, out)) continue;
-          expect_close(
-              out, expected,
-              rounds_activations(format, precision) ? 1e-5 : tolerance(DType::kF32, precision),
-              fmt::format("{}: {}, {} rows", backend.label, quant::name(format.format), rows));
+          expect_close(out, expected,
+                       rounds_activations(format, precision) ? 1e-5 : tolerance(DType::kF32, precision),
+                       fmt::format("{}: {}, {} rows", backend.label, quant::name(format.format), rows));
         }
       }
     }
@@ -377,6 +416,21 @@ TEST(Moe, ExpertsMatchTheOracle) {
                            {130, 32, 17, 5, 1}}) {
     for (const Format& format : kFormats) {
       if (!can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
+      for (const DType dtype : kActivations) check_moe(make, s, format, dtype);
+    }
+  }
+}
+
+// Experts with no pair, with one, and with more than a tile or a pair of tiles holds.
+TEST(Moe, ManyPairsOfEightBitExpertsMatchTheOracle) {
+  TensorMaker make(42);
+  for (const MoeShape s : {MoeShape{130, 128, 144, 70, 1},
+                           {129, 256, 128, 1, 1},
+                           {150, 144, 272, 3, 2},
+                           {290, 64, 48, 1, 1},
+                           {600, 32, 16, 2, 1}}) {
+    for (const Format& format : kFormats) {
+      if (!is_8_bit(format) || !can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
       for (const DType dtype : kActivations) check_moe(make, s, format, dtype);
     }
   }

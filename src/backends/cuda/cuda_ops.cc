@@ -89,7 +89,13 @@ bool rounds_inputs(ops::Precision precision, const quant::Weight& weight) {
 bool is_mx(const quant::Weight& weight) { return weight.format == quant::WeightFormat::kMxfp8; }
 
 // How a dense product runs; a function of shapes, dtypes and alignment.
-enum class LinearPath : uint8_t { kF32, kSmall, kGemm };
+enum class LinearPath : uint8_t {
+  kF32,
+  kSmall,
+  kGemm,
+  kCodes,  // inputs as e4m3 codes
+  kTiles,  // 8-bit weights unpacked to BF16
+};
 
 struct LinearPlan {
   LinearPath path = LinearPath::kF32;
@@ -97,16 +103,33 @@ struct LinearPlan {
   bool copies_x = false;
 };
 
-// Without `may_be_small` 8-bit weights take the paths that round inputs where `precision` says so: an MLP
-// rounds before both of its products or before none.
+bool is_8_bit(const quant::Weight& weight) { return quant::activation_group(weight.format) > 0; }
+
+// Whether inputs are rounded to codes for products on Hopper's tensor cores.
+bool multiplies_codes(ops::Precision precision, const WeightView& w, int architecture) {
+  return precision == ops::Precision::kFp8 && architecture >= 90 && can_multiply_codes(w);
+}
+
 LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
-                       const Tensor& out, bool may_be_small = true) {
+                       const Tensor& out, int architecture, Rounding rounding) {
   LinearPlan plan;
   plan.x_dtype = x.dtype();
   const WeightView w = view(weight);
-  may_be_small |= !rounds_inputs(precision, weight);
-  if (may_be_small && precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
+  const bool may_round = rounds_inputs(precision, weight) && rounding != Rounding::kNever;
+  const bool may_not_round = !may_round || rounding == Rounding::kWhereFast;
+  if (may_not_round && precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
     plan.path = LinearPath::kSmall;
+    return plan;
+  }
+  if (may_round && x.dim(0) > kMostSmallRows && multiplies_codes(precision, w, architecture)) {
+    plan.path = LinearPath::kCodes;
+    return plan;
+  }
+  if (may_not_round && precision != ops::Precision::kF32 && is_8_bit(weight) && can_linear_tiles(w)) {
+    plan.path = LinearPath::kTiles;
+    plan.copies_x =
+        x.dtype() != DType::kBF16 || x.stride(0) % 8 != 0 || reinterpret_cast<uintptr_t>(x.raw()) % 16 != 0;
+    plan.x_dtype = DType::kBF16;
     return plan;
   }
   if (rounds_inputs(precision, weight)) {
@@ -151,6 +174,16 @@ class Scratch {
   int64_t used_ = 0;
 };
 
+CodedRows coded_rows(Scratch& scratch, int64_t rows, int64_t columns) {
+  CodedRows coded;
+  coded.codes = scratch.take<std::byte>(rows * columns);
+  coded.scales = scratch.take<float>(rows * ceil_div(columns, quant::kFp8Block.columns));
+  coded.rows = rows;
+  coded.columns = columns;
+  coded.scale_stride = rows;
+  return coded;
+}
+
 // What a call of experts needs besides its operands.
 struct MoeScratch {
   ExpertOrder order;
@@ -158,6 +191,7 @@ struct MoeScratch {
   float* partial = nullptr;
   void* x_bf16 = nullptr;
   float* x_rounded = nullptr;
+  void* maps = nullptr;
 
   MoeScratch(const ops::Moe& args, std::byte* base, int64_t& bytes) {
     Scratch scratch(base);
@@ -168,14 +202,29 @@ struct MoeScratch {
     order.active = scratch.take<int32_t>(experts + 1);
     order.pairs = scratch.take<int32_t>(pairs);
     order.places = scratch.take<int32_t>(pairs);
+    order.counts = scratch.take<int32_t>(expert_order_counts(pairs, experts));
     hidden = scratch.take<float>(pairs * args.intermediate_size());
     partial = scratch.take<float>(pairs * args.x.dim(1));
     x_bf16 = scratch.take<bf16>(args.x.numel());
+    if (is_8_bit(args.experts.front().w1)) maps = scratch.take<std::byte>(expert_map_bytes(experts));
     if (rounds_inputs(args.precision, args.experts.front().w1))
       x_rounded = scratch.take<float>(args.x.numel());
     bytes = scratch.used();
   }
 };
+
+// The same memory for products of codes, which need less of it.
+MoeCodes moe_codes(const MoeArgs& a, void* maps) {
+  const int64_t pairs = a.x.rows * a.top_k;
+  Scratch hidden(static_cast<std::byte*>(a.hidden)), partial(reinterpret_cast<std::byte*>(a.partial));
+  MoeCodes codes;
+  codes.moe = a;
+  codes.rows = partial.take<bf16>(pairs * a.out.columns);
+  codes.x = coded_rows(partial, pairs, a.x.columns);
+  codes.hidden = coded_rows(hidden, pairs, a.intermediate);
+  codes.maps = maps;
+  return codes;
+}
 
 constexpr int64_t kMostSplits = 32;
 // Blocks enough for every multiprocessor twice, from shapes alone; graphs replay at any length.
@@ -282,31 +331,39 @@ void CudaBackend::run(const ops::SumOfSquares& args, ops::Workspace) {
 
 namespace {
 
-int64_t linear_workspace_bytes(const ops::Linear& args, bool may_be_small) {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, may_be_small);
-  // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more.
+int64_t linear_workspace_bytes(const ops::Linear& args, int architecture, Rounding rounding) {
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture, rounding);
+  // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more,
+  // but with 8-bit weights a copy.
+  if (plan.path == LinearPath::kCodes) {
+    Scratch scratch(nullptr);
+    coded_rows(scratch, args.x.dim(0), args.x.dim(1));
+    return scratch.used();
+  }
+  if (plan.path == LinearPath::kTiles) return copy_bytes(args.x, DType::kBF16);
+  if (plan.path == LinearPath::kSmall && is_8_bit(args.weight)) return copy_bytes(args.x, DType::kF32);
   return plan.copies_x ? copy_bytes(args.x, plan.x_dtype) : 0;
 }
 
 }  // namespace
 
 int64_t CudaBackend::workspace_bytes(const ops::Linear& args) const {
-  return linear_workspace_bytes(args, true);
+  return linear_workspace_bytes(args, architecture_, Rounding::kWhereFast);
 }
 
 void CudaBackend::run(const ops::Linear& args, ops::Workspace workspace) {
-  run_linear(args, workspace, true);
+  run_linear(args, workspace, Rounding::kWhereFast);
 }
 
-void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, bool may_be_small) {
-  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, may_be_small);
+void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, Rounding rounding) {
+  const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture_, rounding);
   const WeightView w = view(args.weight);
   const bool applies_silu = args.activation == ops::Activation::kSilu;
   Matrix x = matrix(args.x);
   const Matrix out = matrix(args.out);
   if (plan.copies_x) {
     const Matrix copy = {workspace.data, x.rows, x.columns, x.columns, scalar_of(plan.x_dtype)};
-    if (plan.path == LinearPath::kGemm) {
+    if (plan.path != LinearPath::kF32) {
       launch_convert(x, copy, stream());
     } else {
       launch_round_e4m3(x, is_mx(args.weight), copy, stream());
@@ -320,6 +377,16 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
     case LinearPath::kGemm:
       gemm_->multiply(x, w, out, stream());
       if (applies_silu) launch_silu(out, stream());
+      break;
+    case LinearPath::kCodes: {
+      Scratch scratch(workspace.data);
+      const CodedRows codes = coded_rows(scratch, x.rows, x.columns);
+      launch_encode_rows(x, codes, stream());
+      launch_linear_codes(codes, w, applies_silu, out, stream());
+      break;
+    }
+    case LinearPath::kTiles:
+      launch_linear_tiles(x, w, applies_silu, out, architecture_, stream());
       break;
     case LinearPath::kF32:
       launch_linear_f32(x, w, applies_silu, out, stream());
@@ -340,8 +407,24 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
                           return can_linear_small(a.x, w) && w.scalar == a.weights[0].scalar &&
                                  w.scale_scalar == a.weights[0].scale_scalar;
                         });
-  if (!is_small) return ops::Backend::run(args, workspace);
-  launch_linear_small(a, stream());
+  if (is_small) {
+    launch_linear_small(a, stream());
+    return check_launch(args.kName);
+  }
+  const bool has_codes =
+      a.x.rows > kMostSmallRows && std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
+        return multiplies_codes(args.precision, w, architecture_);
+      });
+  if (!has_codes) return ops::Backend::run(args, workspace);
+  Scratch scratch(workspace.data);
+  const CodedRows codes = coded_rows(scratch, a.x.rows, a.x.columns);
+  launch_encode_rows(a.x, codes, stream());
+  int64_t column = 0;
+  for (const quant::Weight& weight : args.parts()) {
+    launch_linear_codes(codes, view(weight), false,
+                        matrix(args.out.slice(1, column, column + weight.out_features())), stream());
+    column += weight.out_features();
+  }
   check_launch(args.kName);
 }
 
@@ -439,8 +522,16 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   MoeArgs a = moe_args(args, workspace);
   const bool is_small = args.precision != ops::Precision::kF32 && can_moe_small(a);
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
+  const bool has_tiles = args.precision != ops::Precision::kF32 && can_moe_tiles(a);
+  const bool has_codes =
+      has_tiles && multiplies_codes(args.precision, a.first.w1, architecture_) && can_moe_codes(a);
   if (!is_small || needs_expert_order(a)) launch_expert_order(a, stream());
-  if (is_small || is_bf16) {
+  if (!is_small && has_codes) {
+    int64_t bytes = 0;
+    const MoeCodes codes = moe_codes(a, MoeScratch(args, workspace.data, bytes).maps);
+    launch_encode_pairs(a, codes.x, stream());
+    launch_moe_codes(codes, stream());
+  } else if (is_small || is_bf16 || has_tiles) {
     if (!is_small || !reads_inputs_as_they_are(a)) {
       const Matrix packed = {a.x_bf16, a.x.rows, a.x.columns, a.x.columns, Scalar::kBF16};
       launch_convert(a.x, packed, stream());
@@ -494,6 +585,17 @@ struct MlpScratch {
   }
 };
 
+// The fastest that all three products of an MLP can do alike.
+Rounding mlp_rounding(const ops::Mlp& args, int architecture) {
+  const auto all = [&](auto&& can) {
+    return can(view(args.weights.w1)) && can(view(args.weights.w3)) && can(view(args.weights.w2));
+  };
+  const bool multiply_codes = args.x.dim(0) > kMostSmallRows && all([&](const WeightView& w) {
+                                return multiplies_codes(args.precision, w, architecture);
+                              });
+  return !multiply_codes && all(can_linear_tiles) ? Rounding::kNever : Rounding::kAlways;
+}
+
 }  // namespace
 
 int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
@@ -501,23 +603,32 @@ int64_t CudaBackend::workspace_bytes(const ops::Mlp& args) const {
   const ops::Linear up{args.x, args.weights.w1, ops::Activation::kNone, scratch.gate, args.precision};
   const ops::Linear down{scratch.hidden, args.weights.w2, ops::Activation::kNone, scratch.down,
                          args.precision};
-  return scratch.bytes + std::max(linear_workspace_bytes(up, false), linear_workspace_bytes(down, false));
+  const Rounding rounding = mlp_rounding(args, architecture_);
+  return scratch.bytes + std::max(linear_workspace_bytes(up, architecture_, rounding),
+                                  linear_workspace_bytes(down, architecture_, rounding));
 }
 
 void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
   const MlpScratch s(args, workspace.data, device());
-  MlpSmallArgs small{matrix(args.x), view(args.weights.w1), view(args.weights.w3), view(args.weights.w2),
-                     swiglu_params(args.swiglu), matrix(args.addend), matrix(s.hidden), matrix(args.out)};
+  MlpSmallArgs small{matrix(args.x),
+                     view(args.weights.w1),
+                     view(args.weights.w3),
+                     view(args.weights.w2),
+                     swiglu_params(args.swiglu),
+                     matrix(args.addend),
+                     matrix(s.hidden),
+                     matrix(args.out)};
   small.hidden.scalar = Scalar::kBF16;
   if (args.precision != ops::Precision::kF32 && can_mlp_small(small)) {
     launch_mlp_small(small, stream());
     return check_launch(args.kName);
   }
   const ops::Workspace rest{s.rest, workspace.bytes - s.bytes};
-  run_linear({args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest, false);
-  run_linear({args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest, false);
+  const Rounding rounding = mlp_rounding(args, architecture_);
+  run_linear({args.x, args.weights.w1, ops::Activation::kNone, s.gate, args.precision}, rest, rounding);
+  run_linear({args.x, args.weights.w3, ops::Activation::kNone, s.up, args.precision}, rest, rounding);
   launch_swiglu(matrix(s.gate), matrix(s.up), swiglu_params(args.swiglu), matrix(s.hidden), stream());
-  run_linear({s.hidden, args.weights.w2, ops::Activation::kNone, s.down, args.precision}, rest, false);
+  run_linear({s.hidden, args.weights.w2, ops::Activation::kNone, s.down, args.precision}, rest, rounding);
   if (args.addend.defined()) launch_add(matrix(s.down), matrix(args.addend), matrix(args.out), stream());
   check_launch(args.kName);
 }

@@ -49,6 +49,10 @@ struct ExpertTable {
   Memory device;
 };
 
+// Whether inputs of 8-bit weights are rounded where the precision allows it; an MLP rounds before all of its
+// products or before none.
+enum class Rounding : uint8_t { kWhereFast, kAlways, kNever };
+
 class CudaBackend final : public ops::Backend {
  public:
   explicit CudaBackend(const CudaOptions& options);
@@ -107,7 +111,7 @@ class CudaBackend final : public ops::Backend {
  private:
   const ExpertTable& table_of(std::span<const ops::MlpWeights> experts);
   MoeArgs moe_args(const ops::Moe& args, ops::Workspace workspace);
-  void run_linear(const ops::Linear& args, ops::Workspace workspace, bool may_be_small);
+  void run_linear(const ops::Linear& args, ops::Workspace workspace, Rounding rounding);
   void check_launch(std::string_view op) const;
 
   CudaOptions options_;

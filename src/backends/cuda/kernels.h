@@ -166,6 +166,14 @@ struct MlpSmallArgs {
 bool can_mlp_small(const MlpSmallArgs&);
 void launch_mlp_small(const MlpSmallArgs&, cudaStream_t);
 
+// --- linear_tiles.cu: 8-bit weights unpacked to BF16, of any grid of scales, with any number of rows in BF16
+bool can_linear_tiles(const WeightView& weight);
+// x: 16-byte aligned rows.
+void launch_linear_tiles(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                         int architecture, cudaStream_t);
+void launch_linear_tiles_sm90(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                              cudaStream_t);
+
 // --- moe.cu
 struct ExpertPointers {
   WeightView w1, w3, w2;
@@ -191,7 +199,9 @@ struct ExpertOrder {
   int32_t* places = nullptr;  // [tokens * top_k]: where a pair stands in `pairs`, -1 for none
   int32_t* active = nullptr;  // [experts + 1]: those that have pairs, ascending; last how many they are
   int32_t* tiles = nullptr;   // [experts + 1]: tiles of pairs before those of an expert
+  int32_t* counts = nullptr;  // [expert_order_counts]: scratch
 };
+int64_t expert_order_counts(int64_t pairs, int64_t experts);
 struct MoeArgs {
   Matrix x;
   const int32_t* ids = nullptr;    // [T, k], contiguous
@@ -204,17 +214,18 @@ struct MoeArgs {
   SwigluParams swiglu;
   Matrix out;
   ExpertOrder order;
-  void* hidden = nullptr;      // [T * k, I] BF16, or F32 for the F32 path
-  float* partial = nullptr;    // [T * k, H]
-  void* x_bf16 = nullptr;      // [T, H] BF16, for the BF16 paths
+  void* hidden = nullptr;       // [T * k, I] BF16, or F32 for the F32 path
+  float* partial = nullptr;     // [T * k, H]
+  void* x_bf16 = nullptr;       // [T, H] BF16, for the BF16 paths
   int32_t* arrivals = nullptr;  // [kMostArrivals] zeros, left as zeros: blocks of a column that have ended
-  bool rounds_hidden = false;  // to e4m3 numbers, as the inputs are
+  bool rounds_hidden = false;   // to e4m3 numbers, as the inputs are
   bool is_mx = false;
 };
 void launch_expert_order(const MoeArgs&, cudaStream_t);
 // F32 arithmetic, any format and shape.
 void launch_moe_f32(const MoeArgs&, cudaStream_t);
 bool can_moe_bf16(const MoeArgs&);
+bool can_moe_tiles(const MoeArgs&);  // 8-bit weights, which tiles unpack
 // Few enough tokens that the experts' weights, not the products, take the time.
 constexpr int64_t kMostSmallMoeTokens = 32;
 bool can_moe_small(const MoeArgs&);
@@ -223,9 +234,38 @@ bool needs_expert_order(const MoeArgs&);  // of launch_moe_small
 bool reads_inputs_as_they_are(const MoeArgs&);
 // Products of few tokens with BF16 or 8-bit experts: reads the chosen ones alone.
 void launch_moe_small(const MoeArgs&, cudaStream_t);
-// BF16 products of many tokens on tiles.
+// BF16 products of many tokens on tiles, of weights for which can_moe_bf16 or can_moe_tiles holds.
 void launch_moe_tiles(const MoeArgs&, int architecture, cudaStream_t);
 void launch_moe_tiles_sm90(const MoeArgs&, cudaStream_t);  // without the weighted sum
+
+// --- fp8_encode.cu
+// Rows of e4m3 codes beside the scale of each group of 128 inputs, as quant::round_activations says; the
+// scales stand as [groups, scale_stride].
+struct CodedRows {
+  void* codes = nullptr;  // [rows, columns]
+  float* scales = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t scale_stride = 0;
+};
+void launch_encode_rows(const Matrix& x, const CodedRows& to, cudaStream_t);
+// Each token's row at the place of every pair of it.
+void launch_encode_pairs(const MoeArgs&, const CodedRows& to, cudaStream_t);
+
+// --- fp8_sm90.cu: products of many rows as e4m3 codes, on Hopper
+bool can_multiply_codes(const WeightView& weight);
+void launch_linear_codes(const CodedRows& x, const WeightView& weight, bool silu, const Matrix& out,
+                         cudaStream_t);
+struct MoeCodes {
+  MoeArgs moe;
+  CodedRows x;           // [T * k, H], in the order of places
+  CodedRows hidden;      // [T * k, I]
+  void* rows = nullptr;  // [T * k, H] BF16
+  void* maps = nullptr;  // expert_map_bytes, at a multiple of 128
+};
+int64_t expert_map_bytes(int64_t experts);
+bool can_moe_codes(const MoeArgs&);
+void launch_moe_codes(const MoeCodes&, cudaStream_t);
 
 // --- attention.cu
 struct AttentionArgs {

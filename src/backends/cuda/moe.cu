@@ -173,27 +173,11 @@ __device__ void collect_pairs(const MoeArgs& a, int64_t e, int32_t at) {
   }
 }
 
-// Counts, then where each expert's pairs begin and which experts have any; with kCollects, which is for few
-// pairs, also which these are. One block.
-template <bool kCollects>
-__global__ void expert_counts_kernel(MoeArgs a) {
-  ptx::wait_for_previous_kernel();
-  extern __shared__ int32_t counts[];
-  const int64_t pairs = a.x.rows * a.top_k;
-  for (int64_t e = threadIdx.x; e < a.experts; e += kOrderThreads) counts[e] = 0;
-  __syncthreads();
-  for (int64_t p = threadIdx.x; p < pairs; p += kOrderThreads) {
-    const int64_t e = expert_of(a, p);
-    if (e >= 0) {
-      atomicAdd(&counts[e], 1);
-    } else {
-      a.order.places[p] = -1;
-    }
-  }
-  __syncthreads();
+// Where each expert's pairs and tiles begin and which experts have any, from their counts. One warp.
+__device__ void settle_starts(const MoeArgs& a, const int32_t* counts) {
   const int lane = threadIdx.x % 32;
   int32_t before = 0, active = 0, tiles_before = 0;
-  for (int64_t base = 0; threadIdx.x < 32 && base < a.experts; base += 32) {
+  for (int64_t base = 0; base < a.experts; base += 32) {
     const int64_t e = base + lane;
     const int32_t count = e < a.experts ? counts[e] : 0;
     const int32_t tiles = (count + kExpertTileRows - 1) / kExpertTileRows;
@@ -209,45 +193,99 @@ __global__ void expert_counts_kernel(MoeArgs a) {
     before += __shfl_sync(0xffffffffU, upto, 31);
     tiles_before += __shfl_sync(0xffffffffU, tiles_upto, 31);
   }
-  if (threadIdx.x == 0) {
+  if (lane == 0) {
     a.order.starts[a.experts] = before;
     a.order.tiles[a.experts] = tiles_before;
   }
-  if (threadIdx.x == 0) a.order.active[a.experts] = active;
-  if (!kCollects) return;
+  if (lane == 0) a.order.active[a.experts] = active;
+}
+
+// Adds pairs first .. end - 1 to the counts of their experts.
+__device__ void count_pairs(const MoeArgs& a, int64_t first, int64_t end, int32_t* counts) {
+  for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x) counts[e] = 0;
+  __syncthreads();
+  for (int64_t p = first + threadIdx.x; p < end; p += blockDim.x) {
+    const int64_t e = expert_of(a, p);
+    if (e >= 0) {
+      atomicAdd(&counts[e], 1);
+    } else {
+      a.order.places[p] = -1;
+    }
+  }
+  __syncthreads();
+}
+
+// The order of few pairs, in one block.
+__global__ void expert_order_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
+  extern __shared__ int32_t counts[];
+  count_pairs(a, 0, a.x.rows * a.top_k, counts);
+  if (threadIdx.x < 32) settle_starts(a, counts);
   __syncthreads();
   for (int64_t e = threadIdx.x / 32; e < a.experts; e += kOrderThreads / 32)
     if (counts[e] > 0) collect_pairs(a, e, a.order.starts[e]);
 }
 
-// One block an expert looks through all pairs and keeps their order.
-__global__ void expert_pairs_kernel(MoeArgs a) {
+// Many pairs, in stretches of kFewPairs, one a block: counts [stretches, experts], ..
+__global__ void stretch_counts_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
-  __shared__ int32_t warps[33];
-  const int64_t e = blockIdx.x;
-  const int64_t pairs = a.x.rows * a.top_k;
-  int32_t at = a.order.starts[e];
-  if (a.order.starts[e + 1] == at) return;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, num_warps = blockDim.x / 32;
-  for (int64_t base = 0; base < pairs; base += blockDim.x) {
-    const int64_t p = base + threadIdx.x;
-    const bool is_its = p < pairs && expert_of(a, p) == e;
-    const uint32_t mask = __ballot_sync(0xffffffffU, is_its);
-    if (lane == 0) warps[warp] = __popc(mask);
-    __syncthreads();
-    int32_t before = 0, all = 0;
-    for (int w = 0; w < num_warps; ++w) {
-      before += w < warp ? warps[w] : 0;
-      all += warps[w];
+  extern __shared__ int32_t counts[];
+  const int64_t pairs = a.x.rows * a.top_k, first = blockIdx.x * kFewPairs;
+  count_pairs(a, first, min(first + kFewPairs, pairs), counts);
+  for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x)
+    a.order.counts[blockIdx.x * a.experts + e] = counts[e];
+}
+
+// .. which become counts of the stretches before; ..
+__global__ void stretch_starts_kernel(MoeArgs a, int64_t stretches) {
+  ptx::wait_for_previous_kernel();
+  extern __shared__ int32_t counts[];
+  for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
+    int32_t before = 0;
+    constexpr int kAtOnce = 16;
+    for (int64_t first = 0; first < stretches; first += kAtOnce) {
+      int32_t* at = a.order.counts + first * a.experts + e;
+      int32_t own[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) own[i] = first + i < stretches ? at[i * a.experts] : 0;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i < stretches) at[i * a.experts] = before;
+        before += own[i];
+      }
     }
-    if (is_its) {
-      const int32_t place = at + before + __popc(mask & ((1U << lane) - 1U));
-      a.order.pairs[place] = static_cast<int32_t>(p);
-      a.order.places[p] = place;
-    }
-    at += all;
-    __syncthreads();
+    counts[e] = before;
   }
+  __syncthreads();
+  if (threadIdx.x < 32) settle_starts(a, counts);
+}
+
+// .. then a pair's place follows from the pairs before it in its stretch.
+__global__ void __launch_bounds__(kFewPairs) stretch_places_kernel(MoeArgs a) {
+  ptx::wait_for_previous_kernel();
+  extern __shared__ int32_t counts[];  // [warps, experts]
+  constexpr int kWarps = kFewPairs / 32;
+  for (int64_t i = threadIdx.x; i < kWarps * a.experts; i += kFewPairs) counts[i] = 0;
+  __syncthreads();
+  const int64_t p = blockIdx.x * kFewPairs + threadIdx.x;
+  const int expert = p < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, p)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const int rank = __popc(same & ((1U << (threadIdx.x % 32)) - 1U));
+  int32_t* own = counts + threadIdx.x / 32 * a.experts + expert;
+  if (expert >= 0 && rank == 0) *own = __popc(same);
+  __syncthreads();
+  for (int64_t e = threadIdx.x; e < a.experts; e += kFewPairs) {
+    int32_t before = a.order.starts[e] + a.order.counts[blockIdx.x * a.experts + e];
+    for (int w = 0; w < kWarps; ++w) {
+      const int32_t count = counts[w * a.experts + e];
+      counts[w * a.experts + e] = before;
+      before += count;
+    }
+  }
+  __syncthreads();
+  if (expert < 0) return;
+  a.order.pairs[*own + rank] = static_cast<int32_t>(p);
+  a.order.places[p] = *own + rank;
 }
 
 // --- F32 arithmetic, any format
@@ -495,6 +533,7 @@ struct DownRows<RowFormat::kMxfp8> : RowsShape<1, 1, 4, 4, 6> {};
 
 // hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the
 // gate and the up value of an element.
+template <RowKind kKind>
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.intermediate, kTileColumns / 2));
@@ -505,13 +544,11 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    const WeightView& w = row < kTileColumns / 2 ? w1 : w3;
-    const int64_t n = n0 + row % (kTileColumns / 2);
-    return n < w.rows ? static_cast<const bf16_t*>(w.values) + n * w.stride : nullptr;
+  const auto b_row = [&](int row) {
+    return weight_row<kKind>(row < kTileColumns / 2 ? w1 : w3, n0 + row % (kTileColumns / 2));
   };
   TileSums sums = {};
-  multiply_tile<true>(shared, a_row, b_row, w1.columns, sums);
+  multiply_tile<true>(shared, a_row, weight_rows<kKind>(w1, b_row), w1.columns, sums);
   for_tile_pairs<true>(sums, [&](int row, int column, float gate0, float gate1, float up0, float up1) {
     const int64_t place = tile.first + row, n = n0 + column;
     if (place >= tile.end || n >= a.intermediate) return;
@@ -520,6 +557,7 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_up_kernel(MoeArgs a) {
   });
 }
 
+template <RowKind kKind>
 __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a) {
   extern __shared__ __align__(128) uint8_t shared[];
   const ExpertTile tile = find_tile(a, ceil_div(a.out.columns, kTileColumns));
@@ -530,11 +568,9 @@ __global__ void __launch_bounds__(kTileThreads) moe_tiles_down_kernel(MoeArgs a)
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.hidden) + (tile.first + row) * a.intermediate;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    return n0 + row < w.rows ? static_cast<const bf16_t*>(w.values) + (n0 + row) * w.stride : nullptr;
-  };
+  const auto b_row = [&](int row) { return weight_row<kKind>(w, n0 + row); };
   TileSums sums = {};
-  multiply_tile<false>(shared, a_row, b_row, w.columns, sums);
+  multiply_tile<false>(shared, a_row, weight_rows<kKind>(w, b_row), w.columns, sums);
   for_tile_values(sums, [&](int row, int column, float first, float second) {
     const int64_t place = tile.first + row, n = n0 + column;
     if (place >= tile.end || n >= a.out.columns) return;
@@ -555,13 +591,20 @@ void launch_route(const RouteArgs& a, cudaStream_t stream) {
          stream, a);
 }
 
+int64_t expert_order_counts(int64_t pairs, int64_t experts) { return ceil_div(pairs, kFewPairs) * experts; }
+
 void launch_expert_order(const MoeArgs& a, cudaStream_t stream) {
-  if (a.x.rows * a.top_k == 0) return;
+  const int64_t pairs = a.x.rows * a.top_k;
+  if (pairs == 0) return;
   const auto bytes = static_cast<size_t>(a.experts) * sizeof(int32_t);
-  if (a.x.rows * a.top_k <= kFewPairs)
-    return launch(expert_counts_kernel<true>, 1, kOrderThreads, bytes, stream, a);
-  launch(expert_counts_kernel<false>, 1, kOrderThreads, bytes, stream, a);
-  launch(expert_pairs_kernel, static_cast<unsigned>(a.experts), 256, 0, stream, a);
+  if (pairs <= kFewPairs) return launch(expert_order_kernel, 1, kOrderThreads, bytes, stream, a);
+  const int64_t stretches = ceil_div(pairs, kFewPairs);
+  const size_t place_bytes = kFewPairs / 32 * bytes;
+  cudaFuncSetAttribute(stretch_places_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       static_cast<int>(place_bytes));
+  launch(stretch_counts_kernel, static_cast<unsigned>(stretches), 256, bytes, stream, a);
+  launch(stretch_starts_kernel, 1, kOrderThreads, bytes, stream, a, stretches);
+  launch(stretch_places_kernel, static_cast<unsigned>(stretches), kFewPairs, place_bytes, stream, a);
 }
 
 void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
@@ -632,6 +675,10 @@ void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
   });
 }
 
+bool can_moe_tiles(const MoeArgs& a) {
+  return can_linear_tiles(a.first.w1) && can_linear_tiles(a.first.w3) && can_linear_tiles(a.first.w2);
+}
+
 void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   static_assert(kTileRows == kExpertTileRows);
@@ -640,12 +687,16 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
     return launch_combine(a, stream);
   }
   const int64_t tiles = most_expert_tiles(a);
-  cudaFuncSetAttribute(moe_tiles_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  cudaFuncSetAttribute(moe_tiles_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
-  moe_tiles_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)),
-                        kTileThreads, kTileSharedBytes, stream>>>(a);
-  moe_tiles_down_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
-                          kTileSharedBytes, stream>>>(a);
+  with_rows(a.first.w1, a.first.w2, [&]<RowKind kKind>() {
+    const auto up = moe_tiles_up_kernel<kKind>;
+    const auto down = moe_tiles_down_kernel<kKind>;
+    cudaFuncSetAttribute(up, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+    cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, kTileSharedBytes);
+    up<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kTileColumns / 2)), kTileThreads,
+         kTileSharedBytes, stream>>>(a);
+    down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
+           kTileSharedBytes, stream>>>(a);
+  });
   launch_combine(a, stream);
 }
 

@@ -7,6 +7,7 @@ namespace {
 
 // hidden [place, I] BF16. A tile's columns are 128 of w1 and the same 128 of w3, so that a thread holds the
 // gate and the up value of an element.
+template <RowKind kKind>
 __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t shared[];
@@ -19,13 +20,9 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a)
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.x.data) + a.order.pairs[tile.first + row] / a.top_k * a.x.stride;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    const WeightView& w = row < kHalf ? w1 : w3;
-    const int64_t n = n0 + row % kHalf;
-    return n < w.rows ? static_cast<const bf16_t*>(w.values) + n * w.stride : nullptr;
-  };
+  const auto b_row = [&](int row) { return weight_row<kKind>(row < kHalf ? w1 : w3, n0 + row % kHalf); };
   float sums[128];
-  multiply_wide_tile(shared, a_row, b_row, w1.columns, sums);
+  multiply_wide_tile(shared, a_row, weight_rows<kKind>(w1, b_row), w1.columns, sums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -45,6 +42,7 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_up_kernel(MoeArgs a)
 #endif
 }
 
+template <RowKind kKind>
 __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_down_kernel(MoeArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t shared[];
@@ -56,11 +54,9 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_down_kernel(MoeArgs 
     if (tile.first + row >= tile.end) return nullptr;
     return static_cast<const bf16_t*>(a.hidden) + (tile.first + row) * a.intermediate;
   };
-  const auto b_row = [&](int row) -> const bf16_t* {
-    return n0 + row < w.rows ? static_cast<const bf16_t*>(w.values) + (n0 + row) * w.stride : nullptr;
-  };
+  const auto b_row = [&](int row) { return weight_row<kKind>(w, n0 + row); };
   float sums[128];
-  multiply_wide_tile(shared, a_row, b_row, w.columns, sums);
+  multiply_wide_tile(shared, a_row, weight_rows<kKind>(w, b_row), w.columns, sums);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -82,12 +78,16 @@ __global__ void __launch_bounds__(kWideThreads, 1) moe_wide_down_kernel(MoeArgs 
 void launch_moe_tiles_sm90(const MoeArgs& a, cudaStream_t stream) {
   static_assert(kWideRows == kExpertTileRows);
   const int64_t tiles = most_expert_tiles(a);
-  cudaFuncSetAttribute(moe_wide_up_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
-  cudaFuncSetAttribute(moe_wide_down_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
-  moe_wide_up_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kWideColumns / 2)),
-                       kWideThreads, kWideSharedBytes, stream>>>(a);
-  moe_wide_down_kernel<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kWideColumns)), kWideThreads,
-                         kWideSharedBytes, stream>>>(a);
+  with_rows(a.first.w1, a.first.w2, [&]<RowKind kKind>() {
+    const auto up = moe_wide_up_kernel<kKind>;
+    const auto down = moe_wide_down_kernel<kKind>;
+    cudaFuncSetAttribute(up, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
+    cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, kWideSharedBytes);
+    up<<<static_cast<unsigned>(tiles * ceil_div(a.intermediate, kWideColumns / 2)), kWideThreads,
+         kWideSharedBytes, stream>>>(a);
+    down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kWideColumns)), kWideThreads,
+           kWideSharedBytes, stream>>>(a);
+  });
 }
 
 }  // namespace minimax::cuda

@@ -2,6 +2,7 @@
 // copies three stages deep into swizzled shared memory, mma.sync from there. Four warps, 64 by 64 each.
 #pragma once
 
+#include "backends/cuda/coded_rows.cuh"
 #include "backends/cuda/device.cuh"
 
 namespace minimax::cuda {
@@ -26,38 +27,25 @@ __device__ constexpr int tile_column(int warp_column, int j) {
   return warp_column * 64 + j * 8;
 }
 
-// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) and b_row(i) give row i of the tile, 16-byte
-// aligned, or null for a row of zeros.
-template <bool kIsPaired, typename ARow, typename BRow>
-__device__ void multiply_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64_t depth, TileSums& sums) {
+// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) gives row i of the tile, 16-byte aligned, or
+// null for a row of zeros; so does b, or it is the CodedSource of 8-bit rows, with a depth that is a multiple
+// of 16.
+template <bool kIsPaired, typename ARow, typename B>
+__device__ void multiply_tile(uint8_t* shared, ARow&& a_row, const B& b, int64_t depth, TileSums& sums) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_row = warp / 2, warp_column = warp % 2;
   const uint32_t base = ptx::shared_address(shared);
-  // Each thread copies chunk threadIdx % 8 of every sixteenth row.
-  const int chunk = threadIdx.x % 8;
-  const bf16_t* a_rows[8];
-  const bf16_t* b_rows[8];
-  const bf16_t* any = nullptr;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    a_rows[i] = a_row(static_cast<int>(threadIdx.x) / 8 + 16 * i);
-    b_rows[i] = b_row(static_cast<int>(threadIdx.x) / 8 + 16 * i);
-    if (b_rows[i] != nullptr) any = b_rows[i];
-    if (a_rows[i] != nullptr) any = a_rows[i];
-  }
+  CopiedChunks<kTileRows, kTileThreads> a_chunks(a_row);
+  typename ChunksOf<kTileColumns, kTileThreads, B>::Type b_chunks(b);
   const int64_t steps = ceil_div(depth, kTileDepth);
+  // Steps are loaded in order; what is fetched of B is one step ahead.
+  b_chunks.fetch(0, depth);
   const auto load = [&](int64_t step) {
     const uint32_t stage = base + static_cast<uint32_t>(step % kTileStages) * kTileStageBytes;
-    const int64_t k = step * kTileDepth + chunk * 8;
-    const bool k_is_in = k < depth;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int row = static_cast<int>(threadIdx.x) / 8 + 16 * i;
-      const uint32_t at = static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) * 16));
-      const bool has_a = k_is_in && a_rows[i] != nullptr, has_b = k_is_in && b_rows[i] != nullptr;
-      ptx::copy_async_16(stage + at, has_a ? a_rows[i] + k : any, has_a);
-      ptx::copy_async_16(stage + kTileRows * 128 + at, has_b ? b_rows[i] + k : any, has_b);
-    }
+    a_chunks.fetch(step * kTileDepth, depth);
+    a_chunks.store(stage);
+    b_chunks.store(stage + kTileRows * 128);
+    b_chunks.fetch((step + 1) * kTileDepth, depth);
   };
 #pragma unroll
   for (int s = 0; s < kTileStages - 1; ++s) {
@@ -81,15 +69,15 @@ __device__ void multiply_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64
       }
 #pragma unroll
       for (int j = 0; j < 8; j += 2) {
-        uint32_t b[4];
+        uint32_t right[4];
         const int row = tile_column<kIsPaired>(warp_column, j) + lane % 8 + lane / 16 * 8;
         ptx::load_matrix_x4(
-            b, stage + kTileRows * 128 +
-                   static_cast<uint32_t>(row * 128 + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
+            right, stage + kTileRows * 128 +
+                       static_cast<uint32_t>(row * 128 + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          ptx::mma_16x8x16(sums.values[i][j], a[i], b[0], b[1]);
-          ptx::mma_16x8x16(sums.values[i][j + 1], a[i], b[2], b[3]);
+          ptx::mma_16x8x16(sums.values[i][j], a[i], right[0], right[1]);
+          ptx::mma_16x8x16(sums.values[i][j + 1], a[i], right[2], right[3]);
         }
       }
     }

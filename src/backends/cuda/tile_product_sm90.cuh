@@ -2,6 +2,7 @@
 // four stages deep into swizzled shared memory, which wgmma reads as it is. Two warpgroups, 64 by 256 each.
 #pragma once
 
+#include "backends/cuda/coded_rows.cuh"
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/ptx.cuh"
 
@@ -42,48 +43,35 @@ __device__ __forceinline__ void wgmma_64x256(float (&c)[128], uint64_t a, uint64
 #undef MINIMAX_SUMS16
 #undef MINIMAX_SUMS4
 
-// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) and b_row(i) give row i of the tile, 16-byte
-// aligned, or null for a row of zeros. Of sums, element 4 j + 2 h + c is row 64 warpgroup + 16 (warp % 4) +
-// lane / 4 + 8 h, column 8 j + 2 (lane % 4) + c.
-template <typename ARow, typename BRow>
-__device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row, BRow&& b_row, int64_t depth,
+// sums = A B^T over `depth` inputs, a multiple of 8. a_row(i) gives row i of the tile, 16-byte aligned, or
+// null for a row of zeros; so does b, or it is the CodedSource of 8-bit rows, with a depth that is a multiple
+// of 16. Of sums, element 4 j + 2 h + c is row 64 warpgroup + 16 (warp % 4) + lane / 4 + 8 h, column 8 j + 2
+// (lane % 4)
+// + c.
+template <typename ARow, typename B>
+__device__ __forceinline__ void multiply_wide_tile(uint8_t* shared, ARow&& a_row, const B& b, int64_t depth,
                                                    float (&sums)[128]) {
   const uint32_t base = (ptx::shared_address(shared) + 1023U) & ~1023U;
-  const int chunk = threadIdx.x % 8, first_row = static_cast<int>(threadIdx.x) / 8;
-  constexpr int kPass = kWideThreads / 8;
-  constexpr int kARows = kWideRows / kPass, kBRows = kWideColumns / kPass;
-  const bf16_t* a_rows[kARows];
-  const bf16_t* b_rows[kBRows];
-#pragma unroll
-  for (int i = 0; i < kARows; ++i) a_rows[i] = a_row(first_row + kPass * i);
-#pragma unroll
-  for (int i = 0; i < kBRows; ++i) b_rows[i] = b_row(first_row + kPass * i);
-  // What a copy of zeros names and does not read.
-  const bf16_t* any = b_row(0);
+  CopiedChunks<kWideRows, kWideThreads> a_chunks(a_row);
+  typename ChunksOf<kWideColumns, kWideThreads, B>::Type b_chunks(b);
   const int64_t steps = ceil_div(depth, kWideDepth);
+  // Steps are loaded in order; what is fetched of B is one step ahead.
+  b_chunks.fetch(0, depth);
   const auto load = [&](int64_t step) {
     const uint32_t stage = base + static_cast<uint32_t>(step % kWideStages) * kWideStageBytes;
-    const int64_t k = step * kWideDepth + chunk * 8;
-    const bool k_is_in = k < depth;
-#pragma unroll
-    for (int i = 0; i < kARows; ++i) {
-      const int row = first_row + kPass * i;
-      const bool is_there = k_is_in && a_rows[i] != nullptr;
-      ptx::copy_async_16(stage + static_cast<uint32_t>(row * 128 + ((chunk ^ (row & 7)) * 16)),
-                         is_there ? a_rows[i] + k : any, is_there);
-    }
-#pragma unroll
-    for (int i = 0; i < kBRows; ++i) {
-      const int row = first_row + kPass * i;
-      const bool is_there = k_is_in && b_rows[i] != nullptr;
-      ptx::copy_async_16(
-          stage + static_cast<uint32_t>(kWideRows * 128 + row * 128 + ((chunk ^ (row & 7)) * 16)),
-          is_there ? b_rows[i] + k : any, is_there);
-    }
+    a_chunks.fetch(step * kWideDepth, depth);
+    a_chunks.store(stage);
+    b_chunks.store(stage + kWideRows * 128);
+    b_chunks.fetch((step + 1) * kWideDepth, depth);
   };
+  // Zeros that the compiler may not put off to the first product, which would make products wait for each
+  // other.
 #pragma unroll
-  for (int i = 0; i < 128; ++i) sums[i] = 0;
-    // A stage is free once the products before the last ones are done, in both warpgroups: two steps ahead.
+  for (float& sum : sums) {
+    sum = 0;
+    asm volatile("" : "+f"(sum));
+  }
+  // A stage is free once the products before the last ones are done, in both warpgroups: two steps ahead.
 #pragma unroll
   for (int s = 0; s < kWideStages - 2; ++s) {
     if (s < steps) load(s);

@@ -1,0 +1,797 @@
+// Products of many rows with 8-bit weights on Hopper: e4m3 codes of both sides through the tensor cores,
+// dense and for experts.
+//
+// Weights are the rows of a warpgroup product and tokens its columns, so that a tile takes any number of
+// tokens up to 136 in small steps: rows are split evenly, and little is computed for nobody. The tensor cores
+// add 128 inputs, whose sum is scaled and added to F32 sums; a tile of 256 weight rows by 136 tokens is what
+// registers hold of both. Two blocks, a cluster, share the weights of a pair of tiles: each copies half of
+// them for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp copies
+// and one makes scales. Blocks stay and take every so many-th pair.
+#include "backends/cuda/device.cuh"
+#include "backends/cuda/fp8_wgmma.cuh"
+
+namespace minimax::cuda {
+namespace {
+
+enum class Kind { kDense, kUp, kDown };
+
+constexpr int kWeightRows = 256;  // of a tile: 128 of w1 and the same 128 of w3, or 256 of one weight
+constexpr int kTokens = 136;      // of a tile at most
+constexpr int kCluster = 2;       // tiles of a pair
+constexpr int kDepth = 128;       // a group of inputs, and what a row of a swizzled box holds
+constexpr int kStages = 4;
+constexpr int kMathThreads = 256;
+constexpr int kThreads = kMathThreads + 128;
+constexpr int kWeightBytes = kWeightRows * kDepth;
+constexpr int kStageBytes = kWeightBytes + kTokens * kDepth;
+// Boxes of tokens.
+constexpr int kManyTokens = 64;
+constexpr int kFewTokens = 8;
+// Scales of a stage, for the tile's upper and lower 128 weight rows: of tokens 2 q, 2 q + 1 of every eight,
+// for q = 0 to 3, in a row each, as a lane's fragments need them.
+constexpr int kScaleRow = 36;
+constexpr int kHalfScales = 4 * kScaleRow;
+constexpr int kStageScales = 2 * kHalfScales;
+// Outputs of 32 tokens on their way to memory, twice.
+constexpr int kStagedTokens = 32;
+constexpr int kStagingBytes = 2 * kStagedTokens * 256;
+constexpr int kBarrierBytes = 2 * kStages * 8;
+constexpr int kFixedBytes =
+    kStages * kStageBytes + kStagingBytes + kStages * kStageScales * 4 + kBarrierBytes;
+constexpr int kMapsOfExpert = 3;  // w1, w3, w2
+
+struct RowMaps {
+  CUtensorMap many, few;
+};
+
+struct ProductArgs {
+  const float* x_scales = nullptr;  // [groups, x_scale_stride]
+  int64_t x_scale_stride = 0;
+  int rows = 0;             // of x, or all pairs
+  int parts = 0;            // that the rows are split into, an even number
+  int depth = 0;            // inputs
+  int outputs = 0;          // rows of the weight, of kUp those of w1
+  bool has_blocks = false;  // a scale a block of 128 x 128, else one for the whole of a row
+  WeightView weight;
+  // Experts:
+  const ExpertPointers* table = nullptr;
+  const CUtensorMap* maps = nullptr;  // [experts, 3]
+  const int32_t* starts = nullptr;    // [experts + 1]
+  int experts = 0;
+  SwigluParams swiglu;
+  bool applies_silu = false;
+  bool stores_chunks = false;   // eight BF16 outputs at a time
+  Matrix out;                   // [rows, outputs]; of kUp codes
+  float* out_scales = nullptr;  // of kUp [outputs / 128, out_scale_stride]
+  int64_t out_scale_stride = 0;
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+struct Shared {
+  uint32_t stages, staging, scales, barriers;
+  const int32_t *pairs, *starts;  // of experts: pairs of tiles before them, with one column of weights; rows
+  int rank;                       // in the cluster
+
+  __device__ uint32_t full(uint32_t stage) const { return barriers + stage * 8; }
+  __device__ uint32_t empty(uint32_t stage) const { return barriers + (kStages + stage) * 8; }
+  __device__ uint32_t scales_of(uint32_t stage) const { return scales + stage * kStageScales * 4; }
+};
+
+struct Tile {
+  bool is_there = false;
+  int expert = 0;
+  int first = 0;   // row of x
+  int count = 0;   // rows; none of a pair's second tile, maybe
+  int width = 0;   // rows computed, those behind the last for nothing
+  int output = 0;  // first row of the weight
+};
+
+// Widths that there are products for.
+__device__ inline int round_width(int rows) {
+  return rows <= 32    ? 32
+         : rows <= 64  ? 64
+         : rows <= 80  ? (rows + 7) / 8 * 8
+         : rows <= 128 ? (rows + 15) / 16 * 16
+                       : kTokens;
+}
+__device__ inline void split_rows(int rows, int parts, int part, Tile& tile) {
+  const int share = (rows + parts - 1) / parts;
+  tile.is_there = true;
+  tile.first += part * share;
+  tile.count = max(0, min(share, rows - part * share));
+  tile.width = round_width(share);
+}
+
+template <Kind kKind>
+__device__ Tile find_tile(const ProductArgs& a, const Shared& shared, int index) {
+  constexpr int kOutputs = kKind == Kind::kUp ? kWeightRows / 2 : kWeightRows;
+  const int columns = (a.outputs + kOutputs - 1) / kOutputs;
+  Tile tile;
+  if constexpr (kKind == Kind::kDense) {
+    // Tiles at work at one time share both tokens and weights.
+    constexpr int kGroup = 8;
+    const int pairs = a.parts / kCluster;
+    if (index >= pairs * columns) return tile;
+    const int first = index / (kGroup * columns) * kGroup, inside = index - first * columns;
+    const int group = min(kGroup, pairs - first);
+    tile.output = inside / group * kOutputs;
+    split_rows(a.rows, a.parts, (first + inside % group) * kCluster + shared.rank, tile);
+  } else {
+    if (index >= shared.pairs[a.experts] * columns) return tile;
+    int low = 0, high = a.experts;  // the last expert whose tiles begin at or before this one
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (shared.pairs[middle] * columns <= index ? low : high) = middle;
+    }
+    const int inside = index - shared.pairs[low] * columns;
+    const int pairs = shared.pairs[low + 1] - shared.pairs[low];
+    tile.expert = low;
+    tile.first = shared.starts[low];
+    tile.output = inside / pairs * kOutputs;
+    split_rows(shared.starts[low + 1] - shared.starts[low], pairs * kCluster,
+               inside % pairs * kCluster + shared.rank, tile);
+  }
+  return tile;
+}
+
+__device__ inline const WeightView& upper_weight(const ProductArgs& a, Kind kind, int expert) {
+  if (kind == Kind::kDense) return a.weight;
+  return kind == Kind::kUp ? a.table[expert].w1 : a.table[expert].w2;
+}
+__device__ inline const WeightView& lower_weight(const ProductArgs& a, Kind kind, int expert) {
+  return kind == Kind::kUp ? a.table[expert].w3 : upper_weight(a, kind, expert);
+}
+// The scales of the block row that holds weight row n, or null behind the last.
+__device__ inline const float* scales_of_row(const WeightView& w, int64_t n) {
+  if (n >= w.rows) return nullptr;
+  return static_cast<const float*>(w.scales) + (n + w.row_offset) / w.block_rows * w.scale_stride +
+         w.column_offset / w.block_columns;
+}
+
+__device__ __forceinline__ void store_shared4(uint32_t address, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+__device__ __forceinline__ float4 load_shared16f(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
+// Which stage comes next, and the parity that its barriers are waited for with.
+struct Ring {
+  uint32_t stage = 0, parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// One thread copies weights, for both blocks of the cluster, and codes.
+template <Kind kKind>
+__device__ void copy_tiles(const ProductArgs& a, const RowMaps& x_maps, const CUtensorMap& w_map,
+                           const Shared& shared) {
+  const int steps = (a.depth + kDepth - 1) / kDepth;
+  Ring ring;
+  for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
+    const Tile tile = find_tile<kKind>(a, shared, index);
+    if (!tile.is_there) return;
+    // This block's half of the weights: of w1 or w3, or the upper or lower rows.
+    const CUtensorMap* weights = &w_map;
+    int row = tile.output + shared.rank * (kWeightRows / kCluster);
+    if constexpr (kKind != Kind::kDense) {
+      weights = a.maps + tile.expert * kMapsOfExpert + (kKind == Kind::kUp ? shared.rank : 2);
+      if (kKind == Kind::kUp) row = tile.output;
+      ptx::acquire_map(weights);
+    }
+    for (int step = 0; step < steps; ++step) {
+      ptx::barrier_wait(shared.empty(ring.stage), ring.parity ^ 1);
+      const uint32_t full = shared.full(ring.stage), to = shared.stages + ring.stage * kStageBytes;
+      ptx::barrier_arrive_expect(full, static_cast<uint32_t>(kWeightBytes + tile.width * kDepth));
+      ptx::copy_box_to_all(to + static_cast<uint32_t>(shared.rank * (kWeightBytes / kCluster)), weights, full,
+                           step * kDepth, row, (1 << kCluster) - 1);
+      const uint32_t tokens = to + kWeightBytes;
+      int at = 0;
+      for (; at + kManyTokens <= tile.width; at += kManyTokens)
+        ptx::copy_box(tokens + static_cast<uint32_t>(at * kDepth), &x_maps.many, full, step * kDepth,
+                      tile.first + at);
+      for (; at < tile.width; at += kFewTokens)
+        ptx::copy_box(tokens + static_cast<uint32_t>(at * kDepth), &x_maps.few, full, step * kDepth,
+                      tile.first + at);
+      ring.advance();
+    }
+  }
+}
+
+// One warp multiplies the scales of tokens with those of weights.
+template <Kind kKind>
+__device__ void make_scales(const ProductArgs& a, const Shared& shared) {
+  constexpr int kCount = (kTokens + 31) / 32;
+  const int lane = threadIdx.x % 32;
+  const int steps = (a.depth + kDepth - 1) / kDepth;
+  // Where the scale of token lane + 32 i stands, less 8 i.
+  const uint32_t place = static_cast<uint32_t>(lane % 8 / 2 * kScaleRow + lane / 8 * 2 + lane % 2) * 4;
+  Ring ring;
+  for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
+    const Tile tile = find_tile<kKind>(a, shared, index);
+    if (!tile.is_there) return;
+    const float *upper = nullptr, *lower = nullptr;
+    if (a.has_blocks) {
+      upper = scales_of_row(upper_weight(a, kKind, tile.expert), tile.output);
+      lower = scales_of_row(lower_weight(a, kKind, tile.expert),
+                            tile.output + (kKind == Kind::kUp ? 0 : kWeightRows / 2));
+    }
+    const float* x_scales = a.x_scales + tile.first + lane;
+    float next[kCount], next_upper = 1, next_lower = 1;
+    const auto fetch = [&](int step) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+        next[i] = lane + 32 * i < tile.count ? x_scales[step * a.x_scale_stride + 32 * i] : 0.0F;
+      if (upper != nullptr) next_upper = upper[step];
+      if (lower != nullptr) next_lower = lower[step];
+    };
+    fetch(0);
+    for (int step = 0; step < steps; ++step) {
+      float scales[kCount];
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) scales[i] = next[i];
+      const float above = next_upper, below = next_lower;
+      if (step + 1 < steps) fetch(step + 1);
+      ptx::barrier_wait(shared.empty(ring.stage), ring.parity ^ 1);
+      const uint32_t to = shared.scales_of(ring.stage) + place;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if (lane + 32 * i >= kTokens) break;
+        store_shared4(to + static_cast<uint32_t>(32 * i), scales[i] * above);
+        store_shared4(to + static_cast<uint32_t>(32 * i + kHalfScales * 4), scales[i] * below);
+      }
+      __syncwarp();
+      if (lane == 0) ptx::barrier_arrive(shared.full(ring.stage));
+      ring.advance();
+    }
+  }
+}
+
+// A math thread's place, the stage it will read next, and the staging buffer it will write next.
+struct Math {
+  int warpgroup, warp, lane;  // warp: in the warpgroup
+  Ring ring;
+  uint32_t buffer = 0;
+};
+
+// sums[half] of the tile's upper and lower 128 weight rows: element 4 j + 2 h + i is row 64 warpgroup + 16
+// warp + lane / 4 + 8 h, token 8 j + 2 (lane % 4) + i.
+template <int kWidth>
+__device__ __forceinline__ void multiply(const Shared& shared, Math& m, int steps,
+                                         float (&sums)[2][kWidth / 2]) {
+  constexpr int kQuads = (kWidth + 15) / 16;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int i = 0; i < kWidth / 2; ++i) sums[half][i] = 0;
+  }
+  for (int step = 0; step < steps; ++step) {
+    ptx::barrier_wait(shared.full(m.ring.stage), m.ring.parity);
+    const uint32_t stage = shared.stages + m.ring.stage * kStageBytes;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t scales = shared.scales_of(m.ring.stage) +
+                              static_cast<uint32_t>(half * kHalfScales + m.lane % 4 * kScaleRow) * 4;
+      float c[kWidth / 2];
+      const uint32_t weights = stage + static_cast<uint32_t>(half * 128 + m.warpgroup * 64) * kDepth;
+      ptx::wgmma_fence();
+#pragma unroll
+      for (uint32_t k = 0; k < kDepth / 32; ++k) {
+        ptx::wgmma_e4m3(c, ptx::operand_along_k(weights + k * 32),
+                        ptx::operand_along_k(stage + kWeightBytes + k * 32), k > 0);
+      }
+      ptx::wgmma_commit();
+      const float4 first_scales = load_shared16f(scales);
+      ptx::wgmma_wait<0>();
+#pragma unroll
+      for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(c[i])::"memory");
+#pragma unroll
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const float4 s = quad == 0 ? first_scales : load_shared16f(scales + static_cast<uint32_t>(quad) * 16);
+        const float factors[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+        for (int i = 0; i < 8 && quad * 8 + i < kWidth / 2; ++i)
+          sums[half][quad * 8 + i] += c[quad * 8 + i] * factors[i / 4 * 2 + i % 2];
+      }
+    }
+    __syncwarp();
+    if (m.lane < kCluster) ptx::barrier_arrive_at(shared.empty(m.ring.stage), static_cast<uint32_t>(m.lane));
+    m.ring.advance();
+  }
+}
+
+// Scales that are not a block's, of whole rows.
+template <int kWidth>
+__device__ __forceinline__ void scale_rows(const WeightView& w, int row, float (&sums)[kWidth]) {
+  float factors[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const float* scale = scales_of_row(w, row + 8 * h);
+    factors[h] = scale == nullptr ? 0.0F : *scale;
+  }
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) sums[i] *= factors[i / 2 % 2];
+}
+
+__device__ __forceinline__ float fast_swiglu(const SwigluParams& p, float gate, float up) {
+  const float g = fminf(gate, p.limit);
+  const float u = fminf(fmaxf(up, -p.limit), p.limit);
+  return (u + p.up_offset) * __fdividef(g, 1.0F + __expf(-p.alpha * g));
+}
+
+// The 16-byte place of eight outputs of a token among those of 32 tokens.
+template <int kChunks>
+__device__ __forceinline__ uint32_t staged(int token, int chunk) {
+  return static_cast<uint32_t>(token * kChunks * 16 + ((chunk ^ (token & 7)) * 16));
+}
+// Fragments of 32 tokens from `first` on, transposed, so that a token's outputs lie side by side.
+template <int kChunks, int kWidth>
+__device__ __forceinline__ void stage_outputs(uint32_t buffer, const Math& m, int first_chunk,
+                                              const float (&values)[kWidth], int first) {
+#pragma unroll
+  for (int pair = 0; pair < 2; ++pair) {
+    // Of a lonely eight tokens the next eight places are not read.
+    const int block = first / 8 + 2 * pair;
+    if (block * 4 >= kWidth) break;
+    const float* v = values + block * 4;
+    const float* w = block * 4 + 4 < kWidth ? v + 4 : v;
+    const int token = 16 * pair + m.lane / 16 * 8 + m.lane % 8;
+    const int chunk = first_chunk + m.warp * 2 + m.lane / 8 % 2;
+    ptx::store_matrix_x4_trans(buffer + staged<kChunks>(token, chunk), pack_bf16(v[0], v[1]),
+                               pack_bf16(v[2], v[3]), pack_bf16(w[0], w[1]), pack_bf16(w[2], w[3]));
+  }
+}
+
+// Eight numbers as codes of a scale that sixteen neighbouring lanes share.
+__device__ __forceinline__ uint2 encode_eight(const float (&values)[8], float& scale) {
+  float largest = 0;
+#pragma unroll
+  for (float value : values) largest = fmaxf(largest, fabsf(value));
+#pragma unroll
+  for (int i = 8; i > 0; i >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, i));
+  scale = fmaxf(largest / 448.0F, 1e-10F);
+  uint32_t codes[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    codes[i] = __nv_cvt_float2_to_fp8x2({values[2 * i] / scale, values[2 * i + 1] / scale}, __NV_SATFINITE,
+                                        __NV_E4M3);
+  }
+  return {codes[0] | codes[1] << 16, codes[2] | codes[3] << 16};
+}
+
+// SwiGLU of the tile's 128 gates and ups of each token, which share a scale, as codes.
+template <int kWidth>
+__device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared& shared, Math& m,
+                                             const Tile& tile, float (&sums)[2][kWidth / 2]) {
+#pragma unroll
+  for (int i = 0; i < kWidth / 2; ++i) sums[0][i] = fast_swiglu(a.swiglu, sums[0][i], sums[1][i]);
+#pragma unroll
+  for (int first = 0; first < kWidth; first += kStagedTokens) {
+    const uint32_t buffer = shared.staging + m.buffer * (kStagingBytes / 2);
+    m.buffer ^= 1;
+    stage_outputs<16>(buffer, m, m.warpgroup * 8, sums[0], first);
+    ptx::named_barrier(1, kMathThreads);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int token = static_cast<int>(threadIdx.x) / 16 + 16 * i, chunk = threadIdx.x % 16;
+      const uint4 raw = ptx::load_shared16(buffer + staged<16>(token, chunk));
+      const float values[8] = {ptx::low_float(raw.x),  ptx::high_float(raw.x), ptx::low_float(raw.y),
+                               ptx::high_float(raw.y), ptx::low_float(raw.z),  ptx::high_float(raw.z),
+                               ptx::low_float(raw.w),  ptx::high_float(raw.w)};
+      float scale;
+      const uint2 codes = encode_eight(values, scale);
+      const int64_t row = tile.first + first + token;
+      if (first + token >= tile.count || tile.output + chunk * 8 >= a.outputs) continue;
+      *reinterpret_cast<uint2*>(static_cast<uint8_t*>(a.out.data) + row * a.out.stride + tile.output +
+                                chunk * 8) = codes;
+      if (chunk == 0) a.out_scales[tile.output / kDepth * a.out_scale_stride + row] = scale;
+    }
+  }
+}
+
+template <int kWidth>
+__device__ __forceinline__ void store_in_chunks(const ProductArgs& a, const Shared& shared, Math& m,
+                                                const Tile& tile, const float (&sums)[kWidth / 2],
+                                                int output) {
+  const int thread = static_cast<int>(threadIdx.x) % 128;
+#pragma unroll
+  for (int first = 0; first < kWidth; first += kStagedTokens) {
+    const uint32_t buffer = shared.staging + (m.warpgroup * 2 + m.buffer) * (kStagingBytes / 4);
+    m.buffer ^= 1;
+    stage_outputs<8>(buffer, m, 0, sums, first);
+    ptx::named_barrier(2 + m.warpgroup, 128);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int token = thread / 8 + 16 * i, chunk = thread % 8;
+      const uint4 values = ptx::load_shared16(buffer + staged<8>(token, chunk));
+      if (first + token >= tile.count || output + chunk * 8 >= a.outputs) continue;
+      const int64_t row = tile.first + first + token;
+      *reinterpret_cast<uint4*>(static_cast<bf16_t*>(a.out.data) + row * a.out.stride + output + chunk * 8) =
+          values;
+    }
+  }
+}
+
+template <typename Out, int kWidth>
+__device__ __forceinline__ void store_one_by_one(const ProductArgs& a, const Math& m, const Tile& tile,
+                                                 const float (&sums)[kWidth], int output) {
+  const int n = output + m.warp * 16 + m.lane / 4;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    const int token = i / 4 * 8 + m.lane % 4 * 2 + i % 2, row = n + i / 2 % 2 * 8;
+    if (token >= tile.count || row >= a.outputs) continue;
+    static_cast<Out*>(a.out.data)[(tile.first + token) * a.out.stride + row] = from_f32<Out>(sums[i]);
+  }
+}
+
+template <Kind kKind, int kWidth>
+__device__ __forceinline__ void compute_tile(const ProductArgs& a, const Shared& shared, Math& m,
+                                             const Tile& tile) {
+  float sums[2][kWidth / 2];
+  multiply<kWidth>(shared, m, (a.depth + kDepth - 1) / kDepth, sums);
+  const int row = m.warpgroup * 64 + m.warp * 16 + m.lane / 4;
+  if (!a.has_blocks) {
+    scale_rows(upper_weight(a, kKind, tile.expert), tile.output + row, sums[0]);
+    scale_rows(lower_weight(a, kKind, tile.expert), tile.output + row + (kKind == Kind::kUp ? 0 : 128),
+               sums[1]);
+  }
+  if constexpr (kKind == Kind::kUp) {
+    store_hidden<kWidth>(a, shared, m, tile, sums);
+  } else {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int output = tile.output + half * 128 + m.warpgroup * 64;
+      if (kKind == Kind::kDense && a.applies_silu) {
+#pragma unroll
+        for (float& sum : sums[half]) sum = silu(sum);
+      }
+      if (kKind == Kind::kDown || a.stores_chunks) {
+        store_in_chunks<kWidth>(a, shared, m, tile, sums[half], output);
+      } else if (a.out.scalar == Scalar::kBF16) {
+        store_one_by_one<bf16_t>(a, m, tile, sums[half], output);
+      } else {
+        store_one_by_one<float>(a, m, tile, sums[half], output);
+      }
+    }
+  }
+}
+
+template <Kind kKind>
+__device__ void compute_tiles(const ProductArgs& a, const Shared& shared) {
+  // Taken from one lane, so that the compiler sees that all have the same.
+  const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
+  Math m{warp / 4, warp % 4, static_cast<int>(threadIdx.x) % 32, {}};
+  for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
+    const Tile tile = find_tile<kKind>(a, shared, index);
+    if (!tile.is_there) return;
+    switch (tile.width) {
+      case 32:
+        compute_tile<kKind, 32>(a, shared, m, tile);
+        break;
+      case 64:
+        compute_tile<kKind, 64>(a, shared, m, tile);
+        break;
+      case 72:
+        compute_tile<kKind, 72>(a, shared, m, tile);
+        break;
+      case 80:
+        compute_tile<kKind, 80>(a, shared, m, tile);
+        break;
+      case 96:
+        compute_tile<kKind, 96>(a, shared, m, tile);
+        break;
+      case 112:
+        compute_tile<kKind, 112>(a, shared, m, tile);
+        break;
+      case 128:
+        compute_tile<kKind, 128>(a, shared, m, tile);
+        break;
+      default:
+        compute_tile<kKind, kTokens>(a, shared, m, tile);
+    }
+  }
+}
+
+// pairs[e] = pairs of tiles, of one column of weights, before those of expert e. One warp.
+__device__ inline void count_pairs(const ProductArgs& a, int32_t* pairs) {
+  const int lane = threadIdx.x % 32;
+  int before = 0;
+  for (int base = 0; base < a.experts; base += 32) {
+    const int e = base + lane;
+    const int rows = e < a.experts ? a.starts[e + 1] - a.starts[e] : 0;
+    const int own = (rows + kCluster * kTokens - 1) / (kCluster * kTokens);
+    int upto = own;
+    for (int i = 1; i < 32; i <<= 1) {
+      const int left = __shfl_up_sync(0xffffffffU, upto, i);
+      if (lane >= i) upto += left;
+    }
+    if (e < a.experts) pairs[e] = before + upto - own;
+    before += __shfl_sync(0xffffffffU, upto, 31);
+  }
+  if (lane == 0) pairs[a.experts] = before;
+}
+
+#endif  // __CUDA_ARCH_FEAT_SM90_ALL
+
+template <Kind kKind>
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+    fp8_product_kernel(const __grid_constant__ ProductArgs a, const __grid_constant__ RowMaps x_maps,
+                       const __grid_constant__ CUtensorMap w_map) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(1024) uint8_t bytes[];
+  Shared shared;
+  shared.stages = ptx::shared_address(bytes);
+  shared.staging = shared.stages + kStages * kStageBytes;
+  shared.scales = shared.staging + kStagingBytes;
+  shared.barriers = shared.scales + kStages * kStageScales * 4;
+  shared.rank = static_cast<int>(ptx::cluster_rank());
+  auto* pairs = reinterpret_cast<int32_t*>(bytes + kFixedBytes);
+  int32_t* starts = pairs + a.experts + 1;
+  shared.pairs = pairs;
+  shared.starts = starts;
+  if (kKind != Kind::kDense) {
+    for (int e = threadIdx.x; e <= a.experts; e += kThreads) starts[e] = a.starts[e];
+    if (threadIdx.x < 32) count_pairs(a, pairs);
+  }
+  if (threadIdx.x == 0) {
+    for (uint32_t stage = 0; stage < kStages; ++stage) {
+      ptx::barrier_init(shared.full(stage), 2);  // the copying thread, the warp of scales
+      ptx::barrier_init(shared.empty(stage), kCluster * kMathThreads / 32);
+    }
+    ptx::barrier_init_fence();
+  }
+  __syncthreads();
+  ptx::cluster_barrier();
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  if (warp >= kMathThreads / 32) {
+    ptx::give_registers<40>();
+    if (threadIdx.x == kMathThreads) copy_tiles<kKind>(a, x_maps, w_map, shared);
+    if (warp == kMathThreads / 32 + 1) make_scales<kKind>(a, shared);
+    __syncwarp();
+  } else {
+    ptx::take_registers<232>();
+    compute_tiles<kKind>(a, shared);
+  }
+  // The other block's copies and arrivals come here until it has done.
+  ptx::cluster_barrier();
+#endif
+}
+
+// --- host
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+// The driver's function, found at run time: nothing links the driver.
+EncodeTiled encode_tiled() {
+  static const EncodeTiled found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                               cudaEnableDefault, &result);
+    const bool is_found = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
+    return is_found ? reinterpret_cast<EncodeTiled>(function) : nullptr;
+  }();
+  return found;
+}
+
+// Codes [rows, columns], read in boxes of kDepth columns.
+CUtensorMap make_map(const void* codes, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
+  CUtensorMap map = {};
+  const EncodeTiled encode = encode_tiled();
+  if (encode == nullptr) return map;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride)};
+  const cuuint32_t box[] = {kDepth, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[] = {1, 1};
+  encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(codes), sizes, strides, box, steps,
+         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return map;
+}
+CUtensorMap make_weight_map(const WeightView& w) {
+  return make_map(w.values, w.rows, w.columns, w.stride, kWeightRows / 2);
+}
+RowMaps make_row_maps(const CodedRows& x) {
+  return {make_map(x.codes, x.rows, x.columns, x.columns, kManyTokens),
+          make_map(x.codes, x.rows, x.columns, x.columns, kFewTokens)};
+}
+
+// A scale a block of 128 x 128, else one for the whole of a row.
+bool has_blocks(const WeightView& w) { return w.block_columns < w.columns + w.column_offset; }
+
+int multiprocessors() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+template <Kind kKind>
+void launch_product(const ProductArgs& a, const RowMaps& x_maps, const CUtensorMap& w_map, int64_t pairs,
+                    cudaStream_t stream) {
+  const auto kernel = fp8_product_kernel<kKind>;
+  const int bytes = kFixedBytes + 2 * (a.experts + 1) * static_cast<int>(sizeof(int32_t));
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  const int64_t most = multiprocessors() / kCluster;
+  const int64_t clusters = pairs < most ? pairs : most;
+  kernel<<<static_cast<unsigned>(clusters * kCluster), kThreads, static_cast<size_t>(bytes), stream>>>(
+      a, x_maps, w_map);
+}
+
+// Into how many tiles the rows of a dense product are split: so that the last round of tiles is a full one.
+int choose_parts(int64_t rows, int64_t columns) {
+  const int64_t most = multiprocessors() / kCluster;
+  int64_t best = 0, best_cost = 0;
+  for (const int64_t width : {int64_t{kTokens}, int64_t{128}, int64_t{112}, int64_t{96}}) {
+    const int64_t pairs = ceil_div(rows, kCluster * width);
+    const int64_t cost = ceil_div(pairs * columns, most) * width;
+    if (best == 0 || cost < best_cost) {
+      best = pairs;
+      best_cost = cost;
+    }
+  }
+  return static_cast<int>(best * kCluster);
+}
+
+// --- around the products of experts
+
+// Maps [experts, 3] of all weights, each from the one of its kind.
+__global__ void expert_maps_kernel(const ExpertPointers* table, int experts,
+                                   const __grid_constant__ CUtensorMap up,
+                                   const __grid_constant__ CUtensorMap down, CUtensorMap* maps) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  const int index = blockIdx.x * blockDim.x + threadIdx.x;
+  if (index >= experts * kMapsOfExpert) return;
+  const ExpertPointers& expert = table[index / kMapsOfExpert];
+  const int which = index % kMapsOfExpert;
+  const WeightView& w = which == 0 ? expert.w1 : which == 1 ? expert.w3 : expert.w2;
+  const auto* from = reinterpret_cast<const uint4*>(which == 2 ? &down : &up);
+  auto* to = reinterpret_cast<uint4*>(maps + index);
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(CUtensorMap) / sizeof(uint4)); ++i) to[i] = from[i];
+  ptx::redirect_map(maps + index, w.values, static_cast<uint64_t>(w.stride));
+  ptx::release_maps();
+#endif
+}
+
+// out[t] = the weighted sum of the rows of t's pairs, eight columns a thread.
+template <typename Out>
+__global__ void combine_kernel(MoeArgs a, const bf16_t* rows, bool stores_fours) {
+  ptx::wait_for_previous_kernel();
+  constexpr int kAtOnce = 8;
+  const int64_t t = blockIdx.x;
+  const int64_t i = 8 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x);
+  if (i >= a.out.columns) return;
+  float sums[8] = {};
+  for (int64_t base = 0; base < a.top_k; base += kAtOnce) {
+    uint4 raw[kAtOnce];
+    float weights[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int64_t pair = t * a.top_k + base + j;
+      const int32_t place = base + j < a.top_k ? a.order.places[pair] : -1;
+      weights[j] = place >= 0 ? a.weights[pair] : 0.0F;
+      raw[j] = place >= 0 ? *reinterpret_cast<const uint4*>(rows + place * a.out.columns + i) : uint4{};
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const uint32_t parts[4] = {raw[j].x, raw[j].y, raw[j].z, raw[j].w};
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        sums[2 * c] += weights[j] * ptx::low_float(parts[c]);
+        sums[2 * c + 1] += weights[j] * ptx::high_float(parts[c]);
+      }
+    }
+  }
+  Out* to = static_cast<Out*>(a.out.data) + t * a.out.stride + i;
+  if (stores_fours) {
+    store_four(to, {sums[0], sums[1], sums[2], sums[3]});
+    store_four(to + 4, {sums[4], sums[5], sums[6], sums[7]});
+    return;
+  }
+#pragma unroll
+  for (int c = 0; c < 8; ++c) to[c] = from_f32<Out>(sums[c]);
+}
+
+void launch_combine(const MoeArgs& a, const void* rows, cudaStream_t stream) {
+  constexpr int kCombineThreads = 128;
+  const dim3 grid(static_cast<unsigned>(a.out.rows),
+                  static_cast<unsigned>(ceil_div(a.out.columns, 8 * kCombineThreads)));
+  const bool stores_fours = a.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
+  with_activation(a.out.scalar, [&](auto o) {
+    launch(combine_kernel<decltype(o)>, grid, kCombineThreads, 0, stream, a, static_cast<const bf16_t*>(rows),
+           stores_fours);
+  });
+}
+
+}  // namespace
+
+bool can_multiply_codes(const WeightView& w) {
+  if (w.scalar != Scalar::kE4m3 || w.scale_scalar != Scalar::kF32 || w.scales == nullptr) return false;
+  const bool is_blocked = w.block_rows == kDepth && w.block_columns == kDepth && w.row_offset % kDepth == 0 &&
+                          w.column_offset % kDepth == 0;
+  return (is_blocked || !has_blocks(w)) && w.columns > 0 && w.columns % 16 == 0 && w.stride % 16 == 0 &&
+         reinterpret_cast<uintptr_t>(w.values) % 16 == 0;
+}
+
+void launch_linear_codes(const CodedRows& x, const WeightView& w, bool applies_silu, const Matrix& out,
+                         cudaStream_t stream) {
+  if (x.rows == 0 || w.rows == 0) return;
+  ProductArgs a;
+  a.x_scales = x.scales;
+  a.x_scale_stride = x.scale_stride;
+  a.rows = static_cast<int>(x.rows);
+  a.depth = static_cast<int>(w.columns);
+  a.outputs = static_cast<int>(w.rows);
+  a.weight = w;
+  a.applies_silu = applies_silu;
+  a.stores_chunks = out.scalar == Scalar::kBF16 && out.stride % 8 == 0 && w.rows % 8 == 0 &&
+                    reinterpret_cast<uintptr_t>(out.data) % 16 == 0;
+  a.out = out;
+  const int64_t columns = ceil_div(w.rows, kWeightRows);
+  a.has_blocks = has_blocks(w);
+  a.parts = choose_parts(x.rows, columns);
+  launch_product<Kind::kDense>(a, make_row_maps(x), make_weight_map(w), a.parts / kCluster * columns, stream);
+}
+
+int64_t expert_map_bytes(int64_t experts) {
+  return experts * kMapsOfExpert * static_cast<int64_t>(sizeof(CUtensorMap));
+}
+
+bool can_moe_codes(const MoeArgs& moe) {
+  constexpr int64_t kMostExperts = 1024;
+  return can_multiply_codes(moe.first.w1) && can_multiply_codes(moe.first.w3) &&
+         can_multiply_codes(moe.first.w2) && has_blocks(moe.first.w1) == has_blocks(moe.first.w3) &&
+         moe.experts <= kMostExperts;
+}
+
+void launch_moe_codes(const MoeCodes& codes, cudaStream_t stream) {
+  const MoeArgs& moe = codes.moe;
+  if (moe.x.rows == 0) return;
+  auto* maps = static_cast<CUtensorMap*>(codes.maps);
+  const auto experts = static_cast<int>(moe.experts);
+  constexpr int kMapThreads = 128;
+  expert_maps_kernel<<<static_cast<unsigned>(ceil_div(experts * kMapsOfExpert, kMapThreads)), kMapThreads, 0,
+                       stream>>>(moe.table, experts, make_weight_map(moe.first.w1),
+                                 make_weight_map(moe.first.w2), maps);
+  ProductArgs a;
+  a.rows = static_cast<int>(moe.x.rows * moe.top_k);
+  a.table = moe.table;
+  a.maps = maps;
+  a.starts = moe.order.starts;
+  a.experts = experts;
+  a.swiglu = moe.swiglu;
+  a.x_scales = codes.x.scales;
+  a.x_scale_stride = codes.x.scale_stride;
+  a.depth = static_cast<int>(moe.x.columns);
+  a.outputs = static_cast<int>(moe.intermediate);
+  a.out.data = codes.hidden.codes;
+  a.out.stride = codes.hidden.columns;
+  a.out_scales = codes.hidden.scales;
+  a.out_scale_stride = codes.hidden.scale_stride;
+  const int64_t pairs = ceil_div(a.rows, kCluster * kTokens) + (a.rows < experts ? a.rows : experts);
+  a.has_blocks = has_blocks(moe.first.w1);
+  launch_product<Kind::kUp>(a, make_row_maps(codes.x), {},
+                            pairs * ceil_div(moe.intermediate, kWeightRows / 2), stream);
+  a.x_scales = codes.hidden.scales;
+  a.x_scale_stride = codes.hidden.scale_stride;
+  a.depth = static_cast<int>(moe.intermediate);
+  a.outputs = static_cast<int>(moe.out.columns);
+  a.out = {codes.rows, a.rows, moe.out.columns, moe.out.columns, Scalar::kBF16};
+  a.has_blocks = has_blocks(moe.first.w2);
+  launch_product<Kind::kDown>(a, make_row_maps(codes.hidden), {},
+                              pairs * ceil_div(moe.out.columns, kWeightRows), stream);
+  launch_combine(moe, codes.rows, stream);
+}
+
+}  // namespace minimax::cuda
