@@ -39,7 +39,7 @@ struct RunEnd {
   WeightRun next;
 };
 // Rows of 8-bit weights that tiles have asked for ahead of those they multiply.
-constexpr int64_t kFetchedTileRows = 64;
+constexpr int64_t kFetchedTileRows = 32;
 // The same with tiles: BF16 weights with a multiple of 32 inputs, in 16 lanes, or e4m3 weights as above, in 4
 // or 16. REQUIRES: has_tiles().
 void dot_products_tiles(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
