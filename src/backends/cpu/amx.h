@@ -8,8 +8,8 @@
 
 namespace minimax::cpu {
 
-constexpr int64_t kTileRows = 16;     // most rows of a tile
-constexpr int64_t kTileInputs = 32;   // BF16 elements of a line of a tile
+constexpr int64_t kTileRows = 16;    // most rows of a tile
+constexpr int64_t kTileInputs = 32;  // BF16 elements of a line of a tile
 constexpr int64_t kTileLineBytes = 64;
 
 // What LDTILECFG loads: the shapes of the tile registers, whose numbers GCC 12 wants literally.

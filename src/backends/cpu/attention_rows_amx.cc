@@ -1,8 +1,8 @@
 // Products of few query rows with rows of a BF16 cache by tiles (AMX).
 //
-// Keys are the left operand as they lie in the cache, queries the right one, in lanes. Values must be the right
-// operand, pairs of tokens interleaved; weights of keys the left one. What fills no tile is left to the kernel
-// with dot products, which prepares queries alike and has the same order of sums.
+// Keys are the left operand as they lie in the cache, queries the right one, in lanes. Values must be the
+// right operand, pairs of tokens interleaved; weights of keys the left one. What fills no tile is left to the
+// kernel with dot products, which prepares queries alike and has the same order of sums.
 #include "backends/cpu/paged_attention.h"
 
 #if defined(__x86_64__)
@@ -67,8 +67,8 @@ MINIMAX_AMX_TARGET MINIMAX_INLINE void lay_out_queries(const bf16* queries, int6
   }
 }
 
-// Scores of all kRowKeys entries, which lie in runs of kTileRows, and up to kLanes queries; meanwhile asks for
-// what comes next if `fetches`.
+// Scores of all kRowKeys entries, which lie in runs of kTileRows, and up to kLanes queries; meanwhile asks
+// for what comes next if `fetches`.
 template <int kLanes>
 MINIMAX_AMX_TARGET void dot_lanes(const CachedRows& rows, const bf16* queries, int64_t padded, int64_t count,
                                   int64_t stride, bool fetches, float* scores) {
@@ -119,8 +119,7 @@ MINIMAX_AMX_TARGET void dot_lanes(const CachedRows& rows, const bf16* queries, i
 
 MINIMAX_AMX_TARGET void dot(const CachedRows& rows, const void* queries, int64_t num_queries, float* scores) {
   const int64_t stride = rows.offsets[1] - rows.offsets[0];
-  bool is_whole =
-      rows.count == kRowKeys && rows.head_dim % kTileInputs == 0 && rows.head_dim <= kMaxHeadDim;
+  bool is_whole = rows.count == kRowKeys && rows.head_dim % kTileInputs == 0 && rows.head_dim <= kMaxHeadDim;
   for (int64_t first = 0; is_whole && first < kRowKeys; first += kTileRows)
     is_whole = is_run(rows, first, stride);
   if (!is_whole) return dot_kernel().dot(rows, queries, num_queries, scores);

@@ -178,8 +178,8 @@ struct Chunk {
   static constexpr int64_t kStrideBytes = kStride * static_cast<int64_t>(sizeof(bf16));
   alignas(64) std::byte weights[kRows * kStrideBytes];  // elements of bf16 would be set to zero first
 
-  // Unpacks chunk `chunk` of rows [row, end). Meanwhile asks for as many lines of what lies further on, in the
-  // order of memory, and for the chunk after this one, which is in the second-level cache by then.
+  // Unpacks chunk `chunk` of rows [row, end). Meanwhile asks for as many lines of what lies further on, in
+  // the order of memory, and for the chunk after this one, which is in the second-level cache by then.
   template <typename Unpack>
   MINIMAX_AMX_TARGET MINIMAX_INLINE void fill(const PackedRows<Unpack>& from, int64_t row, int64_t end,
                                               int64_t chunk) {
@@ -504,8 +504,9 @@ MINIMAX_AMX_TARGET double multiply_tile_chain(int64_t iterations) {
 
 void dot_products_tiles(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
                         int64_t first, int64_t columns, const RunEnd& run, float* out, int64_t out_stride) {
-  const int64_t done = (lanes == kFewLanes ? multiply_columns<kFewLanes> : multiply_columns<kMaxLanes>)(
-      x, rows, weight, first, columns, run, out, out_stride);
+  const int64_t done = (lanes == kFewLanes ? multiply_columns<kFewLanes>
+                                           : multiply_columns<kMaxLanes>)(x, rows, weight, first, columns,
+                                                                          run, out, out_stride);
   if (done < columns)
     dot_products_lanes(x, lanes, rows, weight, first + done, columns - done, out + done, out_stride);
 }

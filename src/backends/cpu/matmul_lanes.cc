@@ -297,7 +297,8 @@ MINIMAX_VBMI_TARGET MINIMAX_INLINE __m512i every_other(__m512i a, __m512i b, int
   alignas(64) static constexpr std::array<uint16_t, 32> kEven = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
                                                                  22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42,
                                                                  44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
-  const __m512i places = _mm512_add_epi16(_mm512_load_si512(kEven.data()), _mm512_set1_epi16(static_cast<int16_t>(first)));
+  const __m512i places =
+      _mm512_add_epi16(_mm512_load_si512(kEven.data()), _mm512_set1_epi16(static_cast<int16_t>(first)));
   return _mm512_permutex2var_epi16(a, places, b);
 }
 

@@ -222,8 +222,8 @@ Shape shape_of(const ops::Moe& args) {
   return {pairs, std::min(pairs, args.num_experts()), args.x.dim(1), args.intermediate_size(), args.x.dim(0)};
 }
 
-// Tiles multiply one row of e4m3 weights with plain scales, and two of MXFP8, faster than row products do. Steps
-// that are to have the bits of single rows keep to row products.
+// Tiles multiply one row of e4m3 weights with plain scales, and two of MXFP8, faster than row products do.
+// Steps that are to have the bits of single rows keep to row products.
 ProductPath expert_path(const ops::Moe& args, const quant::Weight& weight, const CpuOptions& options) {
   ProductPath path = product_path(args.x.dtype(), args.precision, weight, options);
   if (args.x.dim(0) <= kInvariantRows) return path;
