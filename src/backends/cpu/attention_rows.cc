@@ -516,8 +516,8 @@ void attend_rows_of(const PagedView& view, const RowKernel& kernel, const RowMem
 
 bool prefers_rows(const PagedView& view, int64_t tokens, const CpuOptions& options) {
   if (tokens == 1) return true;
-  const RowKernel& kernel = row_kernel(view.q.dtype(), view.k_cache.dtype(), options);
-  return &kernel == bf16_row_kernel(view.k_cache.dtype());
+  const DType cache = view.k_cache.dtype();
+  return multiplies_bf16(row_kernel(view.q.dtype(), cache, options), cache);
 }
 
 int64_t rows_workspace_bytes(const PagedView& view, const ThreadPool& pool, const CpuOptions& options) {

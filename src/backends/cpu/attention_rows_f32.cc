@@ -155,8 +155,15 @@ HWY_EXPORT(FindRowKernel);
 
 const RowKernel& row_kernel(DType q, DType cache, const CpuOptions& options) {
   const RowKernel* bf16_kernel = nullptr;
-  if (q != DType::kF32 && cache != DType::kF32 && options.use_bf16_dot) bf16_kernel = bf16_row_kernel(cache);
+  if (q != DType::kF32 && cache != DType::kF32 && options.use_bf16_dot) {
+    if (options.use_tiles) bf16_kernel = tile_row_kernel(cache);
+    if (bf16_kernel == nullptr) bf16_kernel = bf16_row_kernel(cache);
+  }
   return bf16_kernel != nullptr ? *bf16_kernel : *HWY_DYNAMIC_DISPATCH(FindRowKernel)(cache);
+}
+
+bool multiplies_bf16(const RowKernel& kernel, DType cache) {
+  return &kernel == bf16_row_kernel(cache) || &kernel == tile_row_kernel(cache);
 }
 
 }  // namespace minimax::cpu

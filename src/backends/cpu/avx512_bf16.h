@@ -106,6 +106,31 @@ MINIMAX_BF16_TARGET MINIMAX_INLINE void transpose16(__m512i (&r)[16]) {
   }
 }
 
+// Vectors of four blocks of 128 bits: block i of vector j and block j of vector i change places.
+MINIMAX_BF16_TARGET MINIMAX_INLINE void transpose_blocks(__m512i (&v)[4]) {
+  const __m512i low01 = _mm512_shuffle_i32x4(v[0], v[1], 0x44);
+  const __m512i high01 = _mm512_shuffle_i32x4(v[0], v[1], 0xee);
+  const __m512i low23 = _mm512_shuffle_i32x4(v[2], v[3], 0x44);
+  const __m512i high23 = _mm512_shuffle_i32x4(v[2], v[3], 0xee);
+  v[0] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+  v[1] = _mm512_shuffle_i32x4(low01, low23, 0xdd);
+  v[2] = _mm512_shuffle_i32x4(high01, high23, 0x88);
+  v[3] = _mm512_shuffle_i32x4(high01, high23, 0xdd);
+}
+
+// Four rows of 16 elements become 16 groups of four, in order.
+MINIMAX_BF16_TARGET MINIMAX_INLINE void interleave4(__m512i (&v)[4]) {
+  const __m512i low01 = _mm512_unpacklo_epi32(v[0], v[1]);
+  const __m512i high01 = _mm512_unpackhi_epi32(v[0], v[1]);
+  const __m512i low23 = _mm512_unpacklo_epi32(v[2], v[3]);
+  const __m512i high23 = _mm512_unpackhi_epi32(v[2], v[3]);
+  v[0] = _mm512_unpacklo_epi64(low01, low23);
+  v[1] = _mm512_unpackhi_epi64(low01, low23);
+  v[2] = _mm512_unpacklo_epi64(high01, high23);
+  v[3] = _mm512_unpackhi_epi64(high01, high23);
+  transpose_blocks(v);
+}
+
 // out[pair * width + r] = pair of row r, for `count` rows at `row(r)`, r < 16; the others are zero.
 template <typename Row>
 MINIMAX_BF16_TARGET MINIMAX_INLINE void interleave16(int64_t count, int64_t width, DType dtype, int64_t k,

@@ -13,7 +13,7 @@ class CpuBackend final : public ops::Backend {
   std::string_view name() const override { return "cpu"; }
   Device device() const override { return {}; }
   // Row products of more rows add up in another order.
-  int64_t invariant_decode_rows() const override { return 2; }
+  int64_t invariant_decode_rows() const override { return kInvariantRows; }
 
   void run(const ops::Embedding& args, ops::Workspace workspace) override;
   void run(const ops::RmsNorm& args, ops::Workspace workspace) override;

@@ -300,7 +300,7 @@ int64_t CpuBackend::workspace_bytes(const ops::IndexBlockScores& args) const {
 
 void CpuBackend::run(const ops::IndexBlockScores& args, ops::Workspace workspace) {
   const RowKernel& kernel = row_kernel(args.index_q.dtype(), args.index_cache.dtype(), options_);
-  const bool has_bf16_kernel = &kernel == bf16_row_kernel(args.index_cache.dtype());
+  const bool has_bf16_kernel = multiplies_bf16(kernel, args.index_cache.dtype());
   const int64_t heads = args.index_q.dim(1);
   const int64_t tile_tokens = score_tile_tokens(heads);
   const int64_t piece_tokens = kBlocksPerTask * args.block_size();

@@ -29,15 +29,15 @@ int64_t kernel_columns(const PreparedRows& x) {
 }
 
 // results[row * kTileColumns + column] of `rows` rows of x from `first_row` on and columns [first, first +
-// count).
+// count) of a run.
 void multiply_rows(const PreparedRows& x, int64_t first_row, int64_t rows, const quant::Weight& weight,
-                   int64_t first, int64_t count, float* results) {
+                   int64_t first, int64_t count, const RunEnd& run, float* results) {
   if (x.is_in_lanes()) {
     const auto* lanes = reinterpret_cast<const uint32_t*>(x.memory + first_row * lane_bytes(x.k));
+    const int64_t num_lanes = x.path.lanes(rows, x.k);
     if (x.path.takes_tiles(x.k))
-      return dot_products_tiles(lanes, rows, weight, first, count, results, kTileColumns);
-    return dot_products_lanes(lanes, x.path.lanes(rows, x.k), rows, weight, first, count, results,
-                              kTileColumns);
+      return dot_products_tiles(lanes, num_lanes, rows, weight, first, count, run, results, kTileColumns);
+    return dot_products_lanes(lanes, num_lanes, rows, weight, first, count, results, kTileColumns);
   }
   const int64_t stride = x.path.row_bytes(x.k);
   const std::byte* memory = x.memory + first_row * stride;
@@ -86,7 +86,8 @@ void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const W
   const int64_t step = has_tiles ? kTileColumns : x.rows > most ? kTurnColumns : kDotColumns;
   const int64_t column_bytes = row_bytes(*run.weight);
   const int64_t end = run.first + columns;
-  const int64_t last = next.weight == nullptr ? end : end - kFetchedAhead / column_bytes;
+  // Tiles ask for the next run themselves.
+  const int64_t last = next.weight == nullptr || has_tiles ? end : end - kFetchedAhead / column_bytes;
   while (run.first < end) {
     int64_t count = std::min(step, end - run.first);
     if (run.first + count > last) {
@@ -103,7 +104,7 @@ void multiply_run(const PreparedRows& x, WeightRun run, int64_t columns, const W
         fetch_bytes(following, following_bytes * turn / turns, following_bytes * (turn + 1) / turns);
       const int64_t row = turn * most;
       const int64_t rows = std::min(most, x.rows - row);
-      multiply_rows(x, row, rows, *run.weight, run.first, count, results.data());
+      multiply_rows(x, row, rows, *run.weight, run.first, count, {end, next}, results.data());
       store(row, rows, run.first, count, results.data());
     }
     run.first += count;
@@ -193,7 +194,7 @@ ProductPath product_path(DType x, ops::Precision precision, const quant::Weight&
   // if the scale is a power of two.
   return {may_round || format == WeightFormat::kMxfp8 ? bf16_kernel() : &f32_kernel(),
           has_fp8_dot() && has_wide_blocks(weight) ? RowLayout::kBytes : f32_layout, WeightFormat::kF32,
-          tiles};
+          tiles, kInvariantRows + 1};
 }
 
 bool ProductPath::takes_lanes(int64_t k) const {
@@ -259,7 +260,13 @@ int64_t row_splits(const PreparedRows& x, int64_t blocks, int num_threads) {
   return std::clamp<int64_t>(ceil_div(2 * num_threads, blocks), 1, std::max<int64_t>(1, x.units() / 4));
 }
 
-void fetch(const WeightRun& run) { fetch_bytes(run, 0, kFetchedAhead); }
+void fetch(const PreparedRows& x, const WeightRun& run, int64_t columns) {
+  if (x.is_packed()) return;
+  const bool unpacks_tiles =
+      x.is_in_lanes() && x.path.takes_tiles(x.k) && run.weight->format != quant::WeightFormat::kBF16;
+  const int64_t ahead = unpacks_tiles ? kFetchedTileRows * row_bytes(*run.weight) : kFetchedAhead;
+  fetch_bytes(run, 0, std::min(ahead, columns * row_bytes(*run.weight)));
+}
 
 int64_t panel_memory_bytes(int64_t k, int num_weights, const PackedKernel& kernel) {
   return num_weights * kernel.panel_bytes(k);
@@ -299,8 +306,9 @@ void CpuBackend::run(const ops::Linear& args, ops::Workspace workspace) {
   const std::array<const quant::Weight*, 1> weights = {&args.weight};
   const auto block = [&](int64_t task, int thread) {
     const int64_t first = task / splits * columns;
-    if (!x.is_packed()) fetch({&args.weight, first});
-    multiply_block(x, weights, first, std::min(columns, n - first), task % splits, splits,
+    const int64_t count = std::min(columns, n - first);
+    fetch(x, {&args.weight, first}, count);
+    multiply_block(x, weights, first, count, task % splits, splits,
                    panels + thread * panel_memory_bytes(x.k, 1, *path.kernel), output);
   };
   const int64_t work = std::max(rows * x.k * n, args.weight.values.size_bytes());

@@ -24,6 +24,10 @@ constexpr int64_t kMaxDotRows = 8;
 // Rows of x whose products run in lanes: groups of kMaxLanes, where there are no tiles the last one of as
 // many as there are.
 constexpr int64_t kMaxLanes = 16;
+// Rows of x up to which a product has the bits that each row gives alone.
+constexpr int64_t kInvariantRows = 2;
+// Lanes of the fewest rows that tiles multiply.
+constexpr int64_t kFewLanes = 4;
 // Columns that row products take in a step, and that they do with tiles, before results are stored.
 constexpr int64_t kDotColumns = 32;
 constexpr int64_t kTileColumns = 64;
@@ -86,6 +90,8 @@ struct ProductPath {
   quant::WeightFormat rounding = quant::WeightFormat::kF32;
   // Rows in lanes are multiplied with tiles (matmul_amx.cc) where the depth allows.
   bool has_tiles = false;
+  // Fewest rows that are (measured: docs/performance.md).
+  int64_t min_tile_rows = 5;
 
   // Most rows that row products without tiles are faster for (measured: docs/performance.md).
   static constexpr int64_t max_row_products() { return 32; }
@@ -93,16 +99,17 @@ struct ProductPath {
   // weights again for further rows costs less than lanes that stay empty.
   int64_t min_lane_rows(int64_t k) const {
     const bool is_8_bit = layout == RowLayout::kBytes;
-    if (takes_tiles(k)) return is_8_bit ? 3 : 5;
+    if (takes_tiles(k)) return min_tile_rows;
     return is_8_bit ? 13 : 9;
   }
   // Whether rows may lie in lanes (matmul_lanes.cc).
   bool takes_lanes(int64_t k) const;
-  // Whether those are multiplied with tiles: all are whole.
+  // Whether those are multiplied with tiles.
   bool takes_tiles(int64_t k) const;
   // Lanes that `rows` rows take.
   int64_t lanes(int64_t rows, int64_t k) const {
-    return rows <= kMaxLanes / 2 && !takes_tiles(k) ? kMaxLanes / 2 : kMaxLanes;
+    if (takes_tiles(k)) return rows <= kFewLanes && layout == RowLayout::kBytes ? kFewLanes : kMaxLanes;
+    return rows <= kMaxLanes / 2 ? kMaxLanes / 2 : kMaxLanes;
   }
   bool is_bf16() const { return layout == RowLayout::kHalves || layout == RowLayout::kBytes; }
   // Bytes from row to row. The lines beyond the elements keep rows of 2^n elements from falling into the same
@@ -157,8 +164,8 @@ struct WeightRun {
   const quant::Weight* weight = nullptr;
   int64_t first = 0;
 };
-// Asks for the first bytes of a run: without it a read that jumps starts slowly.
-void fetch(const WeightRun& run);
+// Asks for the first bytes of a run of `columns` weight rows: without it a read that jumps starts slowly.
+void fetch(const PreparedRows& x, const WeightRun& run, int64_t columns);
 
 // Columns [first, first + columns) of the product, row split `split` of `splits`. `weights` holds one weight,
 // or gate and up when output.gated. `next` is what this thread reads after it, if known.

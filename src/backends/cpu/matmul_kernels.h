@@ -29,14 +29,21 @@ void dot_products_fp8(const bf16* x, int64_t x_stride, int64_t rows, const quant
                       int64_t first, int64_t columns, float* out, int64_t out_stride);
 void dot_products_mxfp8(const bf16* x, int64_t x_stride, int64_t rows, const quant::Weight& weight,
                         int64_t first, int64_t columns, float* out, int64_t out_stride);
-// The same for up to 16 rows of x in 8 or 16 lanes: BF16 weights with an even number of inputs or e4m3
+// The same for up to 16 rows of x in 4, 8 or 16 lanes: BF16 weights with an even number of inputs or e4m3
 // weights with a multiple of 64, of blocks as product_path wants them. REQUIRES: has_fp8_dot().
 void dot_products_lanes(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
                         int64_t first, int64_t columns, float* out, int64_t out_stride);
-// The same in 16 lanes with tiles, for BF16 weights with a multiple of 32 inputs or e4m3 weights as above.
-// REQUIRES: has_tiles().
-void dot_products_tiles(const uint32_t* x, int64_t rows, const quant::Weight& weight, int64_t first,
-                        int64_t columns, float* out, int64_t out_stride);
+// Where the run of weight rows ends that a product is part of, and what is read after it.
+struct RunEnd {
+  int64_t end = 0;
+  WeightRun next;
+};
+// Rows of 8-bit weights that tiles have asked for ahead of those they multiply.
+constexpr int64_t kFetchedTileRows = 32;
+// The same with tiles: BF16 weights with a multiple of 32 inputs, in 16 lanes, or e4m3 weights as above, in 4
+// or 16. REQUIRES: has_tiles().
+void dot_products_tiles(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
+                        int64_t first, int64_t columns, const RunEnd& run, float* out, int64_t out_stride);
 // True when this processor multiplies tiles of BF16 (AMX) and the system lets this process use them.
 bool has_tiles();
 // Operations of `iterations` multiplications of tiles alone, done on this thread. REQUIRES: has_tiles().

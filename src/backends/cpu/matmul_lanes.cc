@@ -65,6 +65,30 @@ struct Narrow {
   MINIMAX_VBMI_TARGET MINIMAX_INLINE static void store(float* out, Sums sums) { _mm256_storeu_ps(out, sums); }
 };
 
+// Four rows, which leave most of a vector empty: for what tiles leave over.
+struct Few {
+  static constexpr int64_t kLanes = kFewLanes;
+  static constexpr int kChains = 2;
+  using Sums = __m128;
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static Sums zero() { return _mm_setzero_ps(); }
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static __m128i load(const uint32_t* x) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  }
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static Sums dot(Sums sums, __m128i x, int pair) {
+    const __m128i weights = _mm_set1_epi32(pair);
+    __m128bh a;
+    __m128bh b;
+    std::memcpy(&a, &x, sizeof(a));
+    std::memcpy(&b, &weights, sizeof(b));
+    return _mm_dpbf16_ps(sums, a, b);
+  }
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static Sums add(Sums a, Sums b) { return _mm_add_ps(a, b); }
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static Sums scaled(Sums a, float factor, Sums b) {
+    return _mm_maskz_fmadd_ps(0xf, a, _mm_set1_ps(factor), b);
+  }
+  MINIMAX_VBMI_TARGET MINIMAX_INLINE static void store(float* out, Sums sums) { _mm_storeu_ps(out, sums); }
+};
+
 // A pair of BF16 weights, however it lies.
 MINIMAX_VBMI_TARGET MINIMAX_INLINE int load_pair(const bf16* weights) {
   int pair = 0;
@@ -268,6 +292,43 @@ void multiply_columns(const uint32_t* x, int64_t rows, const quant::Weight& weig
   }
 }
 
+// The elements at even or at odd places of two vectors.
+MINIMAX_VBMI_TARGET MINIMAX_INLINE __m512i every_other(__m512i a, __m512i b, int first) {
+  alignas(64) static constexpr std::array<uint16_t, 32> kEven = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
+                                                                 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42,
+                                                                 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
+  const __m512i places =
+      _mm512_add_epi16(_mm512_load_si512(kEven.data()), _mm512_set1_epi16(static_cast<int16_t>(first)));
+  return _mm512_permutex2var_epi16(a, places, b);
+}
+
+// Rows [first, first + rows) of up to four, k a multiple of 64, as for_bytes wants them.
+MINIMAX_VBMI_TARGET void lay_out_few(const RowView& x, int64_t first, int64_t rows, int64_t k,
+                                     uint32_t* out) {
+  for (int64_t i = 0; i < k; i += kE4m3Chunk) {
+    __m512i even[kFewLanes];
+    __m512i odd[kFewLanes];
+    for (int64_t r = 0; r < kFewLanes; ++r) {
+      even[r] = odd[r] = _mm512_setzero_si512();
+      if (r >= rows) continue;
+      const __m512i a = load_pairs(x.row(first + r), x.dtype, i / 2, k);
+      const __m512i b = load_pairs(x.row(first + r), x.dtype, i / 2 + kPairLanes, k);
+      even[r] = every_other(a, b, 0);
+      odd[r] = every_other(a, b, 1);
+    }
+    interleave4(even);
+    interleave4(odd);
+    for (const __m512i& groups : even) {
+      _mm512_storeu_si512(out, groups);
+      out += kPairLanes;
+    }
+    for (const __m512i& groups : odd) {
+      _mm512_storeu_si512(out, groups);
+      out += kPairLanes;
+    }
+  }
+}
+
 }  // namespace
 
 MINIMAX_VBMI_TARGET void lay_out_lanes(const RowView& x, int64_t first, int64_t rows, int64_t lanes,
@@ -275,6 +336,7 @@ MINIMAX_VBMI_TARGET void lay_out_lanes(const RowView& x, int64_t first, int64_t 
   if (!for_bytes) {
     return interleave16(rows, lanes, x.dtype, k, out, [&](int64_t r) { return x.row(first + r); });
   }
+  if (lanes == kFewLanes && k % kE4m3Chunk == 0) return lay_out_few(x, first, rows, k, out);
   alignas(64) std::array<std::array<bf16, kStretch>, Wide::kLanes> ordered;
   const int64_t element = size_of(x.dtype);
   for (int64_t begin = 0; begin < k; begin += kStretch) {
@@ -290,7 +352,9 @@ MINIMAX_VBMI_TARGET void lay_out_lanes(const RowView& x, int64_t first, int64_t 
 
 void dot_products_lanes(const uint32_t* x, int64_t lanes, int64_t rows, const quant::Weight& weight,
                         int64_t first, int64_t columns, float* out, int64_t out_stride) {
-  if (lanes == Narrow::kLanes) {
+  if (lanes == Few::kLanes) {
+    multiply_columns<Few>(x, rows, weight, first, columns, out, out_stride);
+  } else if (lanes == Narrow::kLanes) {
     multiply_columns<Narrow>(x, rows, weight, first, columns, out, out_stride);
   } else {
     multiply_columns<Wide>(x, rows, weight, first, columns, out, out_stride);

@@ -84,25 +84,24 @@ struct Buffers {
 
 // Stretches that a phase of `units` units is cut into. Row products go in long ones, since a read that jumps
 // starts slowly: one a thread where every group has one row and takes as long as the next, more where rows
-// differ, and where there are so many that arithmetic takes longer than reading. Packed products go unit by
-// unit.
+// differ or arithmetic takes longer than reading. Packed products go unit by unit.
 int64_t stretches(std::span<const ExpertGroup> groups, int64_t units, int num_threads) {
-  constexpr int64_t kManyRows = 4;
   int64_t rows = 0;
   for (const ExpertGroup& group : groups) {
     if (group.x.is_packed() || group.hidden.is_packed()) return units;
     rows += group.rows;
   }
   const auto count = static_cast<int64_t>(groups.size());
-  const int64_t each = rows == count ? 1 : rows < kManyRows * count ? 2 : 8;
+  const int64_t each = rows == count ? 1 : 8;
   return std::min(units, each * num_threads);
 }
 
 // Runs one phase of `work` operations over all groups, whose units follow one another: body(group, first
-// unit, units, the group that comes next on this thread or null, thread) for stretches of a group.
-template <typename Units, typename Body>
+// unit, units, the group that comes next on this thread or null, thread) for stretches of a group, and before
+// the first of them begin(group, first unit, units).
+template <typename Units, typename Begin, typename Body>
 void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertGroup::*first, int64_t work,
-                const Units& units, const Body& body) {
+                const Units& units, const Begin& begin, const Body& body) {
   int64_t total = 0;
   for (ExpertGroup& group : groups) {
     group.*first = total;
@@ -114,13 +113,22 @@ void for_groups(ThreadPool& pool, std::span<ExpertGroup> groups, int64_t ExpertG
     const int64_t end = total * (task + 1) / pieces;
     auto group = std::upper_bound(groups.begin(), groups.end(), unit,
                                   [first](int64_t value, const ExpertGroup& g) { return value < g.*first; });
-    for (--group; unit < end; ++group) {
+    --group;
+    begin(*group, unit - (*group).*first, std::min(end, (*group).*first + units(*group)) - unit);
+    for (; unit < end; ++group) {
       const int64_t stop = std::min(end, (*group).*first + units(*group));
       body(*group, unit - (*group).*first, stop - unit, stop < end ? &*(group + 1) : nullptr, thread);
       unit = stop;
     }
   };
   pool.parallel_for(pieces, run, work);
+}
+
+// Asks for the first weights of `count` blocks from `block` on of a product of n columns.
+void fetch_columns(const PreparedRows& x, const quant::Weight& weight, int64_t block, int64_t count,
+                   int64_t n) {
+  const int64_t first = block * x.unit_columns();
+  fetch(x, {&weight, first}, std::min(count * x.unit_columns(), n - first));
 }
 
 struct GroupedMlp {
@@ -160,8 +168,8 @@ struct GroupedMlp {
     place(groups);
     const auto prepared = share_row(groups) ? groups.first(std::min<size_t>(groups.size(), 1)) : groups;
     for_groups(
-        pool, prepared, &ExpertGroup::first_x_unit, 2 * shape.pairs * shape.hidden_size,
-        [](const ExpertGroup& g) { return g.x.units(); },
+        pool, prepared, &ExpertGroup::first_x_unit, 8 * shape.pairs * shape.hidden_size,
+        [](const ExpertGroup& g) { return g.x.units(); }, [](const ExpertGroup&, int64_t, int64_t) {},
         [&](const ExpertGroup& g, int64_t first, int64_t count, const ExpertGroup*, int) {
           RowView rows = x;
           if (rows.indices != nullptr) rows.indices += g.first_row;
@@ -170,6 +178,9 @@ struct GroupedMlp {
     for_groups(
         pool, groups, &ExpertGroup::first_up_block, 2 * product_work,
         [&](const ExpertGroup& g) { return ceil_div(shape.intermediate_size, g.x.unit_columns()); },
+        [&](const ExpertGroup& g, int64_t block, int64_t count) {
+          fetch_columns(g.x, g.weights->w1, block, count, shape.intermediate_size);
+        },
         [&](const ExpertGroup& g, int64_t block, int64_t count, const ExpertGroup* next, int thread) {
           float* rows = buffers.hidden + g.first_row * hidden_stride;
           const ProductOutput output{
@@ -181,8 +192,8 @@ struct GroupedMlp {
                          {next != nullptr ? &next->weights->w1 : nullptr});
         });
     for_groups(
-        pool, groups, &ExpertGroup::first_hidden_unit, shape.pairs * shape.intermediate_size,
-        [](const ExpertGroup& g) { return g.hidden.units(); },
+        pool, groups, &ExpertGroup::first_hidden_unit, 8 * shape.pairs * shape.intermediate_size,
+        [](const ExpertGroup& g) { return g.hidden.units(); }, [](const ExpertGroup&, int64_t, int64_t) {},
         [&](const ExpertGroup& g, int64_t first, int64_t count, const ExpertGroup*, int) {
           const auto* rows = reinterpret_cast<const std::byte*>(buffers.hidden + g.first_row * hidden_stride);
           const RowView view{rows, hidden_stride * 4, DType::kF32, nullptr};
@@ -191,6 +202,9 @@ struct GroupedMlp {
     for_groups(
         pool, groups, &ExpertGroup::first_down_block, product_work,
         [&](const ExpertGroup& g) { return ceil_div(shape.hidden_size, g.hidden.unit_columns()); },
+        [&](const ExpertGroup& g, int64_t block, int64_t count) {
+          fetch_columns(g.hidden, g.weights->w2, block, count, shape.hidden_size);
+        },
         [&](const ExpertGroup& g, int64_t block, int64_t count, const ExpertGroup* next, int thread) {
           ProductOutput output = out;
           output.data += g.first_row * out.stride_bytes;
@@ -206,6 +220,16 @@ struct GroupedMlp {
 Shape shape_of(const ops::Moe& args) {
   const int64_t pairs = args.expert_ids.numel();
   return {pairs, std::min(pairs, args.num_experts()), args.x.dim(1), args.intermediate_size(), args.x.dim(0)};
+}
+
+// Tiles multiply one row of e4m3 weights with plain scales, and two of MXFP8, faster than row products do.
+// Steps that are to have the bits of single rows keep to row products.
+ProductPath expert_path(const ops::Moe& args, const quant::Weight& weight, const CpuOptions& options) {
+  ProductPath path = product_path(args.x.dtype(), args.precision, weight, options);
+  if (args.x.dim(0) <= kInvariantRows) return path;
+  if (weight.format == quant::WeightFormat::kFp8) path.min_tile_rows = 1;
+  if (weight.format == quant::WeightFormat::kMxfp8) path.min_tile_rows = 2;
+  return path;
 }
 
 // What sorting adds to the buffers of the products.
@@ -270,8 +294,8 @@ void combine_row(const ops::Moe& args, const Sorting& sorting, int64_t t) {
 
 int64_t CpuBackend::workspace_bytes(const ops::Moe& args) const {
   if (args.experts.empty()) return 0;
-  const ProductPath up = product_path(args.x.dtype(), args.precision, args.experts.front().w1, options_);
-  const ProductPath down = product_path(args.x.dtype(), args.precision, args.experts.front().w2, options_);
+  const ProductPath up = expert_path(args, args.experts.front().w1, options_);
+  const ProductPath down = expert_path(args, args.experts.front().w2, options_);
   Carver carver(nullptr);
   Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   Sorting::carve(carver, args);
@@ -286,8 +310,8 @@ void CpuBackend::run(const ops::Moe& args, ops::Workspace workspace) {
       std::fill_n(static_cast<std::byte*>(args.out.raw()) + offset, row_bytes, std::byte{});
     });
   }
-  const ProductPath up = product_path(args.x.dtype(), args.precision, args.experts.front().w1, options_);
-  const ProductPath down = product_path(args.x.dtype(), args.precision, args.experts.front().w2, options_);
+  const ProductPath up = expert_path(args, args.experts.front().w1, options_);
+  const ProductPath down = expert_path(args, args.experts.front().w2, options_);
   Carver carver(workspace.data);
   const Buffers buffers = Buffers::carve(carver, shape_of(args), up, down, pool_.num_threads());
   const Sorting sorting = Sorting::carve(carver, args);

@@ -72,8 +72,12 @@ struct RowKernel {
 
 // The kernel with BF16 dot products for a cache of BF16 or F8_E4M3; null when the processor has none.
 const RowKernel* bf16_row_kernel(DType cache);
+// The same with tiles too, for a cache of BF16; null when the processor has none.
+const RowKernel* tile_row_kernel(DType cache);
 // The fastest kernel for the dtypes.
 const RowKernel& row_kernel(DType q, DType cache, const CpuOptions& options);
+// Whether a kernel has BF16 dot products: products of many rows, too, are faster with it than in F32.
+bool multiplies_bf16(const RowKernel& kernel, DType cache);
 
 // Whether rows rather than tiles are the way for `tokens` query rows of a sequence.
 bool prefers_rows(const PagedView& view, int64_t tokens, const CpuOptions& options);
