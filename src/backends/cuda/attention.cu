@@ -1,6 +1,6 @@
 // Causal GQA over a paged cache: a plain kernel for any shape and dtype, and one on tensor cores for BF16
 // queries and head dimensions 64 and 128.
-#include "backends/cuda/device.cuh"
+#include "backends/cuda/query_tile.cuh"
 
 namespace minimax::cuda {
 namespace {
@@ -112,23 +112,6 @@ struct RowState {
   float largest[2];
   float sum[2];
 };
-
-// The tile's sequence and first token in it, from the block's place among the tiles of all sequences.
-struct QueryTile {
-  int64_t sequence = -1;
-  int64_t first = 0;  // row of the batch
-  int64_t end = 0;    // of the sequence's rows
-};
-// Beyond the last tile `first` counts on from 0.
-__device__ QueryTile find_query_tile(const Ragged& batch, int64_t tile, int64_t tokens_per_tile) {
-  for (int64_t b = 0; b < batch.sequences; ++b) {
-    const int64_t begin = batch.query_starts[b], end = batch.query_starts[b + 1];
-    const int64_t tiles = ceil_div(end - begin, tokens_per_tile);
-    if (tile < tiles) return {b, begin + tile * tokens_per_tile, end};
-    tile -= tiles;
-  }
-  return {-1, tile, 0};
-}
 
 // Row t and head from its splits; `width` threads from `thread` on share the dimensions.
 template <int kDim>
@@ -444,11 +427,14 @@ void launch_mma(const AttentionArgs& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(tiles * ceil_div(group, heads_per_tile)),
                   static_cast<unsigned>(a.cache.kv_heads), static_cast<unsigned>(a.splits));
   launch(attention_mma_kernel<kDim, kKeyWarps, Cache>, grid, 128, kBytes, stream, a);
-  if (!a.is_decode_shape)
-    launch(attention_padding_kernel, static_cast<unsigned>(a.batch.tokens), 128, 0, stream, a);
+  if (!a.is_decode_shape) launch_attention_padding(a, stream);
 }
 
 }  // namespace
+
+void launch_attention_padding(const AttentionArgs& a, cudaStream_t stream) {
+  launch(attention_padding_kernel, static_cast<unsigned>(a.batch.tokens), 128, 0, stream, a);
+}
 
 void launch_attention_any(const AttentionArgs& a, cudaStream_t stream) {
   if (a.q.tokens == 0 || a.q.heads == 0) return;

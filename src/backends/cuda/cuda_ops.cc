@@ -690,7 +690,9 @@ int64_t CudaBackend::workspace_bytes(const ops::PagedAttention& args) const {
 
 void CudaBackend::run(const ops::PagedAttention& args, ops::Workspace workspace) {
   AttentionArgs a = attention_args(args);
-  if (can_attention_mma(a)) {
+  if (architecture_ >= 90 && can_attention_sm90(a)) {
+    launch_attention_sm90(a, stream());
+  } else if (can_attention_mma(a)) {
     a.splits = attention_splits(args, multiprocessors_);
     a.partial = reinterpret_cast<float*>(workspace.data);
     a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());

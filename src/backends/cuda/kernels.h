@@ -285,6 +285,10 @@ void launch_attention_any(const AttentionArgs&, cudaStream_t);
 bool can_attention_mma(const AttentionArgs&);
 int64_t attention_partial_bytes(int64_t tokens, int64_t heads, int64_t dim, int64_t splits);
 void launch_attention_mma(const AttentionArgs&, cudaStream_t);
+void launch_attention_padding(const AttentionArgs&, cudaStream_t);  // zeros in rows of no sequence
+// --- attention_sm90.cu: prompts on warpgroups
+bool can_attention_sm90(const AttentionArgs&);
+void launch_attention_sm90(const AttentionArgs&, cudaStream_t);
 
 // --- sparse.cu
 struct IndexerArgs {
