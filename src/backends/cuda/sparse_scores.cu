@@ -2,10 +2,10 @@
 // keys.
 //
 // A warp takes pages in turn, 32 keys at a time, and waits for no other: a barrier for each page, with four
-// warps at it, cost up to a third. Keys come by asynchronous copies, some steps ahead, into a queue in shared
-// memory that every lane fills and empties by itself; all heads of two rows are the columns of one product.
-// Pages are counted over all sequences, so that short and long ones load the chip alike; the grid follows
-// from shapes.
+// warps at it, cost up to a third; only few pages are shared by the warps of a block. Keys come by
+// asynchronous copies, some steps ahead, into a queue in shared memory that every lane fills and empties by
+// itself; all heads of two rows are the columns of one product. Pages are counted over all sequences, so that
+// short and long ones load the chip alike; the grid follows from shapes.
 #include "backends/cuda/sparse.cuh"
 
 namespace minimax::cuda {
@@ -21,6 +21,8 @@ constexpr int kStepKeys = 32;
 constexpr int kPageSteps = kSparseBlock / kStepKeys;
 template <typename Key>
 constexpr int kStepBytes = kStepKeys* kSparseDim* static_cast<int>(sizeof(Key));
+// Up to so many pages a block, its warps share each.
+constexpr int kSharedPages = 1;
 // Rows of a sequence that a warp takes for each page it reads.
 constexpr int64_t kPartRows = 64;
 
@@ -58,9 +60,12 @@ struct Pages {
     if (first < sequences && first + each >= sequences) starts[sequences] = before;
     __syncthreads();
   }
-  // Where the part of a warp begins; the first warps of all blocks come first.
-  __device__ int32_t begin(const Ragged& batch, unsigned worker) const {
-    const unsigned workers = gridDim.x * kWarps;
+  // Whether they are so few that the warps of a block had better share them.
+  __device__ bool are_shared(const Ragged& batch) const {
+    return starts[batch.sequences] <= kSharedPages * static_cast<int>(gridDim.x);
+  }
+  // Where the part of a worker begins.
+  __device__ int32_t begin(const Ragged& batch, unsigned worker, unsigned workers) const {
     const auto total = static_cast<unsigned>(starts[batch.sequences]);
     return static_cast<int32_t>(worker * (total / workers) + min(worker, total % workers));
   }
@@ -187,30 +192,37 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scor
   // Lengths and pages are inputs of the step: no kernel writes them.
   pages.count(a.batch, blockIdx.y * kPartRows);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const unsigned worker = warp * gridDim.x + blockIdx.x;
-  const int32_t begin = pages.begin(a.batch, worker);
-  const int32_t count = pages.begin(a.batch, worker + 1) - begin;
+  // The first warps of all blocks come first.
+  const bool are_shared = pages.are_shared(a.batch);
+  const unsigned worker = are_shared ? blockIdx.x : warp * gridDim.x + blockIdx.x;
+  const unsigned workers = are_shared ? gridDim.x : gridDim.x * kWarps;
+  const int32_t begin = pages.begin(a.batch, worker, workers);
+  const int32_t count = pages.begin(a.batch, worker + 1, workers) - begin;
   Place place(pages, a.batch, begin), ahead = place;
   int64_t next_page = count > 0 ? ahead.cache_page(pages, a.batch) : 0;
   ptx::wait_for_previous_kernel();
 
   const uint32_t base =
       ptx::shared_address(queue) + static_cast<uint32_t>(warp * (kQueueBytes / kWarps) + lane * 16);
-  const int32_t steps = count * kPageSteps;
+  // Of a page that four warps share each has one step.
+  static_assert(kPageSteps == kWarps);
+  const int page_steps = are_shared ? 1 : kPageSteps;
+  const int first_step = are_shared ? warp : 0;
+  const int32_t steps = count * page_steps;
   int32_t begun = 0;
   const Key* from_page = nullptr;
   const auto copy = [&] {
     if (begun < steps) {
-      if (begun % kPageSteps == 0) {
+      if (begun % page_steps == 0) {
         from_page = static_cast<const Key*>(a.index_cache) +
                     (next_page * kSparseBlock + lane / 4) * kSparseDim +
                     lane % 4 * (16 / static_cast<int>(sizeof(Key)));
-        if (begun + kPageSteps < steps) {
+        if (begun + page_steps < steps) {
           ahead.advance(pages);
           next_page = ahead.cache_page(pages, a.batch);
         }
       }
-      const Key* from = from_page + begun % kPageSteps * kStepKeys * kSparseDim;
+      const Key* from = from_page + (first_step + begun % page_steps) * kStepKeys * kSparseDim;
       const uint32_t to = base + static_cast<uint32_t>(begun % kStages * kStepBytes<Key>);
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
@@ -259,17 +271,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scor
       keys.rows[i / kRowLoads<Key>][i % kRowLoads<Key>] = load_private(from + i * 512);
 
     const int32_t page = place.page(pages);
-    const int step = n % kPageSteps;
+    const int step = n % page_steps;
+    const bool is_page_done = step == page_steps - 1;
     // Position of row t, counted from the first of these keys, is t + left.
-    const int64_t left = shift - int64_t{page} * kSparseBlock - step * kStepKeys;
+    const int64_t left = shift - int64_t{page} * kSparseBlock - (first_step + step) * kStepKeys;
     if (end - first <= 2) {
       use_columns(first);
       keys.take(columns, first + lane % 4 / 2 + left, best);
-      if (step == kPageSteps - 1) {
+      if (is_page_done) {
         best_of_lanes(best);
         if (lane < 4) {
-          write(first + lane / 2, lane % 2 * 2, page, best[0] * columns.unscale);
-          write(first + lane / 2, lane % 2 * 2 + 1, page, best[1] * columns.unscale);
+          best_of_rows[warp][2 * lane] = best[0] * columns.unscale;
+          best_of_rows[warp][2 * lane + 1] = best[1] * columns.unscale;
         }
         best[0] = best[1] = -INFINITY;
       }
@@ -289,14 +302,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scor
           so_far[1] = step == 0 ? found[1] : fmaxf(so_far[1], found[1]);
         }
       }
-      if (step == kPageSteps - 1) {
-        __syncwarp();
-        for (int i = lane; i < (end - first) * kHeads; i += 32)
-          write(first + i / kHeads, i % kHeads, page, best_of_rows[warp][i]);
-        __syncwarp();
-      }
     }
-    if (step == kPageSteps - 1 && n + 1 < steps) {
+    if (is_page_done) {
+      are_shared ? __syncthreads() : __syncwarp();
+      for (int i = are_shared ? static_cast<int>(threadIdx.x) : lane; i < (end - first) * kHeads;
+           i += are_shared ? kThreads : 32) {
+        float score = best_of_rows[warp][i];
+        if (are_shared) {
+          for (int w = 0; w < kWarps; ++w) score = fmaxf(score, best_of_rows[w][i]);
+        }
+        write(first + i / kHeads, i % kHeads, page, score);
+      }
+      are_shared ? __syncthreads() : __syncwarp();
+    }
+    if (is_page_done && n + 1 < steps) {
       const int32_t sequence = place.sequence;
       place.advance(pages);
       if (place.sequence != sequence) enter();
