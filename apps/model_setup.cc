@@ -92,8 +92,9 @@ void ModelOptions::add_options(CLI::App& command, bool is_positional) {
       ->capture_default_str();
   command
       .add_option("--activation-quantization", activation_quantization,
-                  "fp8: quantise activations per token group, as GPUs with FP8 units do")
-      ->check(CLI::IsMember({"none", "fp8"}))
+                  "fp8: beside 8-bit weights, round activations to e4m3 in groups; auto: fp8 on GPUs, whose "
+                  "FP8 units multiply prompts so, none on the CPU")
+      ->check(CLI::IsMember({"auto", "none", "fp8"}))
       ->capture_default_str();
   command.add_option("--load-format", load_format, "auto, or dummy: random weights, no weight file is read")
       ->check(CLI::IsMember({"auto", "dummy"}))
@@ -173,6 +174,10 @@ ModelRuntime set_up_model(const ModelOptions& options) {
   runtime.device = std::make_unique<ComputeDevice>(options.device, options.cuda_architecture, *runtime.pool);
   runtime.backend = &runtime.device->backend();
   runtime.compute.backend = runtime.backend;
+  if (options.activation_quantization == "auto") {
+    runtime.compute.fp8_activations =
+        !runtime.backend->is_host() && runtime.compute.activation_dtype == DType::kBF16;
+  }
   runtime.planned = options.dry_run;
   if (options.dry_run) {
     runtime.summary = models::summarize_model(runtime.config, nullptr, runtime.compute);

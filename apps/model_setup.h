@@ -23,7 +23,7 @@ struct ModelOptions {
   std::string dtype = "auto";                    // auto, bfloat16, float32
   std::string kv_cache_dtype = "auto";           // auto (that of the activations), fp8
   std::string index_cache_dtype = "auto";        // likewise, of the index keys of sparse attention
-  std::string activation_quantization = "none";  // none, fp8
+  std::string activation_quantization = "auto";  // auto (fp8 on GPUs), none, fp8
   std::string load_format = "auto";              // auto, dummy
   int64_t num_layers = 0;                        // with dummy weights: run only the first layers; 0: all
   int threads = 0;                               // 0: all processors
