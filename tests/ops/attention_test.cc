@@ -39,6 +39,13 @@ TEST(PagedAttention, MatchesTheOracle) {
                                    {6, 2, 20, 1, {17, 33}, {17, 100}},
                                    {80, 1, 16, 8, {3}, {9}},
                                    {14, 2, 136, 32, {20, 1}, {900, 1700}},
+                                   // Prompts of several tiles, behind cached tokens and without.
+                                   {12, 2, 128, 32, {150, 1, 40}, {500, 300, 40}},
+                                   // Decode steps with padded slots: keys split over blocks, groups of heads
+                                   // wider than a tile.
+                                   {12, 2, 128, 64, {1, 0, 1, 1, 0, 0}, {300, 5, 1000, 64, 9, 7}},
+                                   {40, 2, 128, 16, {1, 1, 0, 0, 0}, {1, 700, 1, 1, 1}},
+                                   {16, 8, 64, 32, {0, 1, 0, 0, 1, 1, 0}, {3, 130, 1, 1, 65, 64, 9}},
                                });
 }
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kDim = 128;
 constexpr int kStepKeys = 128;
+static_assert(kStepKeys == kSparseBlock, "tiles of keys are those of sparse attention");
 constexpr int kConsumers = 3;
 constexpr int kThreads = kConsumers * kGroupThreads;
 constexpr int64_t kRows = 64 * kConsumers;
