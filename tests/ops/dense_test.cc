@@ -105,7 +105,7 @@ void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows,
         const Tensor out = make.poisoned(out_dtype, {rows, n});
         run_on(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out, precision}); });
         if (unrounded.is_met(backend, out)) continue;
-        expect_close(out, expected, bound,
+        expect_close(out, expected, rounds_activations(f, precision) ? rounded_bound(backend, bound) : bound,
                      fmt::format("{}: {}, precision {}, [{}, {}] x [{}, {}]", backend.label,
                                  quant::name(f.format), static_cast<int>(precision), rows, k, n, k));
       }
@@ -236,7 +236,8 @@ TEST(Linear, ProjectionsStandSideBySide) {
           run_on(backend, [&](OpContext& c) { projections(c, args); });
           if (unrounded.is_met(backend, out)) continue;
           expect_close(out, expected,
-                       rounds_activations(format, precision) ? 1e-5 : tolerance(DType::kF32, precision),
+                       rounds_activations(format, precision) ? rounded_bound(backend, 1e-5)
+                                                             : tolerance(DType::kF32, precision),
                        fmt::format("{}: {}, {} rows", backend.label, quant::name(format.format), rows));
         }
       }

@@ -26,7 +26,7 @@ void check_part(TensorMaker& make, const Format& f, const quant::Weight& weight,
     const Tensor out = make.poisoned(DType::kF32, {rows, weight.out_features()});
     run_on(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
     if (unrounded.is_met(backend, out)) continue;
-    expect_close(out, expected, bound,
+    expect_close(out, expected, rounds_activations(f, precision) ? rounded_bound(backend, bound) : bound,
                  fmt::format("{}: {} in blocks of {} x {}, {} rows, {} columns, {} into a block",
                              backend.label, quant::name(f.format), weight.block_rows, weight.block_columns,
                              rows, weight.in_features(), weight.column_offset));

@@ -42,6 +42,11 @@ struct Unrounded {
   }
 };
 
+// What rounded products may be off by: Hopper's tensor cores keep some 13 bits of sums of e4m3 products.
+inline double rounded_bound(const BackendCase& backend, double bound) {
+  return backend.cuda_architecture >= 90 ? std::max(bound, 3e-4) : bound;
+}
+
 inline bool can_hold(const Format& f, int64_t in) {
   return f.format != quant::WeightFormat::kMxfp8 || in % 32 == 0;
 }

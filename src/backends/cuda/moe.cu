@@ -216,7 +216,7 @@ __device__ void count_pairs(const MoeArgs& a, int64_t first, int64_t end, int32_
 }
 
 // The order of few pairs, in one block.
-__global__ void expert_order_kernel(MoeArgs a) {
+__global__ void __launch_bounds__(kOrderThreads) expert_order_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   extern __shared__ int32_t counts[];
   count_pairs(a, 0, a.x.rows * a.top_k, counts);
@@ -237,7 +237,7 @@ __global__ void stretch_counts_kernel(MoeArgs a) {
 }
 
 // .. which become counts of the stretches before; ..
-__global__ void stretch_starts_kernel(MoeArgs a, int64_t stretches) {
+__global__ void __launch_bounds__(kOrderThreads) stretch_starts_kernel(MoeArgs a, int64_t stretches) {
   ptx::wait_for_previous_kernel();
   extern __shared__ int32_t counts[];
   for (int64_t e = threadIdx.x; e < a.experts; e += blockDim.x) {
