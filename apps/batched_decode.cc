@@ -1,6 +1,7 @@
 #include "apps/batched_decode.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <set>
 
@@ -63,8 +64,11 @@ int64_t activation_bytes(const models::Model& model, ops::Backend& backend, int6
 // Numbers in [-1, 1).
 class Filler {
  public:
+  // Large tensors repeat what was drawn: drawing takes longer than their numbers are worth.
   void fill(const Tensor& tensor) {
-    for (int64_t i = 0; i < tensor.numel(); ++i) {
+    constexpr int64_t kDraws = 4'000'037;
+    const int64_t drawn = std::min(tensor.numel(), kDraws);
+    for (int64_t i = 0; i < drawn; ++i) {
       state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
       const float x = static_cast<float>(state_ >> 40U) * 0x1p-23F - 1.0F;
       if (tensor.dtype() == DType::kBF16) {
@@ -75,6 +79,10 @@ class Filler {
         tensor.data<float>()[i] = x;
       }
     }
+    const int64_t size = size_of(tensor.dtype());
+    auto* bytes = static_cast<std::byte*>(tensor.raw());
+    for (int64_t done = drawn; done < tensor.numel(); done += drawn)
+      std::memcpy(bytes + done * size, bytes, static_cast<size_t>(std::min(drawn, tensor.numel() - done) * size));
   }
 
  private:

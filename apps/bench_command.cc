@@ -70,6 +70,7 @@ struct BatchSeries {
 class Bench {
  public:
   explicit Bench(const BenchOptions& options) : options_(options), runtime_(set_up_model(options.model)) {
+    if (options.prompt_tokens == 0) return;
     const int64_t context =
         std::max(options.prompt_tokens, options.prompt_before_decode + options.decode_tokens + 1);
     session_ = std::make_unique<engine::Session>(
@@ -78,8 +79,8 @@ class Bench {
   }
 
   void run() {
-    prefill_once();  // warms up memory and code
-    for (int i = 0; i < options_.repetitions; ++i) {
+    if (session_ != nullptr) prefill_once();  // warms up memory and code
+    for (int i = 0; i < options_.repetitions && session_ != nullptr; ++i) {
       measure_decode();
       measure_prefill();
     }
@@ -88,9 +89,20 @@ class Bench {
   }
 
   void print() const {
+    if (session_ == nullptr && !options_.json) {
+      fmt::print("{}, medians of {} repetitions\n", runtime_.device->description(), options_.repetitions);
+      std::cout << op_tables_;
+      return print_batches();
+    }
     const double decode_bytes = weight_bytes_per_token();
     const double prefill_flops = 2 * static_cast<double>(runtime_.summary.active_parameters);
     if (options_.json) {
+      nlohmann::json all = nlohmann::json::object();
+      for (const BatchSeries& series : batches_) all["batched_decode"].push_back(describe(series));
+      if (session_ == nullptr) {
+        std::cout << all.dump() << "\n";
+        return;
+      }
       const nlohmann::json result = {{"decode",
                                       {{"tokens_per_second", median(decode_.tokens_per_second)},
                                        {"bytes_per_token", decode_bytes},
@@ -101,8 +113,7 @@ class Bench {
                                        {"flops_per_token", prefill_flops},
                                        {"gemm_rate", median(prefill_.probe)},
                                        {"share_of_floor", median(prefill_.share)}}}};
-      nlohmann::json all = result;
-      for (const BatchSeries& series : batches_) all["batched_decode"].push_back(describe(series));
+      all.update(result);
       std::cout << all.dump() << "\n";
       return;
     }
@@ -120,6 +131,11 @@ class Bench {
         median(prefill_.tokens_per_second) * prefill_flops / 1e9, median(prefill_.probe) / 1e9,
         100 * median(prefill_.share));
     std::cout << op_tables_;
+    print_batches();
+  }
+
+ private:
+  void print_batches() const {
     for (const BatchSeries& series : batches_) {
       fmt::print(
           "decode, batch {} after {} tokens each: {:7.2f} ms a step ({:.1f} tokens/s), {:.1f} MB and {:.1f} "
@@ -132,7 +148,6 @@ class Bench {
     }
   }
 
- private:
   // Bytes of weights a token at batch 1 must read; caches and activations come on top and are not credited.
   double weight_bytes_per_token() const {
     return static_cast<double>(runtime_.summary.active_bytes_with_head);
@@ -203,10 +218,12 @@ class Bench {
       op_tables_ += what + "\n" + times.table(read, rate);
       times.clear();
     };
-    session_->set_tracer(&times);
-    prefill_once();
-    session_->set_tracer(nullptr);
-    table(fmt::format("ops of a prefill of {} tokens:", options_.prompt_tokens));
+    if (session_ != nullptr) {
+      session_->set_tracer(&times);
+      prefill_once();
+      session_->set_tracer(nullptr);
+      table(fmt::format("ops of a prefill of {} tokens:", options_.prompt_tokens));
+    }
     for (const int64_t batch : options_.batches) {
       BatchedDecode decode(*runtime_.model, *runtime_.backend, batch, options_.prompt_before_decode, 4);
       decode.step(random_tokens(batch), nullptr);  // warms up
@@ -258,7 +275,7 @@ class Bench {
 
   BenchOptions options_;
   ModelRuntime runtime_;
-  std::unique_ptr<engine::Session> session_;
+  std::unique_ptr<engine::Session> session_;  // null where only batches are measured
   uint64_t random_ = 1;
   Series decode_;
   Series prefill_;
@@ -287,8 +304,8 @@ void add_bench_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("bench", "Measure prefill and decode as shares of the machine's best");
   options->model.add_to(*command);
-  command->add_option("--prompt-tokens", options->prompt_tokens, "Tokens of the measured prefill")
-      ->check(CLI::PositiveNumber)
+  command->add_option("--prompt-tokens", options->prompt_tokens, "Tokens of the measured prefill; 0: only what --batch names")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option("--decode-context", options->prompt_before_decode,
