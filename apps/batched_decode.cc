@@ -82,7 +82,8 @@ class Filler {
     const int64_t size = size_of(tensor.dtype());
     auto* bytes = static_cast<std::byte*>(tensor.raw());
     for (int64_t done = drawn; done < tensor.numel(); done += drawn)
-      std::memcpy(bytes + done * size, bytes, static_cast<size_t>(std::min(drawn, tensor.numel() - done) * size));
+      std::memcpy(bytes + done * size, bytes,
+                  static_cast<size_t>(std::min(drawn, tensor.numel() - done) * size));
   }
 
  private:

@@ -304,7 +304,9 @@ void add_bench_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("bench", "Measure prefill and decode as shares of the machine's best");
   options->model.add_to(*command);
-  command->add_option("--prompt-tokens", options->prompt_tokens, "Tokens of the measured prefill; 0: only what --batch names")
+  command
+      ->add_option("--prompt-tokens", options->prompt_tokens,
+                   "Tokens of the measured prefill; 0: only what --batch names")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command

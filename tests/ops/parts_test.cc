@@ -19,7 +19,8 @@ void check_part(TensorMaker& make, const Format& f, const quant::Weight& weight,
       rounds_activations(f, precision) ? tolerance(DType::kF32) : tolerance(DType::kF32, precision);
   Unrounded unrounded;
   if (rounds_activations(f, precision)) {
-    unrounded = {make.poisoned(DType::kF32, {rows, weight.out_features()}), tolerance(DType::kF32, precision)};
+    unrounded = {make.poisoned(DType::kF32, {rows, weight.out_features()}),
+                 tolerance(DType::kF32, precision)};
     run_on_reference([&](OpContext& c) { linear(c, {x, weight, Activation::kNone, unrounded.expected}); });
   }
   for (const BackendCase& backend : backend_cases()) {

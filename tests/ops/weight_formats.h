@@ -31,8 +31,8 @@ inline Precision oracle_precision(Precision precision) {
   return precision == Precision::kFp8 ? Precision::kFp8 : Precision::kF32;
 }
 
-// What else a backend may compute where the oracle rounds activations: without that, as kBF16 allows. Undefined
-// where there is no choice.
+// What else a backend may compute where the oracle rounds activations: without that, as kBF16 allows.
+// Undefined where there is no choice.
 struct Unrounded {
   Tensor expected;
   double bound = 0;

@@ -397,7 +397,8 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   __threadfence();
   for (int64_t row = warp; row < tokens * heads_per_tile; row += 4) {
     const int64_t head = first_head + row % heads_per_tile;
-    if (head < group) combine_splits<kDim>(a, tile.first + row / heads_per_tile, kv_head * group + head, lane, 32);
+    if (head < group)
+      combine_splits<kDim>(a, tile.first + row / heads_per_tile, kv_head * group + head, lane, 32);
   }
 }
 

@@ -27,8 +27,8 @@ struct Params {
 
 // 128 keys and values from `first` on; zeros behind the last.
 template <typename Cache>
-__device__ __forceinline__ void bring_keys(const Params& p, const int32_t* table, int64_t kv_head, int64_t first,
-                                           int64_t keys, uint32_t to) {
+__device__ __forceinline__ void bring_keys(const Params& p, const int32_t* table, int64_t kv_head,
+                                           int64_t first, int64_t keys, uint32_t to) {
   constexpr int kPieces = kDim * static_cast<int>(sizeof(Cache)) / 16;
   constexpr int kPerPiece = 16 / static_cast<int>(sizeof(Cache));
   const int64_t mask = (int64_t{1} << p.page_shift) - 1;
@@ -36,8 +36,7 @@ __device__ __forceinline__ void bring_keys(const Params& p, const int32_t* table
     const int row = i / kPieces, piece = i % kPieces;
     const int64_t key = first + row;
     const bool is_there = key < keys;
-    const int64_t slot =
-        is_there ? (int64_t{table[key >> p.page_shift]} << p.page_shift) + (key & mask) : 0;
+    const int64_t slot = is_there ? (int64_t{table[key >> p.page_shift]} << p.page_shift) + (key & mask) : 0;
     const int64_t at = (slot * p.a.cache.kv_heads + kv_head) * kDim + piece * kPerPiece;
     const Cache* k = static_cast<const Cache*>(p.a.cache.k) + at;
     const Cache* v = static_cast<const Cache*>(p.a.cache.v) + at;
@@ -175,8 +174,8 @@ __device__ void attend(const Params& p) {
     ptx::wgmma_fence();
 #pragma unroll
     for (uint32_t s = 0; s < 8; ++s)
-      ptx::wgmma_across_k(o, weights[s], ptx::operand_across_k(k_tile + kKeyTileBytes + s * 16 * 128, kKeyBox),
-                          true);
+      ptx::wgmma_across_k(o, weights[s],
+                          ptx::operand_across_k(k_tile + kKeyTileBytes + s * 16 * 128, kKeyBox), true);
     ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
     keep(o);
@@ -212,7 +211,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const __gri
 
 bool can_attention_sm90(const AttentionArgs& a) {
   const int64_t page = a.cache.page_size;
-  return can_attention_mma(a) && !a.is_decode_shape && a.q.dim == kDim && page > 0 && (page & (page - 1)) == 0;
+  return can_attention_mma(a) && !a.is_decode_shape && a.q.dim == kDim && page > 0 &&
+         (page & (page - 1)) == 0;
 }
 
 void launch_attention_sm90(const AttentionArgs& a, cudaStream_t stream) {

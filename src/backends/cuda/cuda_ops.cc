@@ -523,8 +523,9 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   const bool is_small = args.precision != ops::Precision::kF32 && can_moe_small(a);
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
   const bool has_tiles = args.precision != ops::Precision::kF32 && can_moe_tiles(a);
-  const bool has_codes =
-      has_tiles && multiplies_codes(args.precision, a.first.w1, architecture_) && can_moe_codes(a);
+  // Few tokens gain nothing from codes, and lose what rounding loses.
+  const bool has_codes = a.x.rows > kMostSmallMoeTokens && has_tiles &&
+                         multiplies_codes(args.precision, a.first.w1, architecture_) && can_moe_codes(a);
   if (!is_small || needs_expert_order(a)) launch_expert_order(a, stream());
   if (!is_small && has_codes) {
     int64_t bytes = 0;

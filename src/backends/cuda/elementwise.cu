@@ -366,7 +366,8 @@ void launch_qk_norm_rope_kv_write(const QkNormRopeArgs& a, cudaStream_t stream) 
   with_activation(a.qkv.scalar, [&](auto t) {
     with_activation(a.q_out.scalar, [&](auto q) {
       with_cache(a.cache.scalar, [&](auto c) {
-        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, grid, kQkWarps * 32, 0, stream, a, static_cast<int32_t>(a.index_scalar));
+        launch(qk_norm_rope_kernel<decltype(t), decltype(q), decltype(c)>, grid, kQkWarps * 32, 0, stream, a,
+               static_cast<int32_t>(a.index_scalar));
       });
     });
   });

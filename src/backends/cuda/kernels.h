@@ -274,8 +274,8 @@ struct AttentionArgs {
   Ragged batch;
   float scale = 1;
   Heads out;
-  float* partial = nullptr;    // split-KV workspace
-  int32_t* arrivals = nullptr;  // as in MoeArgs, for blocks that share rows
+  float* partial = nullptr;            // split-KV workspace
+  int32_t* arrivals = nullptr;         // as in MoeArgs, for blocks that share rows
   int64_t splits = 1;                  // 1 unless is_decode_shape; times tiles at most kMostArrivals
   bool is_decode_shape = false;        // as many rows as sequences: few rows each
   const int32_t* selection = nullptr;  // [tokens, kv_heads, selected] blocks, or null for all keys

@@ -65,7 +65,6 @@ __device__ __forceinline__ uint4 load_shared16(uint32_t address) {
   return value;
 }
 
-
 // c [16, 8] += a [16, 16] b [16, 8], BF16 with F32 sums.
 __device__ __forceinline__ void mma_16x8x16(float* c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(

@@ -41,7 +41,8 @@ void with_row_format(const WeightView& w, F&& f) {
 template <RowFormat kFormat>
 using FewRows = RowsShape<1, 1, 8, kFormat == RowFormat::kBF16 ? 4 : 2, 4>;
 template <RowFormat kFormat>
-using GateUpRows = RowsShape<1, 1, 8, kFormat == RowFormat::kFp8 ? 3 : 4, kFormat == RowFormat::kMxfp8 ? 3 : 4>;
+using GateUpRows =
+    RowsShape<1, 1, 8, kFormat == RowFormat::kFp8 ? 3 : 4, kFormat == RowFormat::kMxfp8 ? 3 : 4>;
 
 inline bool can_read_rows(const WeightView& w) {
   if (w.columns <= 0 || w.rows <= 0 || reinterpret_cast<uintptr_t>(w.values) % 16 != 0) return false;
@@ -117,8 +118,9 @@ struct WeightRow<RowFormat::kFp8> : E4m3Row {
   WeightRow() = default;
   __device__ WeightRow(const WeightView& w, int64_t n)
       : E4m3Row(w, n),
-        scales(static_cast<const float*>(w.scales) +
-               static_cast<uint32_t>(n + w.row_offset) / static_cast<uint32_t>(w.block_rows) * w.scale_stride),
+        scales(static_cast<const float*>(w.scales) + static_cast<uint32_t>(n + w.row_offset) /
+                                                         static_cast<uint32_t>(w.block_rows) *
+                                                         w.scale_stride),
         column_offset(static_cast<uint32_t>(w.column_offset)),
         column_shift(shift_of(w)) {}
   // The warp's 64 inputs share a scale.
@@ -159,8 +161,7 @@ template <int kInputs>
 __device__ void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[kInputs / 2]) {
 #pragma unroll
   for (int i = 0; i < kInputs / 8; ++i) {
-    const uint4 v =
-        row == nullptr ? uint4{0, 0, 0, 0} : *reinterpret_cast<const uint4*>(row + k + 8 * i);
+    const uint4 v = row == nullptr ? uint4{0, 0, 0, 0} : *reinterpret_cast<const uint4*>(row + k + 8 * i);
     if (kInputs == 8) {
       b[4 * i] = v.x;
       b[4 * i + 1] = v.y;
@@ -199,8 +200,8 @@ __device__ inline void multiply_codes(const uint32_t (&low)[8], const uint32_t (
   sums[3] += high_scale * part[3];
 }
 
-// sums[m][n] += the products of the warp's share of the inputs: sixteen rows of weights of each tile with each
-// eight activation rows. low_rows[m] is row lane / 4 of tile m, high_rows[m] the one eight further.
+// sums[m][n] += the products of the warp's share of the inputs: sixteen rows of weights of each tile with
+// each eight activation rows. low_rows[m] is row lane / 4 of tile m, high_rows[m] the one eight further.
 // `inputs[n]` is the lane's activation row or null. With kWaits the previous kernel is waited for, behind the
 // first loads of weights.
 template <RowFormat kFormat, typename Shape, bool kWaits, typename X>
@@ -278,7 +279,8 @@ __device__ void multiply_rows(const WeightRow<kFormat> (&low_rows)[Shape::kTiles
 // Adds up the warps' shares: total(values[kTiles], row, column) is called once for each row < 16 and column <
 // 8 kGroups, by some thread. REQUIRES: `shared` holds kWarps * kSums floats.
 template <typename Shape, typename Total>
-__device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared, Total&& total) {
+__device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared,
+                            Total&& total) {
   constexpr int kTiles = Shape::kTiles, kWidth = 8 * Shape::kGroups;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   __syncthreads();
