@@ -284,6 +284,8 @@ class Bench {
 };
 
 void run_bench(const BenchOptions& options) {
+  if (options.prompt_tokens == 0 && options.batches.empty())
+    fail("--prompt-tokens 0 measures nothing without --batch; name batch sizes, e.g. --batch 1,8");
   if (options.model.dry_run) {
     const ModelRuntime runtime = set_up_model(options.model);
     const int64_t context = runtime.context_length(

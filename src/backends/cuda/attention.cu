@@ -113,10 +113,11 @@ struct RowState {
   float sum[2];
 };
 
-// Row t and head from its splits; `width` threads from `thread` on share the dimensions.
+// Row t and head from its splits; a warp shares the dimensions.
 template <int kDim>
-__device__ void combine_splits(const AttentionArgs& a, int64_t t, int64_t head, int thread, int width) {
+__device__ void combine_splits(const AttentionArgs& a, int64_t t, int64_t head) {
   constexpr int kWidth = kDim + 2;
+  const int lane = threadIdx.x % 32;
   const float* parts = a.partial + (t * a.q.heads + head) * a.splits * kWidth;
   float largest = -INFINITY;
   for (int64_t s = 0; s < a.splits; ++s) largest = fmaxf(largest, __ldcg(parts + s * kWidth + kDim));
@@ -126,11 +127,11 @@ __device__ void combine_splits(const AttentionArgs& a, int64_t t, int64_t head, 
     const float factor = exp2f(__ldcg(parts + s * kWidth + kDim) - reference);
     sum += factor * __ldcg(parts + s * kWidth + kDim + 1);
 #pragma unroll
-    for (int i = 0; i < kDim / 32; ++i) y[i] += factor * __ldcg(parts + s * kWidth + thread + i * width);
+    for (int i = 0; i < kDim / 32; ++i) y[i] += factor * __ldcg(parts + s * kWidth + lane + i * 32);
   }
   bf16_t* out = static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride + head * a.out.head_stride;
 #pragma unroll
-  for (int i = 0; i < kDim / 32; ++i) out[thread + i * width] = from_f32<bf16_t>(y[i] / sum);
+  for (int i = 0; i < kDim / 32; ++i) out[lane + i * 32] = from_f32<bf16_t>(y[i] / sum);
 }
 
 __device__ void clear_row(const AttentionArgs& a, int64_t t) {
@@ -397,8 +398,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   __threadfence();
   for (int64_t row = warp; row < tokens * heads_per_tile; row += 4) {
     const int64_t head = first_head + row % heads_per_tile;
-    if (head < group)
-      combine_splits<kDim>(a, tile.first + row / heads_per_tile, kv_head * group + head, lane, 32);
+    if (head < group) combine_splits<kDim>(a, tile.first + row / heads_per_tile, kv_head * group + head);
   }
 }
 

@@ -223,6 +223,9 @@ MoeCodes moe_codes(const MoeArgs& a, void* maps) {
   codes.x = coded_rows(partial, pairs, a.x.columns);
   codes.hidden = coded_rows(hidden, pairs, a.intermediate);
   codes.maps = maps;
+  MM_CHECK(partial.used() <= aligned(pairs * a.out.columns * 4) &&
+               hidden.used() <= aligned(pairs * a.intermediate * 4),
+           "cuda: codes of {} pairs do not fit their room", pairs);
   return codes;
 }
 
@@ -411,10 +414,11 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
     launch_linear_small(a, stream());
     return check_launch(args.kName);
   }
-  const bool has_codes =
-      a.x.rows > kMostSmallRows && std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
-        return multiplies_codes(args.precision, w, architecture_);
-      });
+  // Without outputs there is nothing to round for, and no room for it.
+  const bool has_codes = a.count > 0 && a.x.rows > kMostSmallRows &&
+                         std::all_of(a.weights, a.weights + a.count, [&](const WeightView& w) {
+                           return multiplies_codes(args.precision, w, architecture_);
+                         });
   if (!has_codes) return ops::Backend::run(args, workspace);
   Scratch scratch(workspace.data);
   const CodedRows codes = coded_rows(scratch, a.x.rows, a.x.columns);
