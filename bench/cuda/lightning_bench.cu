@@ -279,6 +279,7 @@ Decode make_decode(int64_t batch, int heads, bool is_state_bf16) {
   d.args.num_heads = heads;
   d.args.head_dim = kDim;
   d.args.is_state_bf16 = is_state_bf16;
+  d.args.is_uploaded = true;
   return d;
 }
 

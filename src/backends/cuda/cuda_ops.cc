@@ -844,6 +844,7 @@ void CudaBackend::run(const ops::LightningDecode& args, ops::Workspace) {
   a.num_heads = static_cast<int>(args.q.dim(1));
   a.head_dim = static_cast<int>(args.q.dim(2));
   a.element = element_of(args.q);
+  a.is_uploaded = true;
   check(lightning_decode(a, stream()), args.kName);
 }
 

@@ -61,6 +61,9 @@ struct LightningDecodeArgs {
   int head_dim = 0;  // 1 to 256
   Element element = Element::kBF16;
   bool is_state_bf16 = false;  // else F32
+  // decay and slots were copied to the device, no kernel of the stream writes them: they are read while the
+  // kernel before still runs.
+  bool is_uploaded = false;
 };
 
 // One token a sequence: state = exp(-decay) state + k^T v, out = q state. The slot read and the slot written

@@ -62,11 +62,30 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
   T* out = static_cast<T*>(args.out.data) + row * args.out.token_stride + head * args.out.head_stride +
            first_value;
 
+  int read_slot = 0, write_slot = 0;
+  float rate = 0;
+  const auto load_settings = [&] {
+    read_slot = args.read_slots[row];
+    write_slot = args.write_slots[row];
+    rate = args.decay[head];
+  };
+  if (args.is_uploaded) load_settings();
   ptx::wait_for_previous_kernel();
-  const int read_slot = args.read_slots[row];
-  const int write_slot = args.write_slots[row];
+  if (!args.is_uploaded) load_settings();
   const int column = thread % S::kLanes * S::kVector;
   const int first_key = thread / S::kLanes;
+  const auto piece = [&](int slot) {
+    return static_cast<StateT*>(args.state) + (int64_t{slot} * args.num_heads + head) * (D * D) +
+           first_key * D + first_value + column;
+  };
+  if (read_slot < 0) {
+    for (int i = thread; i < kValues; i += S::kThreads) out[i] = from_float<T>(0.0F);
+    return;
+  }
+  uint4 pieces[kLoads];
+  const StateT* from = piece(read_slot);
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) pieces[i] = *reinterpret_cast<const uint4*>(from + i * S::kRows * D);
   float own_q[S::kElements];
   float own_k[S::kElements];
 #pragma unroll
@@ -76,19 +95,6 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
   }
   float v[S::kVector];
   load_elements(v, row_of<T>(args.v, row, head) + first_value + column);
-  const float rate = args.decay[head];
-  if (read_slot < 0) {
-    for (int i = thread; i < kValues; i += S::kThreads) out[i] = from_float<T>(0.0F);
-    return;
-  }
-  const auto piece = [&](int slot) {
-    return static_cast<StateT*>(args.state) + (int64_t{slot} * args.num_heads + head) * (D * D) +
-           first_key * D + first_value + column;
-  };
-  uint4 pieces[kLoads];
-  const StateT* from = piece(read_slot);
-#pragma unroll
-  for (int i = 0; i < kLoads; ++i) pieces[i] = *reinterpret_cast<const uint4*>(from + i * S::kRows * D);
 
 #pragma unroll
   for (int i = 0; i < S::kElements; ++i) {
