@@ -294,8 +294,8 @@ void ModelRunner::execute(StepBuffers& step) {
   }
   last_tokens_.clear();
   for (int64_t row = 0; row < num_rows; ++row) last_tokens_.push_back(step.sampling.token(row));
-  // The step's buffers are written again once this returns.
-  backend_.synchronize();
+  // The step's buffers are written again once this returns. What was drawn has been waited for already.
+  if (num_rows == 0) backend_.synchronize();
 }
 
 void ModelRunner::forward(StepBuffers& step) {

@@ -227,6 +227,18 @@ Cost lightning_cost(const Op& op, int64_t num_seqs) {
 void LightningPrefill::check() const {
   check_lightning(*this, read_slots.dim(0));
   expect_index(kName, "query_starts", query_starts, read_slots.dim(0) + 1);
+  MM_CHECK(checkpoint_rows.defined() == checkpoint_slots.defined(),
+           "lightning_prefill: checkpoint_rows {}, checkpoint_slots {}; give both or none",
+           checkpoint_rows.describe(), checkpoint_slots.describe());
+  if (!checkpoint_rows.defined()) return;
+  MM_CHECK(checkpoint_rows.rank() == 2, "lightning_prefill: checkpoint_rows {}, expected [{}, checkpoints]",
+           checkpoint_rows.describe(), read_slots.dim(0));
+  for (const auto& [role, t] :
+       {std::pair{"checkpoint_rows", &checkpoint_rows}, {"checkpoint_slots", &checkpoint_slots}}) {
+    expect_shape(kName, role, *t, {read_slots.dim(0), checkpoint_rows.dim(1)});
+    expect_dtype(kName, role, *t, DType::kI32);
+    MM_CHECK(t->is_contiguous(), "lightning_prefill: {} is not contiguous", role);
+  }
 }
 
 Cost LightningPrefill::cost() const { return lightning_cost(*this, read_slots.dim(0)); }

@@ -17,6 +17,9 @@ namespace minimax::ops {
 // q, k, v, out [T, heads, D], last dimension dense, F32 or BF16 (one dtype); decay [heads] F32, >= 0;
 // state [slots, heads, D, D] F32 contiguous; read_slots, write_slots [B] I32, no slot written twice and none
 // read that another sequence writes; query_starts [B + 1] I32. `out` aliases nothing.
+// Checkpoints, if checkpoint_rows and checkpoint_slots [B, C] I32 are given: the state of sequence b after
+// checkpoint_rows[b][i] of its rows in this call is left in slot checkpoint_slots[b][i] too, -1: nowhere. Rows
+// ascend strictly, from 1 on; those beyond the sequence's last (INT32_MAX fills up) leave nothing.
 // Any length and head count. Error against float64: 1e-5 relative in F32, 3e-3 in BF16.
 struct LightningPrefill {
   static constexpr std::string_view kName = "lightning_prefill";
@@ -29,6 +32,8 @@ struct LightningPrefill {
   Tensor write_slots;
   Tensor query_starts;
   Tensor out;
+  Tensor checkpoint_rows{};
+  Tensor checkpoint_slots{};
 
   void check() const;
   Cost cost() const;
@@ -42,6 +47,8 @@ struct LightningPrefill {
     visitor("write_slots", write_slots);
     visitor("query_starts", query_starts);
     visitor("out", out);
+    visitor("checkpoint_rows", checkpoint_rows);
+    visitor("checkpoint_slots", checkpoint_slots);
   }
 };
 

@@ -307,6 +307,67 @@ TEST(LightningPrefill, MatchesTheRecurrence) {
   }
 }
 
+TEST(LightningPrefill, LeavesTheStateAtCheckpoints) {
+  TensorMaker make(8);
+  struct Case {
+    int64_t heads, head_dim;
+    std::vector<int32_t> lengths;
+    std::vector<std::vector<int32_t>> rows;  // of each sequence's checkpoints
+  };
+  constexpr int32_t kNever = INT32_MAX;
+  const std::vector<Case> cases = {
+      {3, 20, {5, 0, 64}, {{2, 5, kNever}, {1, 2, 3}, {1, 63, 64}}},
+      {2, 64, {255, 1, 130}, {{64, 65, 192}, {1, kNever, kNever}, {127, 129, 131}}},
+      // Few heads: long sequences are cut into segments.
+      {1, 128, {1500, 700}, {{1, 511, 512, 513, 1000, 1499}, {512, 576, 640, 690, 700, kNever}}},
+  };
+  for (const Case& l : cases) {
+    for (const DType dtype : kActivations) {
+      std::vector<int32_t> starts = {0}, read, write, checkpoint_rows, checkpoint_slots;
+      for (const int32_t n : l.lengths) starts.push_back(starts.back() + n);
+      const auto sequences = static_cast<int32_t>(l.lengths.size());
+      const auto checkpoints = static_cast<int32_t>(l.rows.front().size());
+      int32_t slots = 2 * sequences;
+      for (int32_t b = 0; b < sequences; ++b) {
+        read.push_back(b % 2 == 0 ? b : -1);
+        write.push_back(b == 1 ? -1 : b + sequences);
+        for (int32_t i = 0; i < checkpoints; ++i) {
+          checkpoint_rows.push_back(l.rows[static_cast<size_t>(b)][static_cast<size_t>(i)]);
+          // One in five leaves nothing.
+          checkpoint_slots.push_back((b * checkpoints + i) % 5 == 3 ? -1 : slots++);
+        }
+      }
+      const int64_t rows = starts.back() + 2;
+      const Tensor q = make.uniform(dtype, {rows, l.heads, l.head_dim});
+      const Tensor k = make.uniform(dtype, {rows, l.heads, l.head_dim});
+      const Tensor v = make.uniform(dtype, {rows, l.heads, l.head_dim});
+      const Tensor decay = make.uniform(DType::kF32, {l.heads}, 0.0F, 0.1F);
+      const Tensor start = make.uniform(DType::kF32, {slots, l.heads, l.head_dim, l.head_dim});
+      const Tensor at = make.ids(checkpoint_rows).reshape({sequences, checkpoints});
+      const Tensor to = make.ids(checkpoint_slots).reshape({sequences, checkpoints});
+      const auto call = [&](const Tensor& state, const Tensor& out) {
+        return [&, state, out](OpContext& c) {
+          lightning_prefill(
+              c, {q, k, v, decay, state, make.ids(read), make.ids(write), make.ids(starts), out, at, to});
+        };
+      };
+      const Tensor expected_state = make.copy(start);
+      const Tensor expected = make.poisoned(dtype, {rows, l.heads, l.head_dim});
+      run_on_reference(call(expected_state, expected));
+      for (const BackendCase& backend : backend_cases()) {
+        const Tensor state = make.copy(start);
+        const Tensor out = make.poisoned(dtype, {rows, l.heads, l.head_dim});
+        run_on(backend, call(state, out));
+        const std::string what = fmt::format("{}: {} heads of {}", backend.label, l.heads, l.head_dim);
+        expect_close(out, expected, tolerance(dtype), what);
+        for (int64_t slot = 0; slot < slots; ++slot)
+          expect_close(state.slice(0, slot, slot + 1), expected_state.slice(0, slot, slot + 1), 1e-5,
+                       fmt::format("{}, slot {}", what, slot));
+      }
+    }
+  }
+}
+
 TEST(LightningPrefill, AnyChunkSplitGivesTheSame) {
   TensorMaker make(5);
   constexpr int64_t kTokens = 333;

@@ -38,6 +38,18 @@ struct HeadRows {
   int64_t out_stride;
 };
 
+// Where a sequence's state of one head is left on the way: after so many of its rows, ascending.
+struct Checkpoints {
+  const int32_t* rows = nullptr;
+  const int32_t* slots = nullptr;
+  int64_t count = 0;
+  float* states = nullptr;  // of this head in slot 0
+  int64_t slot_stride = 0;
+
+  // The next one's row, beyond all rows when there is none.
+  int64_t next(int64_t index) const { return index < count ? rows[index] : INT64_MAX; }
+};
+
 }  // namespace minimax::cpu
 #endif
 
@@ -114,9 +126,13 @@ void Chunk(const Scratch& s, int64_t m, int64_t d) {
   BlockMultiplyAdd({s.kt, kChunk, 1}, s.v, d, d, d, m, s.state, d);
 }
 
+inline void StoreState(const Scratch& s, int64_t head_dim, int64_t d, float* to) {
+  for (int64_t i = 0; i < head_dim; ++i) std::copy_n(s.state + i * d, head_dim, to + i * head_dim);
+}
+
 template <typename T>
 void PrefillHead(const HeadRows& rows, int64_t begin, int64_t end, int64_t head_dim, float decay,
-                 const float* read, float* write, float* memory) {
+                 const float* read, float* write, const Checkpoints& checkpoints, float* memory) {
   const int64_t d = padded_head_dim(head_dim);
   const Scratch s(memory, d);
   for (int64_t i = 0; i <= kChunk; ++i) s.powers[i] = std::exp(-decay * static_cast<float>(i));
@@ -124,8 +140,10 @@ void PrefillHead(const HeadRows& rows, int64_t begin, int64_t end, int64_t head_
   for (int64_t i = 0; read != nullptr && i < head_dim; ++i) {
     std::copy_n(read + i * head_dim, head_dim, s.state + i * d);
   }
-  for (int64_t t = begin; t < end; t += kChunk) {
-    const int64_t m = std::min(kChunk, end - t);
+  // Chunks end at checkpoints too.
+  int64_t checkpoint = 0;
+  for (int64_t t = begin, m = 0; t < end; t += m) {
+    m = std::min({kChunk, end - t, begin + checkpoints.next(checkpoint) - t});
     LoadRows<T>(rows.q, rows.q_stride, t, m, head_dim, d, s.q);
     LoadRows<T>(rows.k, rows.k_stride, t, m, head_dim, d, s.k);
     LoadRows<T>(rows.v, rows.v_stride, t, m, head_dim, d, s.v);
@@ -134,18 +152,21 @@ void PrefillHead(const HeadRows& rows, int64_t begin, int64_t end, int64_t head_
       auto* out = reinterpret_cast<T*>(rows.out + (t + i) * rows.out_stride);
       ForVectors(head_dim, [&](auto load, auto store) HWY_ATTR { store(load(s.out + i * d), out); });
     }
+    for (; checkpoints.next(checkpoint) == t + m - begin; ++checkpoint) {
+      const int64_t slot = checkpoints.slots[checkpoint];
+      if (slot >= 0) StoreState(s, head_dim, d, checkpoints.states + slot * checkpoints.slot_stride);
+    }
   }
-  for (int64_t i = 0; write != nullptr && i < head_dim; ++i) {
-    std::copy_n(s.state + i * d, head_dim, write + i * head_dim);
-  }
+  if (write != nullptr) StoreState(s, head_dim, d, write);
 }
 
 void PrefillHeadAny(DType dtype, const HeadRows& rows, int64_t begin, int64_t end, int64_t head_dim,
-                    float decay, const float* read, float* write, float* memory) {
+                    float decay, const float* read, float* write, const Checkpoints& checkpoints,
+                    float* memory) {
   if (dtype == DType::kBF16) {
-    PrefillHead<bf16>(rows, begin, end, head_dim, decay, read, write, memory);
+    PrefillHead<bf16>(rows, begin, end, head_dim, decay, read, write, checkpoints, memory);
   } else {
-    PrefillHead<float>(rows, begin, end, head_dim, decay, read, write, memory);
+    PrefillHead<float>(rows, begin, end, head_dim, decay, read, write, checkpoints, memory);
   }
 }
 
@@ -242,6 +263,12 @@ float* slot_state(const Tensor& state, int64_t slot, int64_t h) {
   return slot < 0 ? nullptr : state.data<float>() + slot * state.stride(0) + h * state.stride(1);
 }
 
+Checkpoints checkpoints_of(const ops::LightningPrefill& args, int64_t b, int64_t h) {
+  if (!args.checkpoint_rows.defined()) return {};
+  return {args.checkpoint_rows.row<int32_t>(b), args.checkpoint_slots.row<int32_t>(b),
+          args.checkpoint_rows.dim(1), slot_state(args.state, 0, h), args.state.stride(0)};
+}
+
 void zero_head(const Tensor& out, int64_t row, int64_t h) {
   std::fill_n(head_data(out, row, h), out.dim(2) * size_of(out.dtype()), std::byte{0});
 }
@@ -263,7 +290,7 @@ void CpuBackend::run(const ops::LightningPrefill& args, ops::Workspace workspace
     const int64_t h = task % heads;
     kernel(args.q.dtype(), head_rows(args, 0, h), starts[b], starts[b + 1], args.q.dim(2),
            args.decay.data<float>()[h], slot_state(args.state, args.read_slots.data<int32_t>()[b], h),
-           slot_state(args.state, args.write_slots.data<int32_t>()[b], h),
+           slot_state(args.state, args.write_slots.data<int32_t>()[b], h), checkpoints_of(args, b, h),
            scratch + thread * lightning_scratch_floats(args.q.dim(2)));
   });
   for (int64_t t = starts[num_seqs]; t < args.out.dim(0); ++t) {

@@ -262,6 +262,11 @@ LightningPrefillArgs prefill_args(const ops::LightningPrefill& args, int archite
   a.read_slots = args.read_slots.data<int32_t>();
   a.write_slots = args.write_slots.data<int32_t>();
   a.query_starts = args.query_starts.data<int32_t>();
+  if (args.checkpoint_rows.defined()) {
+    a.checkpoint_rows = args.checkpoint_rows.data<int32_t>();
+    a.checkpoint_slots = args.checkpoint_slots.data<int32_t>();
+    a.num_checkpoints = static_cast<int>(args.checkpoint_rows.dim(1));
+  }
   a.num_tokens = args.q.dim(0);
   a.num_sequences = args.read_slots.dim(0);
   a.num_heads = static_cast<int>(args.q.dim(1));

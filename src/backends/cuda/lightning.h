@@ -27,6 +27,11 @@ struct LightningPrefillArgs {
   const int32_t* read_slots = nullptr;    // [num_sequences]; -1: start from zero
   const int32_t* write_slots = nullptr;   // [num_sequences]; -1: leave no state
   const int32_t* query_starts = nullptr;  // [num_sequences + 1]
+  // [num_sequences, num_checkpoints]: the state after so many rows of a sequence in this call is left in this
+  // slot too, -1: nowhere. Rows ascend strictly from 1; those beyond the sequence's last leave nothing.
+  const int32_t* checkpoint_rows = nullptr;
+  const int32_t* checkpoint_slots = nullptr;
+  int num_checkpoints = 0;
   int64_t num_tokens = 0;
   int64_t num_sequences = 0;
   int num_heads = 0;

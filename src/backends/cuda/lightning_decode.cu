@@ -8,6 +8,8 @@ namespace minimax::cuda {
 namespace {
 
 constexpr int kLoads = 16;  // pieces of state a thread holds
+// Up to so many blocks it pays to load slots before the kernel before has ended; beyond, it costs (measured).
+constexpr unsigned kFewBlocks = 1024;
 
 // A block: kValues value columns of one head of one row, all D keys.
 template <typename T, typename StateT, int D, int kValues>
@@ -69,23 +71,12 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
     write_slot = args.write_slots[row];
     rate = args.decay[head];
   };
-  if (args.is_uploaded) load_settings();
+  const bool loads_early = args.is_uploaded && gridDim.x <= kFewBlocks;
+  if (loads_early) load_settings();
   ptx::wait_for_previous_kernel();
-  if (!args.is_uploaded) load_settings();
+  if (!loads_early) load_settings();
   const int column = thread % S::kLanes * S::kVector;
   const int first_key = thread / S::kLanes;
-  const auto piece = [&](int slot) {
-    return static_cast<StateT*>(args.state) + (int64_t{slot} * args.num_heads + head) * (D * D) +
-           first_key * D + first_value + column;
-  };
-  if (read_slot < 0) {
-    for (int i = thread; i < kValues; i += S::kThreads) out[i] = from_float<T>(0.0F);
-    return;
-  }
-  uint4 pieces[kLoads];
-  const StateT* from = piece(read_slot);
-#pragma unroll
-  for (int i = 0; i < kLoads; ++i) pieces[i] = *reinterpret_cast<const uint4*>(from + i * S::kRows * D);
   float own_q[S::kElements];
   float own_k[S::kElements];
 #pragma unroll
@@ -95,6 +86,18 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
   }
   float v[S::kVector];
   load_elements(v, row_of<T>(args.v, row, head) + first_value + column);
+  if (read_slot < 0) {
+    for (int i = thread; i < kValues; i += S::kThreads) out[i] = from_float<T>(0.0F);
+    return;
+  }
+  const auto piece = [&](int slot) {
+    return static_cast<StateT*>(args.state) + (int64_t{slot} * args.num_heads + head) * (D * D) +
+           first_key * D + first_value + column;
+  };
+  uint4 pieces[kLoads];
+  const StateT* from = piece(read_slot);
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) pieces[i] = *reinterpret_cast<const uint4*>(from + i * S::kRows * D);
 
 #pragma unroll
   for (int i = 0; i < S::kElements; ++i) {

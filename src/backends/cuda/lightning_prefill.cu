@@ -74,6 +74,9 @@ PrefillParams make_params(const LightningPrefillArgs& args, const Plan& plan) {
   params.read_slots = args.read_slots;
   params.write_slots = args.write_slots;
   params.query_starts = args.query_starts;
+  params.checkpoint_rows = args.checkpoint_rows;
+  params.checkpoint_slots = args.checkpoint_slots;
+  params.num_checkpoints = args.num_checkpoints;
   params.num_tokens = args.num_tokens;
   params.num_sequences = static_cast<int>(args.num_sequences);
   params.num_heads = args.num_heads;
@@ -100,7 +103,8 @@ int64_t lightning_prefill_workspace_bytes(int64_t num_tokens, int64_t num_sequen
 
 cudaError_t lightning_prefill(const LightningPrefillArgs& args, cudaStream_t stream) {
   if (args.num_tokens < 0 || args.num_tokens > INT32_MAX || args.num_sequences < 0 || args.num_heads <= 0 ||
-      args.head_dim < 1 || args.head_dim > 256) {
+      args.head_dim < 1 || args.head_dim > 256 || args.num_checkpoints < 0 ||
+      (args.num_checkpoints > 0 && (args.checkpoint_rows == nullptr || args.checkpoint_slots == nullptr))) {
     return cudaErrorInvalidValue;
   }
   if (args.num_sequences == 0) {

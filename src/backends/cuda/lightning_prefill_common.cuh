@@ -43,6 +43,9 @@ struct PrefillParams {
   const int32_t* read_slots;
   const int32_t* write_slots;
   const int32_t* query_starts;
+  const int32_t* checkpoint_rows;   // [num_sequences, num_checkpoints]
+  const int32_t* checkpoint_slots;  // the same
+  int num_checkpoints;
   int64_t num_tokens;
   int num_sequences;
   int num_heads;
@@ -107,6 +110,59 @@ __device__ inline Segment find_segment(const PrefillParams& params, int item) {
   }
   return {0, 0, -1, 0, 0, 0};
 }
+
+// A walk over a segment's chunks: kChunkTokens rows each, or fewer up to a checkpoint or the segment's end.
+class ChunkWalk {
+ public:
+  // Without checkpoints.
+  __device__ explicit ChunkWalk(int rows) : rows_(rows), stop_(rows) {}
+  __device__ ChunkWalk(const PrefillParams& params, const Segment& segment) : rows_(segment.rows) {
+    offset_ = segment.index * params.segment_tokens;
+    const int64_t place = int64_t{segment.sequence} * params.num_checkpoints;
+    stops_ = params.checkpoint_rows + place;
+    slots_ = params.checkpoint_slots + place;
+    left_ = params.num_checkpoints;
+    find_stop();
+  }
+
+  __device__ int first() const { return first_; }  // row of the chunk, in the segment
+  __device__ int rows() const { return min(stop_ - first_, kChunkTokens); }
+  __device__ bool is_done() const { return first_ >= rows_; }
+  // Where the state after this chunk is to be left besides; -1: nowhere.
+  __device__ int checkpoint_slot() const {
+    return left_ > 0 && first_ + rows() == *stops_ - offset_ ? *slots_ : -1;
+  }
+  __device__ void advance() {
+    first_ += rows();
+    if (first_ == stop_) find_stop();
+  }
+  // Chunks from here to the end.
+  __device__ int count() const {
+    int chunks = 0;
+    for (ChunkWalk walk = *this; !walk.is_done(); walk.find_stop()) {
+      chunks += (walk.stop_ - walk.first_ + kChunkTokens - 1) / kChunkTokens;
+      walk.first_ = walk.stop_;
+    }
+    return chunks;
+  }
+
+ private:
+  __device__ void find_stop() {
+    for (; left_ > 0 && *stops_ - offset_ <= first_; --left_) {
+      ++stops_;
+      ++slots_;
+    }
+    stop_ = left_ > 0 ? min(*stops_ - offset_, rows_) : rows_;
+  }
+
+  const int32_t* stops_ = nullptr;  // the next checkpoint's rows, in the sequence
+  const int32_t* slots_ = nullptr;
+  int left_ = 0;    // checkpoints to come
+  int offset_ = 0;  // of the segment in its sequence
+  int rows_;
+  int first_ = 0;
+  int stop_ = 0;  // the next checkpoint's row or the segment's end, in the segment
+};
 
 // The first of two neighbouring keys of accumulator tile `tile` that this lane holds.
 __device__ inline int lane_key(int tile) { return tile * 8 + 2 * (threadIdx.x & 3); }

@@ -74,6 +74,15 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_generic(LightningP
   const float decay_minus_one = expm1f(-args.decay[head]);
   const int64_t begin = args.query_starts[sequence];
   const int64_t stop = args.query_starts[sequence + 1];
+  const auto leave_state = [&](int64_t slot) {
+#pragma unroll
+    for (int i = 0; i < kKeys; ++i) {
+      const int key = group + kGroups * i;
+      if (slot >= 0 && key < dim && value < dim) head_state(slot)[key * dim + value] = s[i];
+    }
+  };
+  int64_t checkpoint = sequence * args.num_checkpoints;
+  const int64_t last_checkpoint = checkpoint + args.num_checkpoints;
   for (int64_t first = begin; first < stop; first += kTokens) {
     const int tokens = static_cast<int>(stop - first < kTokens ? stop - first : kTokens);
     load_stage<T>(stage, args, first, tokens, head, first_value);
@@ -88,6 +97,8 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_generic(LightningP
         sum = fmaf(stage.q[token][key], s[i], sum);
       }
       stage.sums[token][group][threadIdx.x % kValues] = sum;
+      if (checkpoint < last_checkpoint && args.checkpoint_rows[checkpoint] == first + token + 1 - begin)
+        leave_state(args.checkpoint_slots[checkpoint++]);
     }
     __syncthreads();
     if (group < tokens && value < dim) {
@@ -97,12 +108,7 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_generic(LightningP
     }
   }
 
-  const int write_slot = args.write_slots[sequence];
-#pragma unroll
-  for (int i = 0; i < kKeys; ++i) {
-    const int key = group + kGroups * i;
-    if (write_slot >= 0 && key < dim && value < dim) head_state(write_slot)[key * dim + value] = s[i];
-  }
+  leave_state(args.write_slots[sequence]);
 }
 
 template <typename T>

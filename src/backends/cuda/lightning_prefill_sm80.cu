@@ -163,19 +163,20 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
   __nv_bfloat16* to =
       params.out + segment.first_row * params.out_token_stride + head * params.out_head_stride + first_value;
   const bool is_copy = kPartial && segment.index == segment.count - 1;
-  const int rows = is_copy ? 0 : segment.rows;
-  const int chunks = (rows + kChunkTokens - 1) / kChunkTokens;
+  ChunkWalk walk = kPartial ? ChunkWalk(is_copy ? 0 : segment.rows) : ChunkWalk(params, segment);
 
+  ChunkWalk to_copy = walk;
   const auto start_copy = [&](int chunk) {
-    if (chunk < chunks) {
+    if (!to_copy.is_done()) {
       const uint32_t stage = stages + chunk % kStages * Tiles<D>::kStageBytes;
-      const int64_t first = int64_t{chunk} * kChunkTokens;
-      const int left = rows - chunk * kChunkTokens;
+      const int64_t first = to_copy.first();
+      const int left = to_copy.rows();
       if (!kPartial) copy_rows<kTiles>(stage, q + first * params.q_token_stride, params.q_token_stride, left);
       copy_rows<kTiles>(stage + kTiles * kTileBytes, k + first * params.k_token_stride, params.k_token_stride,
                         left);
       copy_rows<1>(stage + 2 * kTiles * kTileBytes, v + first * params.v_token_stride, params.v_token_stride,
                    left);
+      to_copy.advance();
     }
     ptx::copy_async_commit();
   };
@@ -188,13 +189,13 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
     load_entering_state<D>(s, params, segment, head, value);
   }
 
-  for (int chunk = 0; chunk < chunks; ++chunk) {
+  for (int chunk = 0; !walk.is_done(); walk.advance(), ++chunk) {
     start_copy(chunk + 1);
     ptx::copy_async_wait<1>();
     __syncthreads();
     const uint32_t q_tile = stages + chunk % kStages * Tiles<D>::kStageBytes;
     const uint32_t k_tile = q_tile + kTiles * kTileBytes;
-    const int chunk_rows = min(rows - chunk * kChunkTokens, kChunkTokens);
+    const int chunk_rows = walk.rows();
     uint32_t values[4][4];
     load_values(values, k_tile + kTiles * kTileBytes, warp);
 
@@ -223,8 +224,9 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
     update_state<D>(s, decayed, rest, k_tile);
     __syncthreads();
     if (!kPartial) {
-      store_rows(to + int64_t{chunk} * kChunkTokens * params.out_token_stride, params.out_token_stride,
-                 staged, chunk_rows);
+      store_rows(to + walk.first() * params.out_token_stride, params.out_token_stride, staged, chunk_rows);
+      const int slot = walk.checkpoint_slot();
+      if (slot >= 0) store_state<D>(s, params.state + head_offset<D>(params, slot, head), value);
     }
   }
 

@@ -64,7 +64,7 @@ struct Block {
   int first_row;
   int head;
   int first_value;
-  int rows;
+  ChunkWalk walk;  // at the first chunk
   int chunks;
 
   __device__ uint32_t queries(int chunk) const { return stages + chunk % kStages * S::kStageBytes; }
@@ -75,28 +75,30 @@ struct Block {
     return stages + kStages * S::kStageBytes + chunk % 2 * S::kStateBytes;
   }
   __device__ uint32_t staged() const { return stages + kStages * S::kStageBytes + 2 * S::kStateBytes; }
-  __device__ int rows_of(int chunk) const { return min(rows - chunk * kChunkTokens, kChunkTokens); }
   __device__ void wait_full(int chunk) const {
     ptx::barrier_wait(at(barriers.full[chunk % kStages]), chunk / kStages & 1);
   }
 
-  __device__ void copy(int chunk) const;
-  __device__ void clear_tail(int chunk) const;
+  __device__ void copy(int chunk, ChunkWalk& to_copy) const;
+  __device__ void clear_tail(int chunk, int rows) const;
   __device__ void publish(int chunk, const float (&s)[D / 2]) const;
-  __device__ void advance(float (&s)[D / 2], float rate) const;
+  // leave(slot, s): the state at a checkpoint.
+  template <typename Leave>
+  __device__ void advance(float (&s)[D / 2], float rate, ChunkWalk to_copy, const Leave& leave) const;
   __device__ void start_scores(int chunk, float (&p)[32]) const;
-  __device__ void write_out(int chunk, const float (&from_state)[32], const float (&from_chunk)[32],
+  __device__ void write_out(int rows, const float (&from_state)[32], const float (&from_chunk)[32],
                             __nv_bfloat16* to, int64_t token_stride) const;
   __device__ void attend(__nv_bfloat16* to, int64_t token_stride) const;
 };
 
-// One lane. Waits until nobody needs the chunk that was there before.
+// One lane, chunk by chunk. Waits until nobody needs the one that was there before.
 template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::copy(int chunk) const {
-  if (chunk >= chunks) return;
+__device__ __forceinline__ void Block<D, kPartial>::copy(int chunk, ChunkWalk& to_copy) const {
+  if (to_copy.is_done()) return;
   if (chunk >= kStages) ptx::barrier_wait(at(barriers.empty[chunk % kStages]), (chunk / kStages - 1) & 1);
   const uint32_t full = at(barriers.full[chunk % kStages]);
-  const int row = first_row + chunk * kChunkTokens;
+  const int row = first_row + to_copy.first();
+  to_copy.advance();
   ptx::barrier_arrive_expect(full, S::kStageBytes);
 #pragma unroll
   for (int tile = 0; tile < S::kTiles; ++tile) {
@@ -106,11 +108,12 @@ __device__ __forceinline__ void Block<D, kPartial>::copy(int chunk) const {
   ptx::copy_box(values(chunk), &maps.v, full, first_value, row, head);
 }
 
-// Zeros over the keys and values of a last chunk that belong to other sequences: 0 times whatever they are is
-// not 0.
+// Zeros over the keys and values behind a chunk's last: 0 times whatever they are is not 0.
 template <int D, bool kPartial>
-__device__ void Block<D, kPartial>::clear_tail(int chunk) const {
-  const int first = rows_of(chunk) * 8;
+__device__ void Block<D, kPartial>::clear_tail(int chunk, int rows) const {
+  const int first = rows * 8;
+  // Others of this group may not have been at the barrier yet that says the last chunk here has been read.
+  ptx::named_barrier(1, kGroupThreads);
   for (int i = first + static_cast<int>(threadIdx.x); i < kChunkTokens * 8; i += kGroupThreads) {
     for (int tile = 0; tile <= S::kTiles; ++tile)
       ptx::store_shared_zero16(keys(chunk) + tile * kTileBytes + i * 16);
@@ -137,22 +140,28 @@ __device__ __forceinline__ void Block<D, kPartial>::publish(int chunk, const flo
 }
 
 template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate) const {
+template <typename Leave>
+__device__ __forceinline__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, ChunkWalk to_copy,
+                                                            const Leave& leave) const {
   const int warp = threadIdx.x / 32;
   ValueDecays value_decays;
   value_decays.fill(decays, kChunkTokens);
   float decay_minus_one = expm1f(-rate * static_cast<float>(kChunkTokens));
-  for (int chunk = 0; chunk < chunks; ++chunk) {
+  ChunkWalk here = walk;
+  int decayed_rows = kChunkTokens;
+  for (int chunk = 0; chunk < chunks; here.advance(), ++chunk) {
     wait_full(chunk);
-    if (rows_of(chunk) < kChunkTokens) {
-      clear_tail(chunk);
-      value_decays.fill(decays, rows_of(chunk));
-      decay_minus_one = expm1f(-rate * static_cast<float>(rows_of(chunk)));
+    const int rows = here.rows();
+    if (rows < kChunkTokens) clear_tail(chunk, rows);
+    if (rows != decayed_rows) {
+      value_decays.fill(decays, rows);
+      decay_minus_one = expm1f(-rate * static_cast<float>(rows));
+      decayed_rows = rows;
     }
     if (!kPartial) publish(chunk, s);
     // The other group has consumed the state of the chunk two back, and so that chunk: this wait is short.
     const int next = kPartial ? chunk - 1 + kStages : chunk - 2 + kStages;
-    if (threadIdx.x == 0 && next >= kStages) copy(next);
+    if (threadIdx.x == 0 && next >= kStages) copy(next, to_copy);
     __syncwarp();
     uint32_t value_operand[4][4];
     uint32_t decayed[4][4];
@@ -171,6 +180,7 @@ __device__ __forceinline__ void Block<D, kPartial>::advance(float (&s)[D / 2], f
     ptx::wgmma_wait<0>();
     keep(s);
     arrive_warp(barriers.empty[chunk % kStages]);
+    if (!kPartial) leave(here.checkpoint_slot(), s);
   }
 }
 
@@ -189,7 +199,7 @@ __device__ __forceinline__ void Block<D, kPartial>::start_scores(int chunk, floa
 
 // A warp's 16 rows of the output.
 template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::write_out(int chunk, const float (&from_state)[32],
+__device__ __forceinline__ void Block<D, kPartial>::write_out(int rows, const float (&from_state)[32],
                                                               const float (&from_chunk)[32],
                                                               __nv_bfloat16* to, int64_t token_stride) const {
   const int lane = threadIdx.x & 31;
@@ -213,9 +223,7 @@ __device__ __forceinline__ void Block<D, kPartial>::write_out(int chunk, const f
   for (int i = 0; i < 4; ++i) {
     const int row = first + 4 * i + lane / 8;
     const uint4 vector = ptx::load_shared16(staged() + ptx::swizzled(row, lane % 8));
-    if (row < rows_of(chunk)) {
-      reinterpret_cast<uint4*>(to + (int64_t{chunk} * kChunkTokens + row) * token_stride)[lane % 8] = vector;
-    }
+    if (row < rows) reinterpret_cast<uint4*>(to + row * token_stride)[lane % 8] = vector;
   }
 }
 
@@ -228,7 +236,8 @@ __device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, in
   float from_chunk[32];
   if (chunks == 0) return;
   start_scores(0, p);
-  for (int chunk = 0; chunk < chunks; ++chunk) {
+  ChunkWalk here = walk;
+  for (int chunk = 0; chunk < chunks; here.advance(), ++chunk) {
     ptx::wgmma_wait<0>();
     keep(p);
     uint32_t scores[4][4];
@@ -257,7 +266,7 @@ __device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, in
     keep(from_chunk);
     arrive_warp(barriers.consumed[chunk % 2]);
     arrive_warp(barriers.empty[chunk % kStages]);
-    write_out(chunk, from_state, from_chunk, to, token_stride);
+    write_out(here.rows(), from_state, from_chunk, to + here.first() * token_stride, token_stride);
   }
   ptx::wgmma_wait<0>();
 }
@@ -295,18 +304,14 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
   __syncthreads();
 
   const bool is_copy = kPartial && segment.index == segment.count - 1;
-  const int rows = is_copy ? 0 : segment.rows;
-  const Block<D, kPartial> block{barriers,
-                                 decays,
-                                 maps,
-                                 (ptx::shared_address(shared_bytes) + 1023) / 1024 * 1024,
-                                 segment.first_row,
-                                 head,
-                                 first_value,
-                                 rows,
-                                 (rows + kChunkTokens - 1) / kChunkTokens};
+  const ChunkWalk walk = kPartial ? ChunkWalk(is_copy ? 0 : segment.rows) : ChunkWalk(params, segment);
+  const Block<D, kPartial> block{
+      barriers,          decays, maps,        (ptx::shared_address(shared_bytes) + 1023) / 1024 * 1024,
+      segment.first_row, head,   first_value, walk,
+      walk.count()};
+  ChunkWalk to_copy = walk;
   if (threadIdx.x == 0) {
-    for (int chunk = 0; chunk < kStages; ++chunk) block.copy(chunk);
+    for (int chunk = 0; chunk < kStages; ++chunk) block.copy(chunk, to_copy);
   }
   __syncwarp();
   if (!kPartial && warp >= 4) {
@@ -321,7 +326,9 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
     } else {
       load_entering_state<D>(s, params, segment, head, value);
     }
-    block.advance(s, rate);
+    block.advance(s, rate, to_copy, [&](int slot, const float(&state)[D / 2]) {
+      if (slot >= 0) store_state<D>(state, params.state + head_offset<D>(params, slot, head), value);
+    });
     float* leaving = leaving_state<D, kPartial>(params, segment, head);
     if (leaving != nullptr) store_state<D>(s, leaving, value);
   }

@@ -200,14 +200,27 @@ float* state_of(const Tensor& pool, int64_t slot, int64_t h) {
   return pool.data<float>() + (slot * pool.dim(1) + h) * pool.dim(2) * pool.dim(3);
 }
 
-// Runs rows [begin, end) of one head from slot `read` (zero when -1) to slot `write` (dropped when -1).
-template <typename Op>
-void recur_rows(const Op& args, int64_t h, int64_t begin, int64_t end, int64_t read, int64_t write) {
-  std::vector<double> state(static_cast<size_t>(args.q.dim(2) * args.q.dim(2)));
-  if (read >= 0) std::copy_n(state_of(args.state, read, h), state.size(), state.begin());
-  for (int64_t t = begin; t < end; ++t) recur(args, state, t, h);
+// The state of one head from slot `read`, zero when -1.
+std::vector<double> read_state(const Tensor& pool, int64_t read, int64_t h) {
+  std::vector<double> state(static_cast<size_t>(pool.dim(2) * pool.dim(3)));
+  if (read >= 0) std::copy_n(state_of(pool, read, h), state.size(), state.begin());
+  return state;
+}
+
+// .. to slot `write`, dropped when -1.
+void write_state(const std::vector<double>& state, const Tensor& pool, int64_t write, int64_t h) {
   if (write < 0) return;
-  for (size_t i = 0; i < state.size(); ++i) state_of(args.state, write, h)[i] = static_cast<float>(state[i]);
+  for (size_t i = 0; i < state.size(); ++i) state_of(pool, write, h)[i] = static_cast<float>(state[i]);
+}
+
+// Leaves the checkpoints of sequence b after so many of its rows.
+void leave_checkpoints(const LightningPrefill& args, const std::vector<double>& state, int64_t b,
+                       int64_t rows, int64_t h) {
+  if (!args.checkpoint_rows.defined()) return;
+  for (int64_t i = 0; i < args.checkpoint_rows.dim(1); ++i) {
+    if (args.checkpoint_rows.row<int32_t>(b)[i] == rows)
+      write_state(state, args.state, args.checkpoint_slots.row<int32_t>(b)[i], h);
+  }
 }
 
 }  // namespace
@@ -217,8 +230,12 @@ void ReferenceBackend::run(const LightningPrefill& args, Workspace) {
   const int64_t num_seqs = args.read_slots.dim(0);
   for (int64_t b = 0; b < num_seqs; ++b) {
     for (int64_t h = 0; h < args.q.dim(1); ++h) {
-      recur_rows(args, h, starts[b], starts[b + 1], args.read_slots.data<int32_t>()[b],
-                 args.write_slots.data<int32_t>()[b]);
+      std::vector<double> state = read_state(args.state, args.read_slots.data<int32_t>()[b], h);
+      for (int64_t t = starts[b]; t < starts[b + 1]; ++t) {
+        recur(args, state, t, h);
+        leave_checkpoints(args, state, b, t + 1 - starts[b], h);
+      }
+      write_state(state, args.state, args.write_slots.data<int32_t>()[b], h);
     }
   }
   zero_rows(args.out, starts[num_seqs]);
@@ -229,7 +246,9 @@ void ReferenceBackend::run(const LightningDecode& args, Workspace) {
     const int32_t read = args.read_slots.data<int32_t>()[b];
     for (int64_t h = 0; h < args.q.dim(1); ++h) {
       if (read >= 0) {
-        recur_rows(args, h, b, b + 1, read, args.write_slots.data<int32_t>()[b]);
+        std::vector<double> state = read_state(args.state, read, h);
+        recur(args, state, b, h);
+        write_state(state, args.state, args.write_slots.data<int32_t>()[b], h);
       } else {
         for (int64_t d = 0; d < args.q.dim(2); ++d) store(args.out, b, h, d, 0);
       }
