@@ -195,7 +195,8 @@ Element element_of(const Batch& batch) {
 void lightning_prefill(const Array& q, const Array& k, const Array& v, const Array& decay, const Array& state,
                        const Array& read_slots, const Array& write_slots, const Array& query_starts,
                        const Array& out, const std::optional<Array>& workspace, uintptr_t stream,
-                       std::optional<int> sm) {
+                       std::optional<int> sm, const std::optional<Array>& checkpoint_rows,
+                       const std::optional<Array>& checkpoint_slots) {
   const Batch batch = batch_of(q);
   minimax::cuda::LightningPrefillArgs args;
   args.q = rows_of("q", q, batch);
@@ -213,6 +214,17 @@ void lightning_prefill(const Array& q, const Array& k, const Array& v, const Arr
   args.query_starts =
       static_cast<const int32_t*>(dense("query_starts", query_starts, kI32, {args.num_sequences + 1},
                                         shape_text({args.num_sequences + 1}), batch));
+  if (checkpoint_rows.has_value() != checkpoint_slots.has_value())
+    throw nb::value_error("checkpoint_rows and checkpoint_slots: give both or none");
+  if (checkpoint_rows.has_value()) {
+    args.checkpoint_rows =
+        static_cast<const int32_t*>(dense("checkpoint_rows", *checkpoint_rows, kI32, {args.num_sequences, -1},
+                                          "[sequences, checkpoints]", batch));
+    args.num_checkpoints = static_cast<int>(checkpoint_rows->shape(1));
+    const std::vector<int64_t> shape = {args.num_sequences, args.num_checkpoints};
+    args.checkpoint_slots = static_cast<const int32_t*>(
+        dense("checkpoint_slots", *checkpoint_slots, kI32, shape, shape_text(shape), batch));
+  }
   args.num_tokens = batch.tokens;
   args.num_heads = batch.heads;
   args.head_dim = batch.head_dim;
@@ -288,6 +300,9 @@ query_starts   [sequences + 1] int32: sequence b has the rows query_starts[b] to
 workspace      device memory of prefill_workspace_bytes(); None: taken from the stream's pool for the call
 stream         a cudaStream_t as an integer, e.g. torch.cuda.current_stream().cuda_stream
 sm             90 (TMA, wgmma; capability 9.0 alone) or 80; None: the better one
+checkpoint_rows, checkpoint_slots
+               [sequences, checkpoints] int32: the state after so many rows of a sequence is left in this slot too, -1:
+               nowhere. Rows ascend strictly from 1; those beyond the sequence's last (2**31 - 1 fills up) leave nothing.
 
 Contents on the device are not checked. Returns as soon as the work is queued; the tensors must live until it is done.
 Raises ValueError, which names the argument, its shape and what is expected.)";
@@ -309,7 +324,7 @@ NB_MODULE(minimax_kernels, m) {
   m.def("lightning_prefill", &lightning_prefill, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("decay"),
         nb::arg("state"), nb::arg("read_slots"), nb::arg("write_slots"), nb::arg("query_starts"),
         nb::arg("out"), nb::arg("workspace") = nb::none(), nb::arg("stream") = 0, nb::arg("sm") = nb::none(),
-        kPrefillDoc);
+        nb::arg("checkpoint_rows") = nb::none(), nb::arg("checkpoint_slots") = nb::none(), kPrefillDoc);
   m.def("prefill_workspace_bytes", &prefill_workspace_bytes, nb::arg("tokens"), nb::arg("sequences"),
         nb::arg("heads"), nb::arg("head_dim"), nb::arg("is_bfloat16") = true, nb::arg("sm") = 90,
         "Bytes of workspace that lightning_prefill needs for these sizes.");

@@ -68,6 +68,18 @@ class Prefill(unittest.TestCase):
         self.check(50, 2, 40, torch.float32, 1e-5)
         self.check(50, 2, 96, torch.bfloat16, 3e-3)
 
+    def test_checkpoints(self):
+        a = make(300, 2, 128, torch.bfloat16)
+        before = a["state"].clone()
+        kernels.lightning_prefill(**a, read_slots=ints(0), write_slots=ints(1), query_starts=ints(0, 300),
+                                  checkpoint_rows=ints(100, 192, 2**31 - 1).reshape(1, 3),
+                                  checkpoint_slots=ints(2, 3, 0).reshape(1, 3))
+        torch.cuda.synchronize()
+        for rows, slot in ((300, 1), (100, 2), (192, 3)):
+            _, state = recurrence(a["q"][:rows], a["k"][:rows], a["v"][:rows], a["decay"], before[0])
+            self.assertLess(error(a["state"][slot], state), 3e-3)
+        self.assertTrue(torch.equal(a["state"][0], before[0]))
+
     def test_own_workspace(self):
         size = kernels.prefill_workspace_bytes(1500, 2, 2, 128)
         self.assertGreater(size, 0)

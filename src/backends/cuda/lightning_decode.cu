@@ -50,7 +50,7 @@ __device__ __forceinline__ void load_elements(float (&x)[kCount], const __nv_bfl
   }
 }
 
-template <typename T, typename StateT, int D, int kValues>
+template <typename T, typename StateT, int D, int kValues, bool kLoadsEarly>
 __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
     lightning_decode_vectors(LightningDecodeArgs args) {
   using S = Shape<T, StateT, D, kValues>;
@@ -66,15 +66,16 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
 
   int read_slot = 0, write_slot = 0;
   float rate = 0;
-  const auto load_settings = [&] {
+  const auto load_slots = [&] {
     read_slot = args.read_slots[row];
     write_slot = args.write_slots[row];
-    rate = args.decay[head];
   };
-  const bool loads_early = args.is_uploaded && gridDim.x <= kFewBlocks;
-  if (loads_early) load_settings();
+  if constexpr (kLoadsEarly) {
+    load_slots();
+    rate = args.decay[head];
+  }
   ptx::wait_for_previous_kernel();
-  if (!loads_early) load_settings();
+  if constexpr (!kLoadsEarly) load_slots();
   const int column = thread % S::kLanes * S::kVector;
   const int first_key = thread / S::kLanes;
   float own_q[S::kElements];
@@ -86,6 +87,7 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
   }
   float v[S::kVector];
   load_elements(v, row_of<T>(args.v, row, head) + first_value + column);
+  if constexpr (!kLoadsEarly) rate = args.decay[head];
   if (read_slot < 0) {
     for (int i = thread; i < kValues; i += S::kThreads) out[i] = from_float<T>(0.0F);
     return;
@@ -179,7 +181,10 @@ template <typename T, typename StateT, int D, int kValues>
 cudaError_t launch_vectors(const LightningDecodeArgs& args, cudaStream_t stream) {
   using S = Shape<T, StateT, D, kValues>;
   const auto blocks = static_cast<unsigned>(args.batch * args.num_heads * S::kBlocks);
-  return launch_early(lightning_decode_vectors<T, StateT, D, kValues>, blocks, S::kThreads, 0, stream, args);
+  const auto kernel = args.is_uploaded && blocks <= kFewBlocks
+                          ? lightning_decode_vectors<T, StateT, D, kValues, true>
+                          : lightning_decode_vectors<T, StateT, D, kValues, false>;
+  return launch_early(kernel, blocks, S::kThreads, 0, stream, args);
 }
 
 template <typename T, typename StateT>

@@ -111,12 +111,13 @@ __device__ inline Segment find_segment(const PrefillParams& params, int item) {
   return {0, 0, -1, 0, 0, 0};
 }
 
-// A walk over a segment's chunks: kChunkTokens rows each, or fewer up to a checkpoint or the segment's end.
+// A walk over a segment's chunks: kChunkTokens rows each, fewer at the segment's end and, if kStops, up to a
+// checkpoint.
+template <bool kStops>
 class ChunkWalk {
  public:
-  // Without checkpoints.
-  __device__ explicit ChunkWalk(int rows) : rows_(rows), stop_(rows) {}
-  __device__ ChunkWalk(const PrefillParams& params, const Segment& segment) : rows_(segment.rows) {
+  __device__ ChunkWalk(const PrefillParams& params, const Segment& segment, int rows) : rows_(rows) {
+    if constexpr (!kStops) return;
     offset_ = segment.index * params.segment_tokens;
     const int64_t place = int64_t{segment.sequence} * params.num_checkpoints;
     stops_ = params.checkpoint_rows + place;
@@ -126,18 +127,19 @@ class ChunkWalk {
   }
 
   __device__ int first() const { return first_; }  // row of the chunk, in the segment
-  __device__ int rows() const { return min(stop_ - first_, kChunkTokens); }
+  __device__ int rows() const { return min((kStops ? stop_ : rows_) - first_, kChunkTokens); }
   __device__ bool is_done() const { return first_ >= rows_; }
   // Where the state after this chunk is to be left besides; -1: nowhere.
   __device__ int checkpoint_slot() const {
-    return left_ > 0 && first_ + rows() == *stops_ - offset_ ? *slots_ : -1;
+    return kStops && left_ > 0 && first_ + rows() == *stops_ - offset_ ? *slots_ : -1;
   }
   __device__ void advance() {
-    first_ += rows();
-    if (first_ == stop_) find_stop();
+    first_ += kStops ? rows() : kChunkTokens;
+    if (kStops && first_ == stop_) find_stop();
   }
   // Chunks from here to the end.
   __device__ int count() const {
+    if constexpr (!kStops) return (rows_ - first_ + kChunkTokens - 1) / kChunkTokens;
     int chunks = 0;
     for (ChunkWalk walk = *this; !walk.is_done(); walk.find_stop()) {
       chunks += (walk.stop_ - walk.first_ + kChunkTokens - 1) / kChunkTokens;

@@ -130,7 +130,7 @@ __device__ __forceinline__ void store_rows(__nv_bfloat16* to, int64_t token_stri
   }
 }
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams params) {
   extern __shared__ uint8_t shared_bytes[];
   __shared__ float decays[kChunkTokens + 1];
@@ -163,9 +163,9 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
   __nv_bfloat16* to =
       params.out + segment.first_row * params.out_token_stride + head * params.out_head_stride + first_value;
   const bool is_copy = kPartial && segment.index == segment.count - 1;
-  ChunkWalk walk = kPartial ? ChunkWalk(is_copy ? 0 : segment.rows) : ChunkWalk(params, segment);
+  ChunkWalk<kStops> walk(params, segment, is_copy ? 0 : segment.rows);
 
-  ChunkWalk to_copy = walk;
+  ChunkWalk<kStops> to_copy = walk;
   const auto start_copy = [&](int chunk) {
     if (!to_copy.is_done()) {
       const uint32_t stage = stages + chunk % kStages * Tiles<D>::kStageBytes;
@@ -234,23 +234,25 @@ __global__ void __launch_bounds__(kThreads) lightning_prefill_sm80(PrefillParams
   if (leaving != nullptr) store_state<D>(s, leaving, value);
 }
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 cudaError_t launch(const PrefillParams& params, int items, cudaStream_t stream) {
-  const cudaError_t error = cudaFuncSetAttribute(
-      lightning_prefill_sm80<D, kPartial>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles<D>::kBytes);
+  const cudaError_t error =
+      cudaFuncSetAttribute(lightning_prefill_sm80<D, kPartial, kStops>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles<D>::kBytes);
   if (error != cudaSuccess) return error;
   const int64_t blocks = int64_t{items} * params.num_heads * Tiles<D>::kPerRow;
-  return launch_early(lightning_prefill_sm80<D, kPartial>, static_cast<unsigned>(blocks), kThreads,
+  return launch_early(lightning_prefill_sm80<D, kPartial, kStops>, static_cast<unsigned>(blocks), kThreads,
                       Tiles<D>::kBytes, stream, params);
 }
 
 template <int D>
 cudaError_t launch_both(const PrefillParams& params, int cut_items, cudaStream_t stream) {
   if (cut_items > 0) {
-    const cudaError_t error = launch<D, true>(params, cut_items, stream);
+    const cudaError_t error = launch<D, true, false>(params, cut_items, stream);
     if (error != cudaSuccess) return error;
   }
-  return launch<D, false>(params, params.num_items, stream);
+  const auto main_kernel = params.num_checkpoints > 0 ? launch<D, false, true> : launch<D, false, false>;
+  return main_kernel(params, params.num_items, stream);
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ __device__ __forceinline__ void keep(float (&c)[N]) {
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(c[i])::"memory");
 }
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 struct Block {
   using S = Shape<D, kPartial>;
   Barriers& barriers;
@@ -64,7 +64,7 @@ struct Block {
   int first_row;
   int head;
   int first_value;
-  ChunkWalk walk;  // at the first chunk
+  ChunkWalk<kStops> walk;  // at the first chunk
   int chunks;
 
   __device__ uint32_t queries(int chunk) const { return stages + chunk % kStages * S::kStageBytes; }
@@ -79,12 +79,12 @@ struct Block {
     ptx::barrier_wait(at(barriers.full[chunk % kStages]), chunk / kStages & 1);
   }
 
-  __device__ void copy(int chunk, ChunkWalk& to_copy) const;
+  __device__ void copy(int chunk, ChunkWalk<kStops>& to_copy) const;
   __device__ void clear_tail(int chunk, int rows) const;
   __device__ void publish(int chunk, const float (&s)[D / 2]) const;
   // leave(slot, s): the state at a checkpoint.
   template <typename Leave>
-  __device__ void advance(float (&s)[D / 2], float rate, ChunkWalk to_copy, const Leave& leave) const;
+  __device__ void advance(float (&s)[D / 2], float rate, ChunkWalk<kStops> to_copy, const Leave& leave) const;
   __device__ void start_scores(int chunk, float (&p)[32]) const;
   __device__ void write_out(int rows, const float (&from_state)[32], const float (&from_chunk)[32],
                             __nv_bfloat16* to, int64_t token_stride) const;
@@ -92,8 +92,9 @@ struct Block {
 };
 
 // One lane, chunk by chunk. Waits until nobody needs the one that was there before.
-template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::copy(int chunk, ChunkWalk& to_copy) const {
+template <int D, bool kPartial, bool kStops>
+__device__ __forceinline__ void Block<D, kPartial, kStops>::copy(int chunk,
+                                                                 ChunkWalk<kStops>& to_copy) const {
   if (to_copy.is_done()) return;
   if (chunk >= kStages) ptx::barrier_wait(at(barriers.empty[chunk % kStages]), (chunk / kStages - 1) & 1);
   const uint32_t full = at(barriers.full[chunk % kStages]);
@@ -109,8 +110,8 @@ __device__ __forceinline__ void Block<D, kPartial>::copy(int chunk, ChunkWalk& t
 }
 
 // Zeros over the keys and values behind a chunk's last: 0 times whatever they are is not 0.
-template <int D, bool kPartial>
-__device__ void Block<D, kPartial>::clear_tail(int chunk, int rows) const {
+template <int D, bool kPartial, bool kStops>
+__device__ void Block<D, kPartial, kStops>::clear_tail(int chunk, int rows) const {
   const int first = rows * 8;
   // Others of this group may not have been at the barrier yet that says the last chunk here has been read.
   ptx::named_barrier(1, kGroupThreads);
@@ -123,8 +124,9 @@ __device__ void Block<D, kPartial>::clear_tail(int chunk, int rows) const {
 }
 
 // The state to shared memory in BF16, for the products of the other warpgroup.
-template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::publish(int chunk, const float (&s)[D / 2]) const {
+template <int D, bool kPartial, bool kStops>
+__device__ __forceinline__ void Block<D, kPartial, kStops>::publish(int chunk,
+                                                                    const float (&s)[D / 2]) const {
   const int lane = threadIdx.x & 31;
   const uint32_t row = 16 * (threadIdx.x / 32) + lane % 16;
   if (chunk >= 2) ptx::barrier_wait(at(barriers.consumed[chunk % 2]), (chunk / 2 - 1) & 1);
@@ -139,15 +141,16 @@ __device__ __forceinline__ void Block<D, kPartial>::publish(int chunk, const flo
   arrive_warp(barriers.published[chunk % 2]);
 }
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 template <typename Leave>
-__device__ __forceinline__ void Block<D, kPartial>::advance(float (&s)[D / 2], float rate, ChunkWalk to_copy,
-                                                            const Leave& leave) const {
+__device__ __forceinline__ void Block<D, kPartial, kStops>::advance(float (&s)[D / 2], float rate,
+                                                                    ChunkWalk<kStops> to_copy,
+                                                                    const Leave& leave) const {
   const int warp = threadIdx.x / 32;
   ValueDecays value_decays;
   value_decays.fill(decays, kChunkTokens);
   float decay_minus_one = expm1f(-rate * static_cast<float>(kChunkTokens));
-  ChunkWalk here = walk;
+  ChunkWalk<kStops> here = walk;
   int decayed_rows = kChunkTokens;
   for (int chunk = 0; chunk < chunks; here.advance(), ++chunk) {
     wait_full(chunk);
@@ -180,12 +183,12 @@ __device__ __forceinline__ void Block<D, kPartial>::advance(float (&s)[D / 2], f
     ptx::wgmma_wait<0>();
     keep(s);
     arrive_warp(barriers.empty[chunk % kStages]);
-    if (!kPartial) leave(here.checkpoint_slot(), s);
+    if (kStops) leave(here.checkpoint_slot(), s);
   }
 }
 
-template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::start_scores(int chunk, float (&p)[32]) const {
+template <int D, bool kPartial, bool kStops>
+__device__ __forceinline__ void Block<D, kPartial, kStops>::start_scores(int chunk, float (&p)[32]) const {
   wait_full(chunk);
   ptx::wgmma_fence();
 #pragma unroll
@@ -198,10 +201,11 @@ __device__ __forceinline__ void Block<D, kPartial>::start_scores(int chunk, floa
 }
 
 // A warp's 16 rows of the output.
-template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::write_out(int rows, const float (&from_state)[32],
-                                                              const float (&from_chunk)[32],
-                                                              __nv_bfloat16* to, int64_t token_stride) const {
+template <int D, bool kPartial, bool kStops>
+__device__ __forceinline__ void Block<D, kPartial, kStops>::write_out(int rows, const float (&from_state)[32],
+                                                                      const float (&from_chunk)[32],
+                                                                      __nv_bfloat16* to,
+                                                                      int64_t token_stride) const {
   const int lane = threadIdx.x & 31;
   const int first = threadIdx.x / 32 % 4 * 16;
   const float decay[] = {decays[first + lane / 4 + 1], decays[first + lane / 4 + 9]};
@@ -227,8 +231,9 @@ __device__ __forceinline__ void Block<D, kPartial>::write_out(int rows, const fl
   }
 }
 
-template <int D, bool kPartial>
-__device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, int64_t token_stride) const {
+template <int D, bool kPartial, bool kStops>
+__device__ __forceinline__ void Block<D, kPartial, kStops>::attend(__nv_bfloat16* to,
+                                                                   int64_t token_stride) const {
   PairDecays pair_decays;
   pair_decays.fill(decays, threadIdx.x / 32 % 4);
   float p[32];
@@ -236,7 +241,7 @@ __device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, in
   float from_chunk[32];
   if (chunks == 0) return;
   start_scores(0, p);
-  ChunkWalk here = walk;
+  ChunkWalk<kStops> here = walk;
   for (int chunk = 0; chunk < chunks; here.advance(), ++chunk) {
     ptx::wgmma_wait<0>();
     keep(p);
@@ -271,7 +276,7 @@ __device__ __forceinline__ void Block<D, kPartial>::attend(__nv_bfloat16* to, in
   ptx::wgmma_wait<0>();
 }
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 __device__ void run(const PrefillParams& params, const Maps& maps) {
   using S = Shape<D, kPartial>;
   extern __shared__ uint8_t shared_bytes[];
@@ -304,12 +309,12 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
   __syncthreads();
 
   const bool is_copy = kPartial && segment.index == segment.count - 1;
-  const ChunkWalk walk = kPartial ? ChunkWalk(is_copy ? 0 : segment.rows) : ChunkWalk(params, segment);
-  const Block<D, kPartial> block{
+  const ChunkWalk<kStops> walk(params, segment, is_copy ? 0 : segment.rows);
+  const Block<D, kPartial, kStops> block{
       barriers,          decays, maps,        (ptx::shared_address(shared_bytes) + 1023) / 1024 * 1024,
       segment.first_row, head,   first_value, walk,
       walk.count()};
-  ChunkWalk to_copy = walk;
+  ChunkWalk<kStops> to_copy = walk;
   if (threadIdx.x == 0) {
     for (int chunk = 0; chunk < kStages; ++chunk) block.copy(chunk, to_copy);
   }
@@ -336,11 +341,11 @@ __device__ void run(const PrefillParams& params, const Maps& maps) {
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 __global__ void __launch_bounds__(Shape<D, kPartial>::kThreads, 1)
     lightning_prefill_sm90(PrefillParams params, const __grid_constant__ Maps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  run<D, kPartial>(params, maps);
+  run<D, kPartial, kStops>(params, maps);
 #else
   __trap();
 #endif
@@ -378,14 +383,14 @@ cudaError_t make_map(CUtensorMap& map, const __nv_bfloat16* rows, int64_t token_
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-template <int D, bool kPartial>
+template <int D, bool kPartial, bool kStops>
 cudaError_t launch(const PrefillParams& params, const Maps& maps, int items, cudaStream_t stream) {
   using S = Shape<D, kPartial>;
-  const cudaError_t error = cudaFuncSetAttribute(lightning_prefill_sm90<D, kPartial>,
+  const cudaError_t error = cudaFuncSetAttribute(lightning_prefill_sm90<D, kPartial, kStops>,
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   if (error != cudaSuccess) return error;
   const int64_t blocks = int64_t{items} * params.num_heads * S::kTiles;
-  return launch_early(lightning_prefill_sm90<D, kPartial>, static_cast<unsigned>(blocks), S::kThreads,
+  return launch_early(lightning_prefill_sm90<D, kPartial, kStops>, static_cast<unsigned>(blocks), S::kThreads,
                       S::kBytes, stream, params, maps);
 }
 
@@ -397,9 +402,10 @@ cudaError_t launch_both(const PrefillParams& params, int cut_items, cudaStream_t
     error = make_map(maps.k, params.k, params.k_token_stride, params.k_head_stride, params, D);
   if (error == cudaSuccess)
     error = make_map(maps.v, params.v, params.v_token_stride, params.v_head_stride, params, D);
-  if (error == cudaSuccess && cut_items > 0) error = launch<D, true>(params, maps, cut_items, stream);
-  if (error == cudaSuccess) error = launch<D, false>(params, maps, params.num_items, stream);
-  return error;
+  if (error == cudaSuccess && cut_items > 0) error = launch<D, true, false>(params, maps, cut_items, stream);
+  if (error != cudaSuccess) return error;
+  const auto main_kernel = params.num_checkpoints > 0 ? launch<D, false, true> : launch<D, false, false>;
+  return main_kernel(params, maps, params.num_items, stream);
 }
 
 }  // namespace
