@@ -245,6 +245,8 @@ HWY_EXPORT(ScoreTileRows);
 
 constexpr int64_t kBlocksPerTask = 8;
 
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 void fill_scores(const Tensor& scores, int64_t t, int64_t first_block) {
   for (int64_t g = 0; g < scores.dim(1); ++g) {
     float* row = scores.row<float>(t) + g * scores.stride(1);
@@ -305,33 +307,43 @@ void CpuBackend::run(const ops::IndexBlockScores& args, ops::Workspace workspace
   const int64_t tile_tokens = score_tile_tokens(heads);
   const int64_t piece_tokens = kBlocksPerTask * args.block_size();
   const int32_t* starts = args.query_starts.data<int32_t>();
+  const int32_t* lengths = args.seq_lens.data<int32_t>();
   const int64_t num_seqs = args.seq_lens.dim(0);
   for (int64_t t = starts[num_seqs]; t < args.scores.dim(0); ++t) fill_scores(args.scores, t, 0);
 
+  const auto tokens_of = [&](int64_t b) { return int64_t{starts[b + 1]} - starts[b]; };
+  const auto pieces_of = [&](int64_t b) { return ceil_div(lengths[b], piece_tokens); };
+  const auto tasks_of = [&](int64_t b) { return ceil_div(tokens_of(b), tile_tokens) * pieces_of(b); };
+  const auto run_piece = [&](int64_t b, int64_t task, int thread) {
+    const int64_t first = task / pieces_of(b) * tile_tokens;
+    const int64_t count = std::min(tile_tokens, tokens_of(b) - first);
+    const int64_t position = lengths[b] - tokens_of(b) + first;
+    const int64_t end_block = (position + count - 1) / args.block_size() + 1;
+    const int64_t first_block = task % pieces_of(b) * kBlocksPerTask;
+    const ScoreTile tile{b,        starts[b] + first, count,
+                         position, first_block,       std::min(first_block + kBlocksPerTask, end_block)};
+    std::byte* memory = workspace.data + thread * score_thread_bytes(args, options_);
+    if (has_bf16_kernel || tokens_of(b) == 1) {
+      HWY_DYNAMIC_DISPATCH(ScoreTileRows)(args, tile, kernel, memory);
+    } else {
+      HWY_DYNAMIC_DISPATCH(ScoreTileBlocks)(args, tile, memory);
+    }
+    if (first_block > 0) return;
+    for (int64_t i = 0; i < count; ++i) fill_scores(args.scores, starts[b] + first + i, end_block);
+  };
+  // All sequences' pieces at once: in decode each has few.
+  int64_t tasks = 0;
+  int64_t work = 0;
   for (int64_t b = 0; b < num_seqs; ++b) {
-    const int64_t length = args.seq_lens.data<int32_t>()[b];
-    const int64_t tokens = starts[b + 1] - starts[b];
-    const int64_t tiles = (tokens + tile_tokens - 1) / tile_tokens;
-    const int64_t pieces = (length + piece_tokens - 1) / piece_tokens;
-    const auto run_piece = [&](int64_t task, int thread) {
-      const int64_t first = task / pieces * tile_tokens;
-      const int64_t count = std::min(tile_tokens, tokens - first);
-      const int64_t position = length - tokens + first;
-      const int64_t end_block = (position + count - 1) / args.block_size() + 1;
-      const int64_t first_block = task % pieces * kBlocksPerTask;
-      const ScoreTile tile{b,        starts[b] + first, count,
-                           position, first_block,       std::min(first_block + kBlocksPerTask, end_block)};
-      std::byte* memory = workspace.data + thread * score_thread_bytes(args, options_);
-      if (has_bf16_kernel || tokens == 1) {
-        HWY_DYNAMIC_DISPATCH(ScoreTileRows)(args, tile, kernel, memory);
-      } else {
-        HWY_DYNAMIC_DISPATCH(ScoreTileBlocks)(args, tile, memory);
-      }
-      if (first_block > 0) return;
-      for (int64_t i = 0; i < count; ++i) fill_scores(args.scores, starts[b] + first + i, end_block);
-    };
-    pool_.parallel_for(tiles * pieces, run_piece, tokens * heads * args.index_q.dim(2) * length);
+    tasks += tasks_of(b);
+    work += tokens_of(b) * heads * args.index_q.dim(2) * lengths[b];
   }
+  const auto run_task = [&](int64_t task, int thread) {
+    int64_t b = 0;
+    for (; task >= tasks_of(b); ++b) task -= tasks_of(b);
+    run_piece(b, task, thread);
+  };
+  pool_.parallel_for(tasks, run_task, work);
 }
 
 void CpuBackend::run(const ops::SelectBlocks& args, ops::Workspace) {
