@@ -24,6 +24,16 @@ struct Shape {
   static_assert(kThreads % 32 == 0 && D % kThreads == 0, "threads divide the keys");
 };
 
+// 16 bytes of a cache line whose rest is wanted too.
+__device__ __forceinline__ uint4 load_whole_line(const void* p) {
+  uint4 v;
+  asm volatile("ld.global.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+
 template <typename T>
 __device__ __forceinline__ const T* row_of(const Rows& rows, int64_t row, int head) {
   return static_cast<const T*>(rows.data) + row * rows.token_stride + head * rows.head_stride;
@@ -99,7 +109,7 @@ __global__ void __launch_bounds__(Shape<T, StateT, D, kValues>::kThreads)
   uint4 pieces[kLoads];
   const StateT* from = piece(read_slot);
 #pragma unroll
-  for (int i = 0; i < kLoads; ++i) pieces[i] = *reinterpret_cast<const uint4*>(from + i * S::kRows * D);
+  for (int i = 0; i < kLoads; ++i) pieces[i] = load_whole_line(from + i * S::kRows * D);
 
 #pragma unroll
   for (int i = 0; i < S::kElements; ++i) {
