@@ -154,6 +154,14 @@ TEST(Linear, FewRowsOfManyEightBitWeightsMatchTheOracle) {
   }
 }
 
+// More tiles than a GPU has room for at a time.
+TEST(Linear, FewRowsOfManyOutputsMatchTheOracle) {
+  TensorMaker make(46);
+  for (const Format& format :
+       {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
+    check_linear(make, format, DType::kBF16, 3, 256, 20000);
+}
+
 // What is no number stays in its row, and none is lost.
 TEST(Linear, FewRowsOfEightBitWeightsKeepNanInItsRow) {
   TensorMaker make(45);
@@ -472,6 +480,16 @@ TEST(Moe, ManyPairsOfEightBitExpertsMatchTheOracle) {
       if (!is_8_bit(format) || !can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
       for (const DType dtype : kActivations) check_moe(make, s, format, dtype);
     }
+  }
+}
+
+// More tiles than a GPU has room for at a time, of one token and of several.
+TEST(Moe, FewTokensOfWideEightBitExpertsMatchTheOracle) {
+  TensorMaker make(47);
+  for (const MoeShape s : {MoeShape{1, 768, 1024, 12, 9}, MoeShape{6, 512, 1280, 10, 8}}) {
+    for (const Format& format :
+         {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
+      check_moe(make, s, format, DType::kBF16);
   }
 }
 

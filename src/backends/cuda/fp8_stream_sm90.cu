@@ -77,6 +77,11 @@ struct Item {
   int32_t expert, first, count;
 };
 
+// Sums that a tile's outputs are added up from: of the warpgroups, or of the blocks of a cluster.
+__host__ __device__ inline int parts_of(const StreamArgs& a) {
+  return a.cluster > 1 ? a.cluster : kWarpgroups;
+}
+
 // Where things lie in shared memory, in bytes from its start.
 struct Layout {
   int codes, scales, weight_scales, sums, barriers, items, pairs, bytes;
@@ -90,7 +95,7 @@ __host__ __device__ Layout layout_of(const StreamArgs& a) {
   l.scales = l.codes + groups * S::kColumns * kGroup;
   l.weight_scales = l.scales + groups * S::kTokens * 4;
   l.sums = l.weight_scales + a.stages * (kIsMx ? kMxScaleBytes : kBlockScaleBytes);
-  l.barriers = l.sums + a.cluster * kWarpgroups * S::kTokens * kSumsRow * 4;
+  l.barriers = l.sums + parts_of(a) * S::kTokens * kSumsRow * 4;
   l.items = l.barriers + kBarrierBytes;
   l.pairs = l.items + a.pairs * static_cast<int>(sizeof(Item));
   l.bytes = l.pairs + (a.is_ordered ? 0 : a.pairs * 4);
@@ -549,7 +554,7 @@ template <Kind kKind, bool kIsMx, typename S>
 __device__ float total_of(const StreamArgs& a, const Shared& shared, const Place& place, int token, int row) {
   float sum = 0;
   const float* at = shared.sums() + token * kSumsRow + row;
-  for (int i = 0; i < kWarpgroups * a.cluster; ++i) sum += at[i * S::kTokens * kSumsRow];
+  for (int i = 0; i < parts_of(a); ++i) sum += at[i * S::kTokens * kSumsRow];
   if (!kIsMx && !a.has_blocks)
     sum *= scale_of_row(weight_of<kKind>(a, shared, place, row), weight_row<kKind>(place, row));
   return sum;
@@ -662,24 +667,30 @@ __device__ void compute(const StreamArgs& a, const Shared& shared) {
       ring.advance(kWarpgroups, a.stages);
     }
     start.advance(share.steps, a.stages);
-    const int part = (rank * kWarpgroups + m.warpgroup) * S::kTokens;
-    if (a.cluster > 1) ptx::cluster_wait();
+    const auto at = [&](int part, int o, int h) {
+      return (part * S::kTokens + own_token(m, o)) * kSumsRow + m.row() + 8 * h;
+    };
+    // Within a cluster the second warpgroup's sums go to the first one, and both to the first block.
+    if (a.cluster == 1 || m.warpgroup > 0) {
 #pragma unroll
-    for (int o = 0; o < kOwnTokens<S>; ++o) {
+      for (int o = 0; o < kOwnTokens<S>; ++o) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int at = (part + own_token(m, o)) * kSumsRow + m.row() + 8 * h;
-        if (a.cluster > 1) {
-          ptx::store_to_first(shared.base + shared.at.sums + static_cast<uint32_t>(at) * 4, shared.summed(),
-                              sums[o][h]);
-        } else {
-          shared.sums()[at] = sums[o][h];
-        }
+        for (int h = 0; h < 2; ++h) shared.sums()[at(a.cluster == 1 ? m.warpgroup : 0, o, h)] = sums[o][h];
       }
     }
-    if (a.cluster == 1) {
-      ptx::named_barrier(kAllMath, kMathThreads);
-    } else {
+    ptx::named_barrier(kAllMath, kMathThreads);
+    if (a.cluster > 1) {
+      ptx::cluster_wait();
+      if (m.warpgroup == 0) {
+#pragma unroll
+        for (int o = 0; o < kOwnTokens<S>; ++o) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            ptx::store_to_first(shared.base + shared.at.sums + static_cast<uint32_t>(at(rank, o, h)) * 4,
+                                shared.summed(), sums[o][h] + shared.sums()[at(0, o, h)]);
+          }
+        }
+      }
       if (rank != 0) return;
       ptx::barrier_wait(shared.summed(), 0);
     }
@@ -776,7 +787,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     ptx::barrier_init_fence();
     if (a.cluster > 1)
       ptx::barrier_arrive_expect(shared.summed(),
-                                 static_cast<uint32_t>(a.cluster * kWarpgroups * S::kTokens * kTileRows * 4));
+                                 static_cast<uint32_t>(a.cluster * S::kTokens * kTileRows * 4));
   }
   if constexpr (kHasExperts<kKind>) {
     if constexpr (kKind == Kind::kUp) {
