@@ -840,8 +840,10 @@ __global__ void combine_pairs_kernel(MoeArgs a) {
 
 using FourTokens = Shape<4>;
 using EightTokens = Shape<8>;
-// More rows take longer to become codes in every block than to be multiplied as BF16 numbers.
-constexpr int64_t kMostRows = EightTokens::kTokens;
+// Dense products: more rows take longer to become codes in every block than to be multiplied as BF16 numbers.
+int64_t most_rows(const WeightView& w) {
+  return w.scale_scalar == Scalar::kE8m0 ? EightTokens::kTokens : FourTokens::kTokens;
+}
 
 bool is_mx(const WeightView& w) { return w.scale_scalar == Scalar::kE8m0; }
 bool has_blocks(const WeightView& w) { return w.block_columns < w.columns + w.column_offset; }
@@ -943,7 +945,7 @@ StreamArgs dense_args(const SmallLinearArgs& s, int multiprocessors) {
 }  // namespace
 
 bool can_linear_stream(const SmallLinearArgs& s) {
-  if (s.count == 0 || s.x.rows > kMostRows || !can_stream(s.x)) return false;
+  if (s.count == 0 || s.x.rows > most_rows(s.weights[0]) || !can_stream(s.x)) return false;
   for (int i = 0; i < s.count; ++i) {
     if (!can_stream(s.weights[i]) || !are_alike(s.weights[i], s.weights[0])) return false;
   }
@@ -987,7 +989,7 @@ SmallLinearArgs mlp_down_args(const MlpSmallArgs& m) { return {m.hidden, {m.w2},
 }  // namespace
 
 bool can_mlp_stream(const MlpSmallArgs& m) {
-  if (m.x.rows > kMostRows || !can_stream(m.x) || !can_stream(m.w1) || !can_stream(m.w3) ||
+  if (m.x.rows > most_rows(m.w1) || !can_stream(m.x) || !can_stream(m.w1) || !can_stream(m.w3) ||
       !are_alike(m.w1, m.w3) || !can_linear_stream(mlp_down_args(m)))
     return false;
   StreamArgs a = mlp_up_args(m, 1);
