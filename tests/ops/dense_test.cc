@@ -82,6 +82,8 @@ TEST(Norms, ResidualMayBeOverwritten) {
   }
 }
 
+bool is_8_bit(const Format& f) { return quant::activation_group(f.format) > 0; }
+
 // One linear layer of every output dtype and precision, on every backend, against the oracle.
 void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows, int64_t k, int64_t n) {
   // A row stride larger than the row, as a slice of a wider tensor has.
@@ -138,7 +140,47 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
   }
 }
 
-bool is_8_bit(const Format& f) { return quant::activation_group(f.format) > 0; }
+// Inputs and outputs enough for several stages and tiles, and for products that are cut along their inputs.
+TEST(Linear, FewRowsOfManyEightBitWeightsMatchTheOracle) {
+  TensorMaker make(44);
+  const std::vector<std::array<int64_t, 3>> shapes = {{1, 2048, 200}, {3, 1536, 97}, {4, 256, 330},
+                                                      {7, 1280, 64},  {8, 768, 129}, {13, 1024, 70},
+                                                      {32, 512, 65}};
+  for (const auto& [rows, k, n] : shapes) {
+    for (const Format& format : kFormats) {
+      if (!is_8_bit(format) || !can_hold(format, k)) continue;
+      for (const DType dtype : kActivations) check_linear(make, format, dtype, rows, k, n);
+    }
+  }
+}
+
+// More tiles than a GPU has room for at a time.
+TEST(Linear, FewRowsOfManyOutputsMatchTheOracle) {
+  TensorMaker make(46);
+  for (const Format& format :
+       {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
+    check_linear(make, format, DType::kBF16, 3, 256, 20000);
+}
+
+// What is no number stays in its row, and none is lost.
+TEST(Linear, FewRowsOfEightBitWeightsKeepNanInItsRow) {
+  TensorMaker make(45);
+  for (const Format& format : kFormats) {
+    if (!is_8_bit(format)) continue;
+    const Tensor x = make.uniform(DType::kF32, {5, 512});
+    x.row<float>(1)[3] = NAN;
+    x.row<float>(4)[200] = INFINITY;
+    const quant::Weight weight = make_weight(make, format, 200, 512);
+    for (const BackendCase& backend : product_cases()) {
+      for (const Precision precision : {Precision::kBF16, Precision::kFp8}) {
+        const Tensor out = make.poisoned(DType::kF32, {5, 200});
+        run_on(backend, [&](OpContext& c) { linear(c, {x, weight, Activation::kNone, out, precision}); });
+        for (int64_t t = 0; t < 4; ++t)
+          EXPECT_EQ(std::isfinite(out.row<float>(t)[11]), t != 1) << backend.label << ", row " << t;
+      }
+    }
+  }
+}
 
 // Rows enough for tiles: odd numbers of rows and outputs, short last groups of inputs, more rows than a tile
 // has.
@@ -414,6 +456,10 @@ TEST(Moe, ExpertsMatchTheOracle) {
                            {60, 96, 32, 4, 2},
                            {1, 160, 192, 4, 3},
                            {24, 128, 192, 5, 2},
+                           {1, 512, 256, 9, 4},
+                           {4, 256, 512, 9, 8},
+                           {11, 256, 256, 6, 4},
+                           {32, 512, 256, 6, 2},
                            {130, 32, 17, 5, 1}}) {
     for (const Format& format : kFormats) {
       if (!can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
@@ -434,6 +480,16 @@ TEST(Moe, ManyPairsOfEightBitExpertsMatchTheOracle) {
       if (!is_8_bit(format) || !can_hold(format, s.hidden) || !can_hold(format, s.intermediate)) continue;
       for (const DType dtype : kActivations) check_moe(make, s, format, dtype);
     }
+  }
+}
+
+// More tiles than a GPU has room for at a time, of one token and of several.
+TEST(Moe, FewTokensOfWideEightBitExpertsMatchTheOracle) {
+  TensorMaker make(47);
+  for (const MoeShape s : {MoeShape{1, 768, 1024, 12, 9}, MoeShape{6, 512, 1280, 10, 8}}) {
+    for (const Format& format :
+         {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
+      check_moe(make, s, format, DType::kBF16);
   }
 }
 

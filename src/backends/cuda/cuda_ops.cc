@@ -92,6 +92,7 @@ bool is_mx(const quant::Weight& weight) { return weight.format == quant::WeightF
 enum class LinearPath : uint8_t {
   kF32,
   kSmall,
+  kStream,  // few rows as e4m3 codes, in two terms
   kGemm,
   kCodes,  // inputs as e4m3 codes
   kTiles,  // 8-bit weights unpacked to BF16
@@ -110,6 +111,11 @@ bool multiplies_codes(ops::Precision precision, const WeightView& w, int archite
   return precision == ops::Precision::kFp8 && architecture >= 90 && can_multiply_codes(w);
 }
 
+// Whether products of few rows may keep sums of e4m3 codes as Hopper's tensor cores do.
+bool streams_codes(ops::Precision precision, int architecture) {
+  return precision == ops::Precision::kFp8 && architecture >= 90;
+}
+
 LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
                        const Tensor& out, int architecture, Rounding rounding) {
   LinearPlan plan;
@@ -117,6 +123,11 @@ LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precis
   const WeightView w = view(weight);
   const bool may_round = rounds_inputs(precision, weight) && rounding != Rounding::kNever;
   const bool may_not_round = !may_round || rounding == Rounding::kWhereFast;
+  if (may_not_round && streams_codes(precision, architecture) &&
+      can_linear_stream({matrix(x), {w}, 1, false, {}, matrix(out)})) {
+    plan.path = LinearPath::kStream;
+    return plan;
+  }
   if (may_not_round && precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
     plan.path = LinearPath::kSmall;
     return plan;
@@ -349,6 +360,7 @@ int64_t linear_workspace_bytes(const ops::Linear& args, int architecture, Roundi
     return scratch.used();
   }
   if (plan.path == LinearPath::kTiles) return copy_bytes(args.x, DType::kBF16);
+  if (plan.path == LinearPath::kStream) return copy_bytes(args.x, DType::kF32);
   if (plan.path == LinearPath::kSmall && is_8_bit(args.weight)) return copy_bytes(args.x, DType::kF32);
   return plan.copies_x ? copy_bytes(args.x, plan.x_dtype) : 0;
 }
@@ -381,6 +393,9 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
   switch (plan.path) {
     case LinearPath::kSmall:
       launch_linear_small({x, {w}, 1, applies_silu, {}, out}, stream());
+      break;
+    case LinearPath::kStream:
+      launch_linear_stream({x, {w}, 1, applies_silu, {}, out}, multiprocessors_, stream());
       break;
     case LinearPath::kGemm:
       gemm_->multiply(x, w, out, stream());
@@ -415,6 +430,10 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
                           return can_linear_small(a.x, w) && w.scalar == a.weights[0].scalar &&
                                  w.scale_scalar == a.weights[0].scale_scalar;
                         });
+  if (streams_codes(args.precision, architecture_) && can_linear_stream(a)) {
+    launch_linear_stream(a, multiprocessors_, stream());
+    return check_launch(args.kName);
+  }
   if (is_small) {
     launch_linear_small(a, stream());
     return check_launch(args.kName);
@@ -482,6 +501,12 @@ const ExpertTable& CudaBackend::table_of(std::span<const ops::MlpWeights> expert
   const auto bytes = static_cast<int64_t>(wanted.size() * sizeof(ExpertPointers));
   table->device = allocate(bytes);
   upload(table->device.data(), wanted.data(), bytes);
+  std::vector<std::byte> maps;
+  if (architecture_ >= 90 && std::all_of(wanted.begin(), wanted.end(), can_stream_experts)) {
+    maps = make_expert_maps(wanted.data(), static_cast<int64_t>(wanted.size()));
+    table->maps = allocate(static_cast<int64_t>(maps.size()));
+    upload(table->maps.data(), maps.data(), static_cast<int64_t>(maps.size()));
+  }
   synchronize();
   table->host = std::move(wanted);
   if (found == tables_.end()) found = tables_.insert(tables_.end(), {experts.data(), nullptr});
@@ -502,6 +527,7 @@ MoeArgs CudaBackend::moe_args(const ops::Moe& args, ops::Workspace workspace) {
   a.first_expert = args.first_expert;
   a.intermediate = args.intermediate_size();
   a.table = reinterpret_cast<const ExpertPointers*>(table.device.data());
+  a.maps = table.maps.data();
   a.first = table.host.front();
   a.swiglu = swiglu_params(args.swiglu);
   a.out = matrix(args.out);
@@ -529,7 +555,8 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
     return;
   }
   MoeArgs a = moe_args(args, workspace);
-  const bool is_small = args.precision != ops::Precision::kF32 && can_moe_small(a);
+  const bool is_stream = streams_codes(args.precision, architecture_) && can_moe_stream(a);
+  const bool is_small = is_stream || (args.precision != ops::Precision::kF32 && can_moe_small(a));
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
   const bool has_tiles = args.precision != ops::Precision::kF32 && can_moe_tiles(a);
   // Few tokens gain nothing from codes, and lose what rounding loses.
@@ -547,7 +574,9 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
       launch_convert(a.x, packed, stream());
       a.x = packed;
     }
-    if (is_small) {
+    if (is_stream) {
+      launch_moe_stream(a, multiprocessors_, stream());
+    } else if (is_small) {
       launch_moe_small(a, stream());
     } else {
       launch_moe_tiles(a, architecture_, stream());
@@ -629,6 +658,10 @@ void CudaBackend::run(const ops::Mlp& args, ops::Workspace workspace) {
                      matrix(s.hidden),
                      matrix(args.out)};
   small.hidden.scalar = Scalar::kBF16;
+  if (streams_codes(args.precision, architecture_) && can_mlp_stream(small)) {
+    launch_mlp_stream(small, multiprocessors_, stream());
+    return check_launch(args.kName);
+  }
   if (args.precision != ops::Precision::kF32 && can_mlp_small(small)) {
     launch_mlp_small(small, stream());
     return check_launch(args.kName);

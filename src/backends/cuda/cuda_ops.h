@@ -47,6 +47,7 @@ class WeightStore {
 struct ExpertTable {
   std::vector<ExpertPointers> host;
   Memory device;
+  Memory maps;  // for launch_moe_stream, where it takes them
 };
 
 // Whether inputs of 8-bit weights are rounded where the precision allows it; an MLP rounds before all of its

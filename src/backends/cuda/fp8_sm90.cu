@@ -7,6 +7,7 @@
 // registers hold of both. Two blocks, a cluster, share the weights of a pair of tiles: each copies half of
 // them for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp copies
 // and one makes scales. Blocks stay and take every so many-th pair.
+#include "backends/cuda/code_map.h"
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/fp8_wgmma.cuh"
 
@@ -15,10 +16,10 @@ namespace {
 
 enum class Kind { kDense, kUp, kDown };
 
-constexpr int kWeightRows = 256;  // of a tile: 128 of w1 and the same 128 of w3, or 256 of one weight
-constexpr int kTokens = 136;      // of a tile at most
-constexpr int kCluster = 2;       // tiles of a pair
-constexpr int kDepth = 128;       // a group of inputs, and what a row of a swizzled box holds
+constexpr int kWeightRows = 256;     // of a tile: 128 of w1 and the same 128 of w3, or 256 of one weight
+constexpr int kTokens = 136;         // of a tile at most
+constexpr int kCluster = 2;          // tiles of a pair
+constexpr int kDepth = kMapColumns;  // a group of inputs, and what a row of a swizzled box holds
 constexpr int kStages = 4;
 constexpr int kMathThreads = 256;
 constexpr int kThreads = kMathThreads + 128;
@@ -569,41 +570,12 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 
 // --- host
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, found at run time: nothing links the driver.
-EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                               cudaEnableDefault, &result);
-    const bool is_found = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return is_found ? reinterpret_cast<EncodeTiled>(function) : nullptr;
-  }();
-  return found;
-}
-
-// Codes [rows, columns], read in boxes of kDepth columns.
-CUtensorMap make_map(const void* codes, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
-  CUtensorMap map = {};
-  const EncodeTiled encode = encode_tiled();
-  if (encode == nullptr) return map;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride)};
-  const cuuint32_t box[] = {kDepth, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[] = {1, 1};
-  encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(codes), sizes, strides, box, steps,
-         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return map;
-}
 CUtensorMap make_weight_map(const WeightView& w) {
-  return make_map(w.values, w.rows, w.columns, w.stride, kWeightRows / 2);
+  return make_code_map(w.values, w.rows, w.columns, w.stride, kWeightRows / 2);
 }
 RowMaps make_row_maps(const CodedRows& x) {
-  return {make_map(x.codes, x.rows, x.columns, x.columns, kManyTokens),
-          make_map(x.codes, x.rows, x.columns, x.columns, kFewTokens)};
+  return {make_code_map(x.codes, x.rows, x.columns, x.columns, kManyTokens),
+          make_code_map(x.codes, x.rows, x.columns, x.columns, kFewTokens)};
 }
 
 // A scale a block of 128 x 128, else one for the whole of a row.

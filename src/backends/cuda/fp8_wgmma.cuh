@@ -26,6 +26,9 @@ namespace minimax::cuda::ptx {
                  : __VA_ARGS__                                                                      \
                  : "l"(a), "l"(b), "r"(static_cast<int>(adds)));                                    \
   }
+MINIMAX_WGMMA_E4M3("8", 4, "%0, %1, %2, %3", "%4", "%5", "%6", MINIMAX_ACC4(0))
+MINIMAX_WGMMA_E4M3("16", 8, "%0, %1, %2, %3, %4, %5, %6, %7", "%8", "%9", "%10", MINIMAX_ACC4(0),
+                   MINIMAX_ACC4(4))
 MINIMAX_WGMMA_E4M3("32", 16, MINIMAX_REGS_0, "%16", "%17", "%18", MINIMAX_ACC16(0))
 MINIMAX_WGMMA_E4M3("64", 32, MINIMAX_REGS_0 ", " MINIMAX_REGS_16, "%32", "%33", "%34", MINIMAX_ACC32(0))
 MINIMAX_WGMMA_E4M3("72", 36, MINIMAX_REGS_0 ", " MINIMAX_REGS_16 ", %32, %33, %34, %35", "%36", "%37", "%38",
@@ -75,6 +78,30 @@ __device__ __forceinline__ void copy_box_to_all(uint32_t to, const CUtensorMap* 
       : "memory");
 }
 
+// Memory that is read once makes way for what is read again.
+__device__ __forceinline__ uint64_t policy_evict_first() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x0,
+                                         int x1, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
+      "{%3, %4}], [%2], %5;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x0), "r"(x1), "l"(policy)
+      : "memory");
+}
+// kBytes, 4 or 8, from global to shared memory in the background.
+template <int kBytes>
+__device__ __forceinline__ void copy_async(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(kBytes) : "memory");
+}
+// Arrives at the barrier when this thread's copies by copy_async() have ended.
+__device__ __forceinline__ void barrier_arrive_after_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 __device__ __forceinline__ uint32_t cluster_rank() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -83,6 +110,21 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 // Every thread of every block of the cluster.
 __device__ __forceinline__ void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The two halves of it, which order nothing but barriers' initial state.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// A number to this place of the cluster's first block, for its barrier, which counts its bytes.
+__device__ __forceinline__ void store_to_first(uint32_t address, uint32_t barrier, float value) {
+  asm volatile(
+      "{\n.reg .b32 to, there;\nmapa.shared::cluster.u32 to, %0, 0;\nmapa.shared::cluster.u32 there, %1, 0;\n"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [to], %2, [there];\n}" ::"r"(address),
+      "r"(barrier), "r"(__float_as_uint(value))
+      : "memory");
 }
 // Arrives at the barrier in this place of block `rank` of the cluster. Says that this thread has read, orders
 // no writes: spelled with .release.cluster it waits for all memory of the device.

@@ -8,7 +8,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace minimax::cuda {
 
@@ -218,6 +220,7 @@ struct MoeArgs {
   float* partial = nullptr;     // [T * k, H]
   void* x_bf16 = nullptr;       // [T, H] BF16, for the BF16 paths
   int32_t* arrivals = nullptr;  // [kMostArrivals] zeros, left as zeros: blocks of a column that have ended
+  const void* maps = nullptr;   // [experts] of make_expert_maps on the device, or null
   bool rounds_hidden = false;   // to e4m3 numbers, as the inputs are
   bool is_mx = false;
 };
@@ -266,6 +269,18 @@ struct MoeCodes {
 int64_t expert_map_bytes(int64_t experts);
 bool can_moe_codes(const MoeArgs&);
 void launch_moe_codes(const MoeCodes&, cudaStream_t);
+
+// --- fp8_stream_sm90.cu: few rows as e4m3 codes on Hopper, in two terms, with sums of 128 products kept to
+// 13 bits
+bool can_linear_stream(const SmallLinearArgs&);
+void launch_linear_stream(const SmallLinearArgs&, int multiprocessors, cudaStream_t);
+bool can_mlp_stream(const MlpSmallArgs&);
+void launch_mlp_stream(const MlpSmallArgs&, int multiprocessors, cudaStream_t);
+// What launch_moe_stream needs to know of the experts' weights besides the table, made on the host.
+std::vector<std::byte> make_expert_maps(const ExpertPointers* experts, int64_t count);
+bool can_stream_experts(const ExpertPointers&);  // whether maps can be made of their like
+bool can_moe_stream(const MoeArgs&);
+void launch_moe_stream(const MoeArgs&, int multiprocessors, cudaStream_t);
 
 // --- attention.cu
 struct AttentionArgs {
