@@ -174,11 +174,7 @@ void launch_linear_tiles(const Matrix& x, const WeightView& weight, bool silu, c
 void launch_linear_tiles_sm90(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
                               cudaStream_t);
 
-// --- moe.cu
-struct ExpertPointers {
-  WeightView w1, w3, w2;
-  bool operator==(const ExpertPointers&) const = default;
-};
+// --- route.cu
 struct RouteArgs {
   const float* logits = nullptr;
   int64_t logits_stride = 0;
@@ -192,6 +188,11 @@ struct RouteArgs {
 };
 void launch_route(const RouteArgs&, cudaStream_t);
 
+// --- moe.cu
+struct ExpertPointers {
+  WeightView w1, w3, w2;
+  bool operator==(const ExpertPointers&) const = default;
+};
 // Pairs (token, j) in the order of their experts: where each expert's pairs begin, and which they are.
 struct ExpertOrder {
   int32_t* starts = nullptr;  // [experts + 1]
