@@ -253,13 +253,12 @@ AttentionParts attention_parts(const ops::PagedAttention& args, int multiprocess
   if (args.q.dim(0) > sequences || sequences * args.q.dim(1) > kMostArrivals) return {};
   const int64_t blocks = std::max<int64_t>(1, sequences * args.k_cache.dim(2));
   const int64_t most = std::min(kMostSplits, ceil_div(args.max_context(), kFewestKeys));
-  // Two blocks run on a multiprocessor; clusters of eight need room to find their places.
+  // Two blocks run on a multiprocessor; clusters of more than two need room to find their places.
   const int64_t roomy = std::min(most, 3 * multiprocessors / 2 / blocks);
   if (architecture >= 90 && roomy >= kMostCluster) return {roomy / kMostCluster * kMostCluster, kMostCluster};
   const int64_t splits = std::clamp<int64_t>(2 * multiprocessors / blocks, 1, most);
   if (architecture < 90 || splits < 2) return {splits, 1};
-  const int64_t cluster = splits >= 4 ? 4 : 2;
-  return {splits / cluster * cluster, cluster};
+  return {splits / 2 * 2, 2};
 }
 
 AttentionArgs attention_args(const ops::PagedAttention& args) {

@@ -37,8 +37,9 @@ __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Ma
 
 // The same for F32 weights and inputs, four numbers at a time: routers, which stand between two steps of
 // memory traffic. A block has kRows rows of the weight and kTokens tokens; kAhead loads of each row are under
-// way before the kernel that makes the inputs is done.
-template <typename Out, int kRows, int kTokens, int kAhead>
+// way before the kernel that makes the inputs is done. kIsWhole: no row ends before kAhead loads of all
+// threads.
+template <typename Out, int kRows, int kTokens, int kAhead, bool kIsWhole>
 __global__ void __launch_bounds__(kRowThreads)
     linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
   constexpr int kSums = kRows * kTokens;
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kRowThreads)
     for (int i = 0; i < kAhead; ++i) {
       const int k = base + i * kRowThreads;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) weights[r][i] = k < quads ? rows[r][k] : float4{0, 0, 0, 0};
+      for (int r = 0; r < kRows; ++r) weights[r][i] = kIsWhole || k < quads ? rows[r][k] : float4{0, 0, 0, 0};
     }
     if (is_first) ptx::wait_for_previous_kernel();
     is_first = false;
@@ -73,7 +74,7 @@ __global__ void __launch_bounds__(kRowThreads)
       const int k = base + i * kRowThreads;
       float4 values[kTokens];
 #pragma unroll
-      for (int t = 0; t < kTokens; ++t) values[t] = k < quads ? inputs[t][k] : float4{0, 0, 0, 0};
+      for (int t = 0; t < kTokens; ++t) values[t] = kIsWhole || k < quads ? inputs[t][k] : float4{0, 0, 0, 0};
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
@@ -108,10 +109,14 @@ void launch_rows_f32(const Matrix& x, const WeightView& w, bool applies_silu, co
   const auto start = [&]<int kRows, int kTokens, int kAhead>() {
     const dim3 grid(static_cast<unsigned>(ceil_div(w.rows, kRows)),
                     static_cast<unsigned>(ceil_div(x.rows, kTokens)));
-    launch(linear_rows_f32_kernel<Out, kRows, kTokens, kAhead>, grid, kRowThreads, 0, stream, x, w,
-           applies_silu, out);
+    const auto with_kernel = [&](auto* kernel) {
+      launch(kernel, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
+    };
+    w.columns % (4 * kAhead * kRowThreads) == 0
+        ? with_kernel(linear_rows_f32_kernel<Out, kRows, kTokens, kAhead, true>)
+        : with_kernel(linear_rows_f32_kernel<Out, kRows, kTokens, kAhead, false>);
   };
-  if (x.rows == 1) return start.template operator()<1, 1, 6>();
+  if (x.rows == 1) return start.template operator()<1, 1, 3>();
   if (x.rows <= 2) return start.template operator()<1, 2, 3>();
   if (x.rows <= 4) return start.template operator()<2, 4, 3>();
   if (x.rows <= 8) return start.template operator()<2, 8, 3>();
