@@ -31,22 +31,27 @@ void expect_paged_attention(TensorMaker& make, const std::vector<PagedCase>& cas
 
 TEST(PagedAttention, MatchesTheOracle) {
   TensorMaker make(2);
-  expect_paged_attention(make, {
-                                   {1, 1, 8, 4, {1}, {1}},
-                                   {4, 2, 24, 16, {5, 1, 0, 3}, {5, 40, 7, 70}},
-                                   {12, 3, 128, 16, {1, 1, 1}, {1, 200, 65}},
-                                   {8, 1, 64, 128, {130}, {130}},
-                                   {6, 2, 20, 1, {17, 33}, {17, 100}},
-                                   {80, 1, 16, 8, {3}, {9}},
-                                   {14, 2, 136, 32, {20, 1}, {900, 1700}},
-                                   // Prompts of several tiles, behind cached tokens and without.
-                                   {12, 2, 128, 32, {150, 1, 40}, {500, 300, 40}},
-                                   // Decode steps with padded slots: keys split over blocks, groups of heads
-                                   // wider than a tile.
-                                   {12, 2, 128, 64, {1, 0, 1, 1, 0, 0}, {300, 5, 1000, 64, 9, 7}},
-                                   {40, 2, 128, 16, {1, 1, 0, 0, 0}, {1, 700, 1, 1, 1}},
-                                   {16, 8, 64, 32, {0, 1, 0, 0, 1, 1, 0}, {3, 130, 1, 1, 65, 64, 9}},
-                               });
+  expect_paged_attention(
+      make, {
+                {1, 1, 8, 4, {1}, {1}},
+                {4, 2, 24, 16, {5, 1, 0, 3}, {5, 40, 7, 70}},
+                {12, 3, 128, 16, {1, 1, 1}, {1, 200, 65}},
+                {8, 1, 64, 128, {130}, {130}},
+                {6, 2, 20, 1, {17, 33}, {17, 100}},
+                {80, 1, 16, 8, {3}, {9}},
+                {14, 2, 136, 32, {20, 1}, {900, 1700}},
+                // Prompts of several tiles, behind cached tokens and without.
+                {12, 2, 128, 32, {150, 1, 40}, {500, 300, 40}},
+                // Decode steps with padded slots: keys split over blocks, groups of heads
+                // wider than a tile.
+                {12, 2, 128, 64, {1, 0, 1, 1, 0, 0}, {300, 5, 1000, 64, 9, 7}},
+                {40, 2, 128, 16, {1, 1, 0, 0, 0}, {1, 700, 1, 1, 1}},
+                {16, 8, 64, 32, {0, 1, 0, 0, 1, 1, 0}, {3, 130, 1, 1, 65, 64, 9}},
+                // Sequences of several rows beside others of none; more than a warp looks at
+                // at once.
+                {6, 1, 128, 64, {5, 0, 0, 1, 0, 3, 0, 0, 0, 0}, {700, 3, 9, 2, 1, 65, 1, 1, 1, 1}},
+                {4, 2, 128, 48, std::vector<int32_t>(40, 1), std::vector<int32_t>(40, 150)},
+            });
 }
 
 TEST(PagedAttention, MatchesTheOracleOverMoreKeysThanSplitsOfTheShortestKind) {
@@ -161,7 +166,9 @@ TEST(PagedKvWrite, RoundsToE4m3AsTheScalarConversionDoes) {
 
 struct QkvCase {
   int64_t heads, kv_heads, head_dim, half, index_heads, index_dim;
-  bool is_flat;  // norms over the flattened width
+  bool is_flat;         // norms over the flattened width
+  int64_t rows = 5;     // at least 5
+  int64_t padding = 3;  // numbers between rows
 };
 
 struct QkvOutputs {
@@ -170,14 +177,14 @@ struct QkvOutputs {
 
 // Poisoned queries, caches of zeros, so that a write to a wrong slot shows.
 QkvOutputs make_outputs(TensorMaker& make, const QkvCase& s, DType q, DType index, DType cache) {
-  constexpr int64_t kRows = 5;
+  const int64_t pages = s.rows / 4 + 4;
   QkvOutputs out;
-  out.q = make.poisoned(q, {kRows, s.heads, s.head_dim});
-  out.k_cache = make.uniform(cache, {3, 4, s.kv_heads, s.head_dim}, 0, 0);
-  out.v_cache = make.uniform(cache, {3, 4, s.kv_heads, s.head_dim}, 0, 0);
+  out.q = make.poisoned(q, {s.rows, s.heads, s.head_dim});
+  out.k_cache = make.uniform(cache, {pages, 4, s.kv_heads, s.head_dim}, 0, 0);
+  out.v_cache = make.uniform(cache, {pages, 4, s.kv_heads, s.head_dim}, 0, 0);
   if (s.index_heads > 0) {
-    out.index_q = make.poisoned(index, {kRows, s.index_heads, s.index_dim});
-    out.index_cache = make.uniform(index, {3, 4, s.index_dim}, 0, 0);
+    out.index_q = make.poisoned(index, {s.rows, s.index_heads, s.index_dim});
+    out.index_cache = make.uniform(index, {pages, 4, s.index_dim}, 0, 0);
   }
   return out;
 }
@@ -188,21 +195,33 @@ TEST(QkNormRopeKvWrite, MatchesTheOracle) {
                                       {6, 2, 20, 7, 0, 0, true},
                                       {8, 2, 128, 32, 0, 0, true},
                                       {8, 4, 128, 32, 4, 128, false},
-                                      {3, 3, 24, 12, 2, 40, false}};
+                                      {3, 3, 24, 12, 2, 40, false},
+                                      // Dense rows, in every way that heads are spread over threads.
+                                      {48, 8, 128, 32, 0, 0, true, 5, 0},
+                                      {30, 3, 128, 64, 0, 0, true, 7, 8},
+                                      {12, 2, 128, 16, 2, 128, false, 6, 16},
+                                      {10, 5, 128, 32, 0, 0, true, 70, 0},
+                                      {9, 3, 128, 8, 3, 128, false, 66, 0}};
   for (const QkvCase& s : cases) {
     for (const DType dtype : kActivations) {
       for (const DType cache : kCaches) {
         const DType weight = cache == DType::kF32 ? DType::kF32 : DType::kBF16;
         const int64_t width = (s.heads + 2 * s.kv_heads) * s.head_dim +
                               (s.index_heads > 0 ? (s.index_heads + 1) * s.index_dim : 0);
-        const Tensor qkv = make.uniform(dtype, {5, width + 3}, -3, 3).slice(1, 0, width);
+        const Tensor qkv = make.uniform(dtype, {s.rows, width + s.padding}, -3, 3).slice(1, 0, width);
         const Tensor q_norm = make.uniform(weight, {s.is_flat ? s.heads * s.head_dim : s.head_dim});
         const Tensor k_norm = make.uniform(weight, {s.is_flat ? s.kv_heads * s.head_dim : s.head_dim});
         const Tensor index_q_norm = s.index_heads > 0 ? make.uniform(weight, {s.index_dim}) : Tensor();
         const Tensor index_k_norm = s.index_heads > 0 ? make.uniform(weight, {s.index_dim}) : Tensor();
-        const Tensor positions = make.ids({0, 1, 77, 99'999, 1'000'000});
+        std::vector<int32_t> position = {0, 1, 77, 99'999, 1'000'000};
+        std::vector<int64_t> slot = {7, -1, 0, 11, 4};
+        for (int64_t t = 5; t < s.rows; ++t) {
+          position.push_back(static_cast<int32_t>(t * t));
+          slot.push_back(t + 7);
+        }
+        const Tensor positions = make.ids(position);
         const Tensor inv_freq = make.uniform(DType::kF32, {s.half}, 0, 1);
-        const Tensor slots = make.longs({7, -1, 0, 11, 4});
+        const Tensor slots = make.longs(slot);
         const float offset = s.is_flat ? 0.0F : 1.0F;
         const auto call = [&](const QkvOutputs& out) {
           return [&, out](OpContext& c) {

@@ -196,6 +196,42 @@ TEST(Linear, ManyRowsOfEightBitWeightsMatchTheOracle) {
   }
 }
 
+// Products in F32 of rows enough for tensor cores, at both widths of their tiles, of numbers of every size.
+TEST(Linear, ManyRowsOfPlainWeightsMatchTheOracle) {
+  TensorMaker make(47);
+  for (const auto& [rows, k, n] : {std::array<int64_t, 3>{530, 192, 72}, {1700, 128, 1000}, {600, 100, 40}}) {
+    const Tensor x = make.uniform(DType::kF32, {rows, k + 4}, -3, 3).slice(1, 0, k);
+    for (int64_t t = 0; t < rows; ++t) {
+      for (int64_t i = 0; i < k; ++i)
+        x.row<float>(t)[i] *= std::ldexp(1.0F, static_cast<int>((i + t) % 13) - 12);
+    }
+    const quant::Weight weight = make.weight(quant::WeightFormat::kF32, n, k);
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t c = 0; c < k; ++c)
+        weight.values.row<float>(i)[c] *= std::ldexp(1.0F, static_cast<int>(i % 40) - 39);
+    }
+    for (const Activation activation : {Activation::kNone, Activation::kSilu}) {
+      for (const DType out_dtype : kActivations) {
+        const Tensor expected = make.poisoned(out_dtype, {rows, n});
+        run_on_reference([&](OpContext& c) { linear(c, {x, weight, activation, expected}); });
+        for (const BackendCase& backend : product_cases()) {
+          const Tensor out = make.poisoned(out_dtype, {rows, n});
+          run_on(backend, [&](OpContext& c) { linear(c, {x, weight, activation, out}); });
+          expect_close(out, expected, tolerance(out_dtype), fmt::format("{}: {} rows", backend.label, rows));
+          // The first column's outputs are the smallest.
+          double error = 0, norm = 0;
+          for (int64_t t = 0; t < rows; ++t) {
+            error += std::pow(element(out, t * n) - element(expected, t * n), 2);
+            norm += std::pow(element(expected, t * n), 2);
+          }
+          EXPECT_LE(std::sqrt(error / norm), tolerance(out_dtype))
+              << backend.label << ", " << rows << " rows";
+        }
+      }
+    }
+  }
+}
+
 // What is no number stays in its row.
 TEST(Linear, ManyRowsOfEightBitWeightsKeepNanInItsRow) {
   TensorMaker make(43);
@@ -332,7 +368,8 @@ TEST(Moe, RoutingMatchesTheOracle) {
 TEST(Moe, SigmoidRoutingMatchesTheOracle) {
   TensorMaker make(16);
   for (const int64_t rows : {0, 1, 50}) {
-    for (const auto& [experts, k] : {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {256, 8}, {33, 33}}) {
+    for (const auto& [experts, k] :
+         {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {256, 8}, {33, 33}, {128, 40}, {300, 70}}) {
       for (const bool has_bias : {true, false}) {
         const Tensor logits = make.uniform(DType::kF32, {rows, experts}, -4, 4);
         const Tensor bias = has_bias ? make.uniform(DType::kF32, {experts}, -0.3F, 0.3F) : Tensor();

@@ -1,5 +1,5 @@
-// Causal GQA over a paged cache: a plain kernel for any shape and dtype, and one on tensor cores for BF16
-// queries and head dimensions 64 and 128.
+// Causal GQA over a paged cache: a plain kernel for any shape and dtype, and one on tensor cores for prompts,
+// BF16 queries and head dimensions 64 and 128.
 #include "backends/cuda/query_tile.cuh"
 
 namespace minimax::cuda {
@@ -84,10 +84,7 @@ __global__ void attention_any_kernel(AttentionArgs a) {
 // --- tensor cores
 
 constexpr int kKeys = 64;  // of a step
-
-// Rows of a tile are (token, head of one KV group): they share their keys.
-template <int kWarps, int kKeyWarps>
-constexpr int kRows = 16 * (kWarps / kKeyWarps);
+constexpr int kTileRows = 64;
 
 // Sixteen bytes of a cache row as eight BF16 numbers in shared memory.
 __device__ void load_chunk(uint32_t to, const bf16_t* from, bool valid) {
@@ -113,27 +110,6 @@ struct RowState {
   float sum[2];
 };
 
-// Row t and head from its splits; a warp shares the dimensions.
-template <int kDim>
-__device__ void combine_splits(const AttentionArgs& a, int64_t t, int64_t head) {
-  constexpr int kWidth = kDim + 2;
-  const int lane = threadIdx.x % 32;
-  const float* parts = a.partial + (t * a.q.heads + head) * a.splits * kWidth;
-  float largest = -INFINITY;
-  for (int64_t s = 0; s < a.splits; ++s) largest = fmaxf(largest, __ldcg(parts + s * kWidth + kDim));
-  const float reference = largest == -INFINITY ? 0.0F : largest;
-  float sum = 0, y[kDim / 32] = {};
-  for (int64_t s = 0; s < a.splits; ++s) {
-    const float factor = exp2f(__ldcg(parts + s * kWidth + kDim) - reference);
-    sum += factor * __ldcg(parts + s * kWidth + kDim + 1);
-#pragma unroll
-    for (int i = 0; i < kDim / 32; ++i) y[i] += factor * __ldcg(parts + s * kWidth + lane + i * 32);
-  }
-  bf16_t* out = static_cast<bf16_t*>(a.out.data) + t * a.out.token_stride + head * a.out.head_stride;
-#pragma unroll
-  for (int i = 0; i < kDim / 32; ++i) out[lane + i * 32] = from_f32<bf16_t>(y[i] / sum);
-}
-
 __device__ void clear_row(const AttentionArgs& a, int64_t t) {
   for (int64_t i = threadIdx.x; i < a.out.heads * a.out.dim; i += blockDim.x) {
     static_cast<bf16_t*>(
@@ -142,48 +118,32 @@ __device__ void clear_row(const AttentionArgs& a, int64_t t) {
   }
 }
 
-// kKeyWarps warps share the rows of a tile and take the keys of a step in turn: four for decode, where rows
-// are few, one for prefill. Partial results go to `a.partial` when the keys are split over blocks; of the
-// blocks that share rows, the one that ends last adds them up. Blocks of a decode step without a tile write
-// the zeros of padding rows.
-template <int kDim, int kKeyWarps, typename Cache>
+// Rows of a tile are (token, head of one KV group): they share their keys.
+template <int kDim, typename Cache>
 __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   ptx::wait_for_previous_kernel();
-  constexpr int kRowWarps = 4 / kKeyWarps;
-  constexpr int kTileRowsHere = 16 * kRowWarps;
-  constexpr int kWarpKeys = kKeys / kKeyWarps;
   constexpr int kChunks = kDim / 8;
   constexpr int kRowBytes = kDim * 2;
   extern __shared__ __align__(128) uint8_t shared[];  // K and V, two stages
   const uint32_t base = ptx::shared_address(shared);
   constexpr uint32_t kMatrixBytes = kKeys * kRowBytes;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row_warp = warp / kKeyWarps, key_warp = warp % kKeyWarps;
 
   const int64_t group = a.q.heads / a.cache.kv_heads;
   const int64_t kv_head = blockIdx.y;
   // More heads than rows: the group is cut into several tiles.
-  const int64_t heads_per_tile = group < kTileRowsHere ? group : kTileRowsHere;
+  const int64_t heads_per_tile = group < kTileRows ? group : kTileRows;
   const int64_t head_parts = ceil_div(group, heads_per_tile);
-  const int64_t tokens_per_tile = kTileRowsHere / heads_per_tile;
+  const int64_t tokens_per_tile = kTileRows / heads_per_tile;
   const int64_t first_head = static_cast<int64_t>(blockIdx.x) % head_parts * heads_per_tile;
   const QueryTile tile =
       find_query_tile(a.batch, static_cast<int64_t>(blockIdx.x) / head_parts, tokens_per_tile);
-  if (tile.sequence < 0) {
-    const int64_t row = a.batch.query_starts[a.batch.sequences] + tile.first;
-    if (a.is_decode_shape && first_head == 0 && blockIdx.y == 0 && blockIdx.z == 0 && row < a.q.tokens)
-      clear_row(a, row);
-    return;
-  }
+  if (tile.sequence < 0) return;
   const int64_t b = tile.sequence;
   const int64_t tokens = min(tokens_per_tile, tile.end - tile.first);
   // Position of the batch's row t is t + shift.
   const int64_t shift = a.batch.seq_lens[b] - tile.end;
   const int64_t keys = tile.first + tokens + shift;  // of the tile's last row
-  // Splits follow from the sequence's own length, so that short ones are cut as finely as long ones.
-  const int64_t per_split = a.splits == 1 ? keys : ceil_div(ceil_div(keys, a.splits), kKeys) * kKeys;
-  const int64_t key_begin = static_cast<int64_t>(blockIdx.z) * per_split;
-  const int64_t key_end = min(keys, key_begin + per_split);
 
   // Queries as fragments, scaled by log2(e) so that exp2 gives the softmax.
   const float scale = a.scale * 1.4426950408889634F;
@@ -193,7 +153,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
   int64_t row_token[2], row_head[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = row_warp * 16 + lane / 4 + 8 * half;
+    const int64_t row = warp * 16 + lane / 4 + 8 * half;
     const int64_t token = row / heads_per_tile, head = first_head + row % heads_per_tile;
     row_is_in[half] = token < tokens && head < group;
     row_token[half] = tile.first + (row_is_in[half] ? token : 0);
@@ -215,7 +175,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
     for (int i = threadIdx.x; i < kKeys * kChunks; i += 128) {
       const int row = i / kChunks, chunk = i % kChunks;
       const int64_t key = first_key + row;
-      const bool valid = key < key_end;
+      const bool valid = key < keys;
       const int64_t slot =
           valid ? int64_t{table[key / a.cache.page_size]} * a.cache.page_size + key % a.cache.page_size : 0;
       const int64_t at = (slot * a.cache.kv_heads + kv_head) * kDim + chunk * 8;
@@ -227,25 +187,23 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
 
   float out[kDim / 8][4] = {};
   RowState state = {{-INFINITY, -INFINITY}, {0, 0}};
-  if (key_begin < key_end) load(key_begin, 0);
+  if (keys > 0) load(0, 0);
   ptx::copy_async_commit();
   int stage = 0;
-  for (int64_t first_key = key_begin; first_key < key_end; first_key += kKeys, stage ^= 1) {
+  for (int64_t first_key = 0; first_key < keys; first_key += kKeys, stage ^= 1) {
     ptx::copy_async_wait<0>();
     __syncthreads();
-    if (first_key + kKeys < key_end) load(first_key + kKeys, stage ^ 1);
+    if (first_key + kKeys < keys) load(first_key + kKeys, stage ^ 1);
     ptx::copy_async_commit();
     const uint32_t k_at = base + static_cast<uint32_t>(stage) * 2 * kMatrixBytes;
     const uint32_t v_at = k_at + kMatrixBytes;
-    const int first_row = key_warp * kWarpKeys;
-
-    float scores[kWarpKeys / 8][4] = {};
+    float scores[kKeys / 8][4] = {};
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
 #pragma unroll
-      for (int j = 0; j < kWarpKeys / 8; j += 2) {
+      for (int j = 0; j < kKeys / 8; j += 2) {
         uint32_t r[4];
-        const int row = first_row + j * 8 + lane % 8 + lane / 16 * 8;
+        const int row = j * 8 + lane % 8 + lane / 16 * 8;
         ptx::load_matrix_x4(
             r, k_at + static_cast<uint32_t>(row * kRowBytes + (((2 * k + lane / 8 % 2) ^ (row & 7)) * 16)));
         ptx::mma_16x8x16(scores[j], q[k], r[0], r[1]);
@@ -257,12 +215,12 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
     for (int half = 0; half < 2; ++half) {
       float largest = state.largest[half];
 #pragma unroll
-      for (int j = 0; j < kWarpKeys / 8; ++j) {
+      for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
-          const int64_t key = first_key + first_row + j * 8 + lane % 4 * 2 + c;
+          const int64_t key = first_key + j * 8 + lane % 4 * 2 + c;
           float& s = scores[j][2 * half + c];
-          s = key <= row_position[half] && key < key_end ? s * scale : -INFINITY;
+          s = key <= row_position[half] && key < keys ? s * scale : -INFINITY;
           largest = fmaxf(largest, s);
         }
       }
@@ -273,7 +231,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
       state.largest[half] = largest;
       float sum = 0;
 #pragma unroll
-      for (int j = 0; j < kWarpKeys / 8; ++j) {
+      for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           float& s = scores[j][2 * half + c];
@@ -291,7 +249,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
       out[d][3] *= shrink[1];
     }
 #pragma unroll
-    for (int k = 0; k < kWarpKeys / 16; ++k) {
+    for (int k = 0; k < kKeys / 16; ++k) {
       const uint32_t p[4] = {pack_bf16(scores[2 * k][0], scores[2 * k][1]),
                              pack_bf16(scores[2 * k][2], scores[2 * k][3]),
                              pack_bf16(scores[2 * k + 1][0], scores[2 * k + 1][1]),
@@ -299,7 +257,7 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
 #pragma unroll
       for (int d = 0; d < kDim / 8; d += 2) {
         uint32_t r[4];
-        const int row = first_row + k * 16 + lane % 16;
+        const int row = k * 16 + lane % 16;
         ptx::load_matrix_x4_trans(
             r, v_at + static_cast<uint32_t>(row * kRowBytes + (((d + lane / 16) ^ (row & 7)) * 16)));
         ptx::mma_16x8x16(out[d], p, r[0], r[1]);
@@ -315,90 +273,17 @@ __global__ void __launch_bounds__(128) attention_mma_kernel(AttentionArgs a) {
     state.sum[half] += __shfl_xor_sync(0xffffffffU, state.sum[half], 2);
   }
 
-  if (kKeyWarps > 1) {
-    // The key warps' results meet in shared memory; the first adds them up.
-    __syncthreads();
-    float* meet = reinterpret_cast<float*>(shared);
-    constexpr int kWidth = kDim + 2;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float* row = meet + (warp * 16 + lane / 4 + 8 * half) * kWidth;
-#pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-        row[d * 8 + lane % 4 * 2] = out[d][2 * half];
-        row[d * 8 + lane % 4 * 2 + 1] = out[d][2 * half + 1];
-      }
-      if (lane % 4 == 0) {
-        row[kDim] = state.largest[half];
-        row[kDim + 1] = state.sum[half];
-      }
-    }
-    __syncthreads();
-#pragma unroll
-    for (int half = 0; half < 2 && key_warp == 0; ++half) {
-      const float* first = meet + (lane / 4 + 8 * half) * kWidth;
-      float largest = -INFINITY;
-      for (int w = 0; w < kKeyWarps; ++w) largest = fmaxf(largest, first[w * 16 * kWidth + kDim]);
-      const float reference = largest == -INFINITY ? 0.0F : largest;
-      float factors[kKeyWarps];
-      float sum = 0;
-#pragma unroll
-      for (int w = 0; w < kKeyWarps; ++w) {
-        factors[w] = exp2f(first[w * 16 * kWidth + kDim] - reference);
-        sum += factors[w] * first[w * 16 * kWidth + kDim + 1];
-      }
-#pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          float y = 0;
-#pragma unroll
-          for (int w = 0; w < kKeyWarps; ++w)
-            y += factors[w] * first[w * 16 * kWidth + d * 8 + lane % 4 * 2 + c];
-          out[d][2 * half + c] = y;
-        }
-      }
-      state.largest[half] = largest;
-      state.sum[half] = sum;
-    }
-  }
-
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (!row_is_in[half] || (kKeyWarps > 1 && key_warp != 0)) continue;
-    if (a.splits == 1) {
-      const float factor = 1.0F / state.sum[half];
-      bf16_t* to = static_cast<bf16_t*>(a.out.data) + row_token[half] * a.out.token_stride +
-                   row_head[half] * a.out.head_stride;
+    if (!row_is_in[half]) continue;
+    const float factor = 1.0F / state.sum[half];
+    bf16_t* to = static_cast<bf16_t*>(a.out.data) + row_token[half] * a.out.token_stride +
+                 row_head[half] * a.out.head_stride;
 #pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-        *reinterpret_cast<uint32_t*>(to + d * 8 + lane % 4 * 2) =
-            pack_bf16(out[d][2 * half] * factor, out[d][2 * half + 1] * factor);
-      }
-    } else {
-      float* to =
-          a.partial + ((row_token[half] * a.q.heads + row_head[half]) * a.splits + blockIdx.z) * (kDim + 2);
-#pragma unroll
-      for (int d = 0; d < kDim / 8; ++d)
-        *reinterpret_cast<float2*>(to + d * 8 + lane % 4 * 2) = {out[d][2 * half], out[d][2 * half + 1]};
-      if (lane % 4 == 0) *reinterpret_cast<float2*>(to + kDim) = {state.largest[half], state.sum[half]};
+    for (int d = 0; d < kDim / 8; ++d) {
+      *reinterpret_cast<uint32_t*>(to + d * 8 + lane % 4 * 2) =
+          pack_bf16(out[d][2 * half] * factor, out[d][2 * half + 1] * factor);
     }
-  }
-  if (a.splits == 1) return;
-  __shared__ bool is_last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    int32_t* arrivals = a.arrivals + static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y;
-    is_last = atomicAdd(arrivals, 1) + 1 == a.splits;
-    if (is_last) *arrivals = 0;
-  }
-  __syncthreads();
-  if (!is_last) return;
-  __threadfence();
-  for (int64_t row = warp; row < tokens * heads_per_tile; row += 4) {
-    const int64_t head = first_head + row % heads_per_tile;
-    if (head < group) combine_splits<kDim>(a, tile.first + row / heads_per_tile, kv_head * group + head);
   }
 }
 
@@ -409,26 +294,21 @@ __global__ void attention_padding_kernel(AttentionArgs a) {
   if (t >= a.batch.query_starts[a.batch.sequences]) clear_row(a, t);
 }
 
-template <int kDim, int kKeyWarps, typename Cache>
+template <int kDim, typename Cache>
 void launch_mma(const AttentionArgs& a, cudaStream_t stream) {
-  constexpr int kTileRowsHere = 16 * (4 / kKeyWarps);
-  constexpr int kLoadBytes = 4 * kKeys * kDim * 2;
-  constexpr int kMeetBytes = kKeyWarps > 1 ? 4 * 16 * (kDim + 2) * 4 : 0;
-  constexpr int kBytes = kLoadBytes > kMeetBytes ? kLoadBytes : kMeetBytes;
+  constexpr int kBytes = 4 * kKeys * kDim * 2;
   const int64_t group = a.q.heads / a.cache.kv_heads;
-  const int64_t heads_per_tile = group < kTileRowsHere ? group : kTileRowsHere;
-  const int64_t tokens_per_tile = kTileRowsHere / heads_per_tile;
+  const int64_t heads_per_tile = group < kTileRows ? group : kTileRows;
+  const int64_t tokens_per_tile = kTileRows / heads_per_tile;
   // No sequence has more tiles than its rows fill, and one begun.
-  const int64_t tiles = a.is_decode_shape
-                            ? a.batch.sequences
-                            : ceil_div(a.batch.tokens, tokens_per_tile) +
-                                  (a.batch.sequences < a.batch.tokens ? a.batch.sequences : a.batch.tokens);
-  cudaFuncSetAttribute(attention_mma_kernel<kDim, kKeyWarps, Cache>,
-                       cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  const int64_t tiles = ceil_div(a.batch.tokens, tokens_per_tile) +
+                        (a.batch.sequences < a.batch.tokens ? a.batch.sequences : a.batch.tokens);
+  cudaFuncSetAttribute(attention_mma_kernel<kDim, Cache>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       kBytes);
   const dim3 grid(static_cast<unsigned>(tiles * ceil_div(group, heads_per_tile)),
-                  static_cast<unsigned>(a.cache.kv_heads), static_cast<unsigned>(a.splits));
-  launch(attention_mma_kernel<kDim, kKeyWarps, Cache>, grid, 128, kBytes, stream, a);
-  if (!a.is_decode_shape) launch_attention_padding(a, stream);
+                  static_cast<unsigned>(a.cache.kv_heads));
+  launch(attention_mma_kernel<kDim, Cache>, grid, 128, kBytes, stream, a);
+  launch_attention_padding(a, stream);
 }
 
 }  // namespace
@@ -456,20 +336,13 @@ bool can_attention_mma(const AttentionArgs& a) {
          is_even(a.q) && is_even(a.out);
 }
 
-int64_t attention_partial_bytes(int64_t tokens, int64_t heads, int64_t dim, int64_t splits) {
-  return splits == 1 ? 0 : tokens * heads * splits * (dim + 2) * 4;
-}
-
 void launch_attention_mma(const AttentionArgs& a, cudaStream_t stream) {
   if (a.q.tokens == 0 || a.q.heads == 0) return;
-  const auto with_shape = [&]<typename Cache>(Cache) {
-    if (a.q.dim == 64 && a.is_decode_shape) return launch_mma<64, 4, Cache>(a, stream);
-    if (a.q.dim == 64) return launch_mma<64, 1, Cache>(a, stream);
-    if (a.is_decode_shape) return launch_mma<128, 4, Cache>(a, stream);
-    return launch_mma<128, 1, Cache>(a, stream);
+  if (a.is_decode_shape) return launch_attention_decode(a, stream);
+  const auto with_cache = [&]<typename Cache>(Cache) {
+    a.q.dim == 64 ? launch_mma<64, Cache>(a, stream) : launch_mma<128, Cache>(a, stream);
   };
-  if (a.cache.scalar == Scalar::kE4m3) return with_shape(e4m3_t{});
-  with_shape(bf16_t{});
+  a.cache.scalar == Scalar::kE4m3 ? with_cache(e4m3_t{}) : with_cache(bf16_t{});
 }
 
 }  // namespace minimax::cuda

@@ -96,6 +96,7 @@ enum class LinearPath : uint8_t {
   kGemm,
   kCodes,  // inputs as e4m3 codes
   kTiles,  // 8-bit weights unpacked to BF16
+  kSplit,  // F32 numbers as two terms
 };
 
 struct LinearPlan {
@@ -114,6 +115,13 @@ bool multiplies_codes(ops::Precision precision, const WeightView& w, int archite
 // Whether products of few rows may keep sums of e4m3 codes as Hopper's tensor cores do.
 bool streams_codes(ops::Precision precision, int architecture) {
   return precision == ops::Precision::kFp8 && architecture >= 90;
+}
+
+// Whether a product is large enough that the time of a single tile, which grows with its inputs, is not what
+// it takes.
+bool is_worth_splitting(const Tensor& x, const WeightView& w) {
+  constexpr int64_t kFewestOutputs = 80;  // for each input
+  return x.dim(0) * w.rows >= kFewestOutputs * w.columns;
 }
 
 LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precision precision,
@@ -160,9 +168,12 @@ LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precis
     }
     return plan;
   }
-  if (weight.format == quant::WeightFormat::kF32 && x.dim(0) > kMostSmallRows &&
-      Gemm::can_multiply(matrix(x), w, matrix(out)))
+  if (weight.format != quant::WeightFormat::kF32 || x.dim(0) <= kMostSmallRows) return plan;
+  if (architecture >= 90 && is_worth_splitting(x, w) && can_linear_split(matrix(x), w)) {
+    plan.path = LinearPath::kSplit;
+  } else if (Gemm::can_multiply(matrix(x), w, matrix(out))) {
     plan.path = LinearPath::kGemm;
+  }
   return plan;
 }
 
@@ -240,15 +251,25 @@ MoeCodes moe_codes(const MoeArgs& a, void* maps) {
   return codes;
 }
 
-constexpr int64_t kMostSplits = 32;
-// Blocks enough for every multiprocessor twice, from shapes alone; graphs replay at any length.
-int64_t attention_splits(const ops::PagedAttention& args, int multiprocessors) {
+// Parts of a decode step's keys, and how many of them are a cluster. From shapes alone: graphs replay at any
+// length.
+struct AttentionParts {
+  int64_t splits = 1;
+  int64_t cluster = 1;
+};
+AttentionParts attention_parts(const ops::PagedAttention& args, int multiprocessors, int architecture) {
+  // More parts take longer to add up than they save.
+  constexpr int64_t kMostSplits = 32, kMostCluster = 8, kFewestKeys = 64;
   const int64_t sequences = args.block_table.dim(0);
-  if (args.q.dim(0) > sequences) return 1;
+  if (args.q.dim(0) > sequences || sequences * args.q.dim(1) > kMostArrivals) return {};
   const int64_t blocks = std::max<int64_t>(1, sequences * args.k_cache.dim(2));
-  if (sequences * args.q.dim(1) > kMostArrivals) return 1;
-  const int64_t wanted = ceil_div(2 * multiprocessors, blocks);
-  return std::clamp<int64_t>(std::min(wanted, ceil_div(args.max_context(), 64)), 1, kMostSplits);
+  const int64_t most = std::min(kMostSplits, ceil_div(args.max_context(), kFewestKeys));
+  // Two blocks run on a multiprocessor; clusters of more than two need room to find their places.
+  const int64_t roomy = std::min(most, 3 * multiprocessors / 2 / blocks);
+  if (architecture >= 90 && roomy >= kMostCluster) return {roomy / kMostCluster * kMostCluster, kMostCluster};
+  const int64_t splits = std::clamp<int64_t>(2 * multiprocessors / blocks, 1, most);
+  if (architecture < 90 || splits < 2) return {splits, 1};
+  return {splits / 2 * 2, 2};
 }
 
 AttentionArgs attention_args(const ops::PagedAttention& args) {
@@ -361,6 +382,7 @@ int64_t linear_workspace_bytes(const ops::Linear& args, int architecture, Roundi
   }
   if (plan.path == LinearPath::kTiles) return copy_bytes(args.x, DType::kBF16);
   if (plan.path == LinearPath::kStream) return copy_bytes(args.x, DType::kF32);
+  if (plan.path == LinearPath::kSplit) return linear_split_bytes(view(args.weight));
   if (plan.path == LinearPath::kSmall && is_8_bit(args.weight)) return copy_bytes(args.x, DType::kF32);
   return plan.copies_x ? copy_bytes(args.x, plan.x_dtype) : 0;
 }
@@ -410,6 +432,9 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
     }
     case LinearPath::kTiles:
       launch_linear_tiles(x, w, applies_silu, out, architecture_, stream());
+      break;
+    case LinearPath::kSplit:
+      launch_linear_split(x, w, applies_silu, out, workspace.data, stream());
       break;
     case LinearPath::kF32:
       launch_linear_f32(x, w, applies_silu, out, stream());
@@ -728,7 +753,7 @@ int64_t CudaBackend::workspace_bytes(const ops::PagedAttention& args) const {
   const AttentionArgs a = attention_args(args);
   if (!can_attention_mma(a)) return 0;
   return attention_partial_bytes(args.q.dim(0), args.q.dim(1), args.q.dim(2),
-                                 attention_splits(args, multiprocessors_));
+                                 attention_parts(args, multiprocessors_, architecture_).splits);
 }
 
 void CudaBackend::run(const ops::PagedAttention& args, ops::Workspace workspace) {
@@ -736,7 +761,9 @@ void CudaBackend::run(const ops::PagedAttention& args, ops::Workspace workspace)
   if (architecture_ >= 90 && can_attention_sm90(a)) {
     launch_attention_sm90(a, stream());
   } else if (can_attention_mma(a)) {
-    a.splits = attention_splits(args, multiprocessors_);
+    const AttentionParts parts = attention_parts(args, multiprocessors_, architecture_);
+    a.splits = parts.splits;
+    a.cluster = parts.cluster;
     a.partial = reinterpret_cast<float*>(workspace.data);
     a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());
     launch_attention_mma(a, stream());

@@ -140,6 +140,260 @@ __global__ void kv_write_kernel(Heads k, Heads v, const int64_t* slots, PagedKv 
   }
 }
 
+// Heads of 128 in chunks of eight numbers, eight threads a head: a thread has two chunks, which its angles
+// pair if they turn at all. All that a thread reads it asks for at once, and all but the row itself before
+// the kernel that makes the row is done.
+constexpr int kHeadDim = 128;
+constexpr int kHeadThreads = 8;
+constexpr int kHeadsThreads = 256;
+
+struct Eight {
+  float at[8];
+};
+__device__ Eight unpack(const uint4& v) {
+  return {ptx::low_float(v.x), ptx::high_float(v.x), ptx::low_float(v.y), ptx::high_float(v.y),
+          ptx::low_float(v.z), ptx::high_float(v.z), ptx::low_float(v.w), ptx::high_float(v.w)};
+}
+__device__ float squares_of(const uint4& v) {
+  const Eight x = unpack(v);
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum += x.at[i] * x.at[i];
+  return sum;
+}
+// Not to be put off until its first use.
+__device__ uint4 load_now(const bf16_t* p) {
+  uint4 v;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+__device__ Eight load_weights(const Vector& weight, int64_t at) {
+  if (weight.scalar == Scalar::kBF16)
+    return unpack(*reinterpret_cast<const uint4*>(static_cast<const bf16_t*>(weight.data) + at));
+  const float* from = static_cast<const float*>(weight.data) + at;
+  const float4 low = load_four(from), high = load_four(from + 4);
+  return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+}
+
+// One of a row's heads, in the order queries, keys, values, index queries, the index key: its weights and
+// where it goes.
+struct HeadUnit {
+  bool is_there = false, is_q = false, is_k = false, is_v = false, is_flat = false, by_slot = false,
+       is_bf16 = true;
+  uint8_t* to = nullptr;
+  int64_t stride = 0;  // bytes between tokens, or slots
+  const Vector* weight = nullptr;
+  int64_t weight_at = 0;
+
+  __device__ HeadUnit() {}
+  __device__ HeadUnit(const QkNormRopeArgs& a, int unit) {
+    const int q = static_cast<int>(a.q_out.heads), kv = static_cast<int>(a.cache.kv_heads);
+    const int index = a.index_q_out.data == nullptr ? -1 : static_cast<int>(a.index_q_out.heads);
+    is_there = unit <= q + 2 * kv + index;
+    is_q = unit < q;
+    is_k = !is_q && unit < q + kv;
+    is_v = !is_q && !is_k && unit < q + 2 * kv;
+    is_flat = is_q ? a.q_is_flat : is_k && a.k_is_flat;
+    if (is_q) {
+      place(a.q_out, unit);
+      weight = &a.q_norm;
+    } else if (is_k || is_v) {
+      const int head = unit - (is_k ? q : q + kv);
+      place_by_slot(is_k ? a.cache.k : a.cache.v, a.cache.scalar, head, kv);
+      weight = is_k ? &a.k_norm : nullptr;
+    } else if (unit < q + 2 * kv + index) {
+      place(a.index_q_out, unit - q - 2 * kv);
+      weight = &a.index_q_norm;
+    } else if (is_there) {
+      place_by_slot(a.index_cache, a.index_scalar, 0, 1);
+      weight = &a.index_k_norm;
+    }
+    weight_at = is_flat ? (is_q ? unit : unit - q) * kHeadDim : 0;
+  }
+  __device__ void place(const Heads& x, int head) {
+    is_bf16 = x.scalar == Scalar::kBF16;
+    const int bytes = is_bf16 ? 2 : 1;
+    to = static_cast<uint8_t*>(x.data) + head * x.head_stride * bytes;
+    stride = x.token_stride * bytes;
+  }
+  __device__ void place_by_slot(void* cache, Scalar scalar, int head, int heads) {
+    is_bf16 = scalar == Scalar::kBF16;
+    by_slot = true;
+    const int bytes = (is_bf16 ? 2 : 1) * kHeadDim;
+    to = static_cast<uint8_t*>(cache) + head * bytes;
+    stride = static_cast<int64_t>(heads) * bytes;
+  }
+  __device__ void store(int64_t row, int chunk, const Eight& x) const {
+    uint8_t* at = to + row * stride;
+    if (is_bf16) {
+      *reinterpret_cast<uint4*>(at + chunk * 16) = {pack_bf16(x.at[0], x.at[1]), pack_bf16(x.at[2], x.at[3]),
+                                                    pack_bf16(x.at[4], x.at[5]), pack_bf16(x.at[6], x.at[7])};
+      return;
+    }
+    alignas(8) e4m3_t codes[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) codes[i] = from_f32<e4m3_t>(x.at[i]);
+    *reinterpret_cast<uint2*>(at + chunk * 8) = *reinterpret_cast<const uint2*>(codes);
+  }
+};
+
+// A block has kRounds heads for every eight threads: all heads of a token (kIsWhole), or as many of them;
+// then each block sums up the squares of all heads that are normed together.
+template <int kRounds, bool kIsWhole>
+__global__ void __launch_bounds__(2 * kHeadsThreads)
+    qk_norm_rope_heads_kernel(const __grid_constant__ QkNormRopeArgs a) {
+  __shared__ __align__(16) float cosines[kHeadDim / 2], sines[kHeadDim / 2];
+  __shared__ float2 sums[32];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int heads_a_round = static_cast<int>(blockDim.x) / kHeadThreads;
+  const int first_unit =
+      static_cast<int>(blockIdx.y) * heads_a_round + static_cast<int>(threadIdx.x) / kHeadThreads;
+  const int64_t token = blockIdx.x;
+  const int q_width = static_cast<int>(a.q_out.heads) * kHeadDim,
+            k_width = static_cast<int>(a.cache.kv_heads) * kHeadDim;
+  // A power of two of chunks turns with as many behind them.
+  const int away = static_cast<int>(a.half) / 8, place = threadIdx.x % kHeadThreads;
+  const int low = (place & ~(away - 1)) * 2 + (place & (away - 1)), high = low + away;
+  // Positions, slots and weights are inputs of the step: no kernel writes them.
+  if (threadIdx.x < a.half) {
+    sincosf(static_cast<float>(a.positions[token]) * a.inv_freq[threadIdx.x], &sines[threadIdx.x],
+            &cosines[threadIdx.x]);
+  }
+  const int64_t slot = a.slots[token];
+  HeadUnit unit;
+  Eight low_weights, high_weights;
+  const auto prepare = [&](int r) {
+    unit = HeadUnit(a, first_unit + r * heads_a_round);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) low_weights.at[i] = high_weights.at[i] = 1;
+    if (unit.weight == nullptr) return;
+    low_weights = load_weights(*unit.weight, unit.weight_at + low * 8);
+    high_weights = load_weights(*unit.weight, unit.weight_at + high * 8);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      low_weights.at[i] += a.weight_offset;
+      high_weights.at[i] += a.weight_offset;
+    }
+  };
+  if (kRounds == 1) prepare(0);
+  const bool has_squares = a.squares != nullptr;
+  const bool sums_here = !has_squares && (a.q_is_flat || a.k_is_flat);
+  const float q_part = __fdividef(1.0F, static_cast<float>(has_squares ? a.q_norm_width : q_width));
+  const float k_part = __fdividef(1.0F, static_cast<float>(has_squares ? a.k_norm_width : k_width));
+  ptx::wait_for_previous_kernel();
+
+  const bf16_t* row = static_cast<const bf16_t*>(a.qkv.data) + token * a.qkv.stride;
+  const int units = (q_width + 2 * k_width) / kHeadDim +
+                    (a.index_q_out.data == nullptr ? 0 : static_cast<int>(a.index_q_out.heads) + 1);
+  uint4 lows[kRounds], highs[kRounds];
+#pragma unroll
+  for (int r = 0; r < kRounds; ++r) {
+    // Heads behind the last are read as the last one and not stored.
+    const bf16_t* from = row + min(first_unit + r * heads_a_round, units - 1) * kHeadDim;
+    lows[r] = load_now(from + low * 8);
+    highs[r] = load_now(from + high * 8);
+  }
+  float2 squares = {0, 0};
+  if (sums_here && !kIsWhole) {
+    // Of queries only, of keys only, or of both, as the block's own heads need them.
+    const int first = static_cast<int>(blockIdx.y) * heads_a_round, q_heads = q_width / kHeadDim;
+    const int begin = a.q_is_flat && first < q_heads ? 0 : q_width;
+    const int end = a.k_is_flat && first + heads_a_round > q_heads ? q_width + k_width : q_width;
+    constexpr int kAhead = 4;
+    const int step = static_cast<int>(blockDim.x) * 8;
+    for (int base = begin + static_cast<int>(threadIdx.x) * 8; base < end; base += kAhead * step) {
+      uint4 chunks[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) chunks[i] = load_now(row + min(base + i * step, end - 8));
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const float sum = base + i * step < end ? squares_of(chunks[i]) : 0;
+        squares.x += base + i * step < q_width ? sum : 0;
+        squares.y += base + i * step < q_width ? 0 : sum;
+      }
+    }
+  } else if (sums_here) {
+#pragma unroll
+    for (int r = 0; r < kRounds; ++r) {
+      const int unit = first_unit + r * heads_a_round;
+      const float sum = squares_of(lows[r]) + squares_of(highs[r]);
+      squares.x += unit * kHeadDim < q_width ? sum : 0;
+      squares.y += unit * kHeadDim >= q_width && unit * kHeadDim < q_width + k_width ? sum : 0;
+    }
+  }
+  if (sums_here) {
+    squares = {warp_sum(squares.x), warp_sum(squares.y)};
+    if (lane == 0) sums[warp] = squares;
+  }
+  __syncthreads();
+  if (sums_here) {
+    const float2 own = lane < static_cast<int>(blockDim.x) / 32 ? sums[lane] : float2{0, 0};
+    squares = {warp_sum(own.x), warp_sum(own.y)};
+  } else if (has_squares) {
+    squares = {a.squares[2 * token], a.squares[2 * token + 1]};
+  }
+  const float q_factor = rsqrtf(squares.x * q_part + a.eps), k_factor = rsqrtf(squares.y * k_part + a.eps);
+  Eight cosine, sine;
+  if (place < away) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      cosine.at[i] = cosines[place * 8 + i];
+      sine.at[i] = sines[place * 8 + i];
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRounds; ++r) {
+    if (kRounds > 1) prepare(r);
+    float factor = unit.is_v ? 1 : unit.is_q ? q_factor : k_factor;
+    if (!a.q_is_flat || !a.k_is_flat) {
+      float sum = squares_of(lows[r]) + squares_of(highs[r]);
+#pragma unroll
+      for (int i = 1; i < kHeadThreads; i <<= 1) sum += __shfl_xor_sync(0xffffffffU, sum, i);
+      const float own = rsqrtf(sum * (1.0F / kHeadDim) + a.eps);
+      factor = unit.is_v || unit.is_flat ? factor : own;
+    }
+    Eight x = unpack(lows[r]), y = unpack(highs[r]);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      x.at[i] *= factor * low_weights.at[i];
+      y.at[i] *= factor * high_weights.at[i];
+    }
+    if (place < away && !unit.is_v) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float before = x.at[i];
+        x.at[i] = before * cosine.at[i] - y.at[i] * sine.at[i];
+        y.at[i] = y.at[i] * cosine.at[i] + before * sine.at[i];
+      }
+    }
+    const int64_t to_row = unit.by_slot ? slot : token;
+    if (!unit.is_there || to_row < 0) continue;
+    unit.store(to_row, low, x);
+    unit.store(to_row, high, y);
+  }
+}
+
+// Heads of 128 in BF16 whose angles pair chunks of eight.
+bool has_whole_heads(const QkNormRopeArgs& a) {
+  const auto fits = [](const void* data, int64_t stride) {
+    return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 16 == 0;
+  };
+  const auto is_narrow = [](Scalar scalar) { return scalar == Scalar::kBF16 || scalar == Scalar::kE4m3; };
+  const Heads& index = a.index_q_out;
+  const bool index_fits = index.data == nullptr ||
+                          (index.dim == kHeadDim && is_narrow(index.scalar) && is_narrow(a.index_scalar) &&
+                           fits(index.data, index.token_stride) && fits(a.index_cache, index.head_stride) &&
+                           fits(a.index_q_norm.data, 0) && fits(a.index_k_norm.data, 0));
+  return a.qkv.scalar == Scalar::kBF16 && a.q_out.scalar == Scalar::kBF16 && is_narrow(a.cache.scalar) &&
+         a.q_out.dim == kHeadDim && (a.half == 8 || a.half == 16 || a.half == 32 || a.half == 64) &&
+         index_fits && a.qkv.stride % 8 == 0 && fits(a.qkv.data, 0) &&
+         fits(a.q_out.data, a.q_out.token_stride) && a.q_out.head_stride % 8 == 0 && fits(a.cache.k, 0) &&
+         fits(a.cache.v, 0) && fits(a.q_norm.data, 0) && fits(a.k_norm.data, 0);
+}
+
 constexpr int kMostHeadDim = 512;
 constexpr int kQkWarps = 8;
 
@@ -361,6 +615,14 @@ void launch_qk_norm_rope_kv_write(const QkNormRopeArgs& a, cudaStream_t stream) 
   constexpr int64_t kFewTokens = 64;
   const int64_t index_heads = a.index_q_out.data == nullptr ? 0 : a.index_q_out.heads + 1;
   const int64_t units = a.q_out.heads + 2 * a.cache.kv_heads + index_heads;
+  if (has_whole_heads(a)) {
+    const auto tokens = static_cast<unsigned>(a.qkv.rows);
+    const int64_t whole = ceil_div(ceil_div(units, 2) * kHeadThreads, 32) * 32;
+    if (a.qkv.rows > kFewTokens && whole <= 2 * kHeadsThreads)
+      return launch(qk_norm_rope_heads_kernel<2, true>, tokens, static_cast<unsigned>(whole), 0, stream, a);
+    const dim3 grid(tokens, static_cast<unsigned>(ceil_div(units * kHeadThreads, kHeadsThreads)));
+    return launch(qk_norm_rope_heads_kernel<1, false>, grid, kHeadsThreads, 0, stream, a);
+  }
   const dim3 grid(static_cast<unsigned>(a.qkv.rows),
                   static_cast<unsigned>(a.qkv.rows <= kFewTokens ? ceil_div(units, kQkWarps) : 1));
   with_activation(a.qkv.scalar, [&](auto t) {

@@ -142,6 +142,12 @@ void launch_linear_f32(const Matrix& x, const WeightView& weight, bool silu, con
 // Codes of x rounded as quant::round_activations says, written as numbers of out's dtype.
 void launch_round_e4m3(const Matrix& x, bool is_mx, const Matrix& out, cudaStream_t);
 
+// --- linear_split_sm90.cu: F32 products of many rows on Hopper's tensor cores, as exact as F32 sums
+bool can_linear_split(const Matrix& x, const WeightView& weight);
+int64_t linear_split_bytes(const WeightView& weight);
+void launch_linear_split(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                         void* workspace, cudaStream_t);
+
 // --- linear_small.cu: BF16 and 8-bit products of few rows at the speed of the weights' memory
 constexpr int64_t kMostSmallRows = 32;
 constexpr int kMostSmallWeights = 5;
@@ -176,11 +182,7 @@ void launch_linear_tiles(const Matrix& x, const WeightView& weight, bool silu, c
 void launch_linear_tiles_sm90(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
                               cudaStream_t);
 
-// --- moe.cu
-struct ExpertPointers {
-  WeightView w1, w3, w2;
-  bool operator==(const ExpertPointers&) const = default;
-};
+// --- route.cu
 struct RouteArgs {
   const float* logits = nullptr;
   int64_t logits_stride = 0;
@@ -194,6 +196,11 @@ struct RouteArgs {
 };
 void launch_route(const RouteArgs&, cudaStream_t);
 
+// --- moe.cu
+struct ExpertPointers {
+  WeightView w1, w3, w2;
+  bool operator==(const ExpertPointers&) const = default;
+};
 // Pairs (token, j) in the order of their experts: where each expert's pairs begin, and which they are.
 struct ExpertOrder {
   int32_t* starts = nullptr;  // [experts + 1]
@@ -292,15 +299,18 @@ struct AttentionArgs {
   float* partial = nullptr;            // split-KV workspace
   int32_t* arrivals = nullptr;         // as in MoeArgs, for blocks that share rows
   int64_t splits = 1;                  // 1 unless is_decode_shape; times tiles at most kMostArrivals
+  int64_t cluster = 1;                 // parts of a cluster: 2, 4 or 8 that divide splits, on Hopper
   bool is_decode_shape = false;        // as many rows as sequences: few rows each
   const int32_t* selection = nullptr;  // [tokens, kv_heads, selected] blocks, or null for all keys
   int64_t selected = 0;
 };
 void launch_attention_any(const AttentionArgs&, cudaStream_t);
 bool can_attention_mma(const AttentionArgs&);
-int64_t attention_partial_bytes(int64_t tokens, int64_t heads, int64_t dim, int64_t splits);
 void launch_attention_mma(const AttentionArgs&, cudaStream_t);
 void launch_attention_padding(const AttentionArgs&, cudaStream_t);  // zeros in rows of no sequence
+// --- attention_decode.cu: what launch_attention_mma does with decode shapes
+int64_t attention_partial_bytes(int64_t tokens, int64_t heads, int64_t dim, int64_t splits);
+void launch_attention_decode(const AttentionArgs&, cudaStream_t);
 // --- attention_sm90.cu: prompts on warpgroups
 bool can_attention_sm90(const AttentionArgs&);
 void launch_attention_sm90(const AttentionArgs&, cudaStream_t);

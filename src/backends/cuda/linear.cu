@@ -36,47 +36,94 @@ __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Ma
 }
 
 // The same for F32 weights and inputs, four numbers at a time: routers, which stand between two steps of
-// memory traffic.
-template <typename Out>
-__global__ void linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
-  __shared__ float scratch[33];
-  const int64_t n = blockIdx.x;
-  const int64_t first = static_cast<int64_t>(blockIdx.y) * kRowTokens;
-  const int64_t count = x.rows - first < kRowTokens ? x.rows - first : kRowTokens;
-  const float4* row = reinterpret_cast<const float4*>(static_cast<const float*>(w.values) + n * w.stride);
-  float sums[kRowTokens] = {};
-  constexpr int kAhead = 6;
-  const int64_t quads = w.columns / 4;
+// memory traffic. A block has kRows rows of the weight and kTokens tokens; kAhead loads of each row are under
+// way before the kernel that makes the inputs is done. kIsWhole: no row ends before kAhead loads of all
+// threads.
+template <typename Out, int kRows, int kTokens, int kAhead, bool kIsWhole>
+__global__ void __launch_bounds__(kRowThreads)
+    linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
+  constexpr int kSums = kRows * kTokens;
+  __shared__ float parts[kRowThreads / 32][kSums];
+  const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kRows,
+                t0 = static_cast<int64_t>(blockIdx.y) * kTokens;
+  // Rows and tokens behind the last are read as the last ones and not stored.
+  const float4 *rows[kRows], *inputs[kTokens];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r)
+    rows[r] = reinterpret_cast<const float4*>(static_cast<const float*>(w.values) +
+                                              min(n0 + r, w.rows - 1) * w.stride);
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t)
+    inputs[t] = reinterpret_cast<const float4*>(static_cast<const float*>(x.data) +
+                                                min(t0 + t, x.rows - 1) * x.stride);
+  float sums[kSums] = {};
+  const auto quads = static_cast<int>(w.columns / 4);
   bool is_first = true;
-  for (int64_t base = threadIdx.x; base < quads; base += kAhead * kRowThreads) {
-    float4 weights[kAhead];
+  for (int base = threadIdx.x; base < quads; base += kAhead * kRowThreads) {
+    float4 weights[kRows][kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const int64_t k = base + i * kRowThreads;
-      weights[i] = k < quads ? row[k] : float4{0, 0, 0, 0};
+      const int k = base + i * kRowThreads;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) weights[r][i] = kIsWhole || k < quads ? rows[r][k] : float4{0, 0, 0, 0};
     }
     if (is_first) ptx::wait_for_previous_kernel();
     is_first = false;
 #pragma unroll
-    for (int t = 0; t < kRowTokens; ++t) {
-      if (t >= count) break;
-      const float4* inputs =
-          reinterpret_cast<const float4*>(static_cast<const float*>(x.data) + (first + t) * x.stride);
+    for (int i = 0; i < kAhead; ++i) {
+      const int k = base + i * kRowThreads;
+      float4 values[kTokens];
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        const int64_t k = base + i * kRowThreads;
-        const float4 v = k < quads ? inputs[k] : float4{0, 0, 0, 0};
-        sums[t] += weights[i].x * v.x + weights[i].y * v.y + weights[i].z * v.z + weights[i].w * v.w;
+      for (int t = 0; t < kTokens; ++t) values[t] = kIsWhole || k < quads ? inputs[t][k] : float4{0, 0, 0, 0};
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const float4& v = values[t];
+          const float4& u = weights[r][i];
+          sums[r * kTokens + t] += u.x * v.x + u.y * v.y + u.z * v.z + u.w * v.w;
+        }
       }
     }
   }
   if (is_first) ptx::wait_for_previous_kernel();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
-  for (int t = 0; t < kRowTokens; ++t) {
-    if (t >= count) break;
-    const float sum = block_sum(sums[t], scratch);
-    if (threadIdx.x == 0) store_out<Out>(out, first + t, n, sum, applies_silu);
+  for (int i = 0; i < kSums; ++i) sums[i] = warp_sum(sums[i]);
+  if (lane == 0) {
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) parts[warp][i] = sums[i];
   }
+  __syncthreads();
+  if (threadIdx.x >= kSums) return;
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kRowThreads / 32; ++i) sum += parts[i][threadIdx.x];
+  const int64_t n = n0 + threadIdx.x / kTokens, t = t0 + threadIdx.x % kTokens;
+  if (n < w.rows && t < x.rows) store_out<Out>(out, t, n, sum, applies_silu);
+}
+
+template <typename Out>
+void launch_rows_f32(const Matrix& x, const WeightView& w, bool applies_silu, const Matrix& out,
+                     cudaStream_t stream) {
+  const auto start = [&]<int kRows, int kTokens, int kAhead>() {
+    const dim3 grid(static_cast<unsigned>(ceil_div(w.rows, kRows)),
+                    static_cast<unsigned>(ceil_div(x.rows, kTokens)));
+    const auto with_kernel = [&](auto* kernel) {
+      launch(kernel, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
+    };
+    w.columns % (4 * kAhead * kRowThreads) == 0
+        ? with_kernel(linear_rows_f32_kernel<Out, kRows, kTokens, kAhead, true>)
+        : with_kernel(linear_rows_f32_kernel<Out, kRows, kTokens, kAhead, false>);
+  };
+  if (x.rows == 1) return start.template operator()<1, 1, 3>();
+  if (x.rows <= 2) return start.template operator()<1, 2, 3>();
+  if (x.rows <= 4) return start.template operator()<2, 4, 3>();
+  if (x.rows <= 8) return start.template operator()<2, 8, 3>();
+  // As many blocks as run at once.
+  constexpr int64_t kBlocks = 160;
+  if (ceil_div(w.rows, 4) * ceil_div(x.rows, 8) <= kBlocks) return start.template operator()<4, 8, 3>();
+  start.template operator()<8, 8, 2>();
 }
 
 bool is_plain_f32(const Matrix& x, const WeightView& w) {
@@ -164,8 +211,7 @@ void launch_linear_f32(const Matrix& x, const WeightView& w, bool applies_silu, 
       if (x.rows <= 4 * kRowTokens) {
         const dim3 grid(static_cast<unsigned>(w.rows), static_cast<unsigned>(ceil_div(x.rows, kRowTokens)));
         if (is_plain_f32(x, w)) {
-          launch(linear_rows_f32_kernel<Out>, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
-          return;
+          return launch_rows_f32<Out>(x, w, applies_silu, out, stream);
         }
         launch(linear_rows_kernel<X, Out>, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
       } else {

@@ -44,10 +44,20 @@ __global__ void norm_kernel(NormArgs a) {
   }
 }
 
+// Of all threads of the block, given to all, behind one barrier. `scratch` holds 32 floats that nobody else
+// uses.
+__device__ float block_sum_once(float x, float* scratch) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  x = warp_sum(x);
+  if (lane == 0) scratch[warp] = x;
+  __syncthreads();
+  return warp_sum(lane < static_cast<int>(blockDim.x) / 32 ? scratch[lane] : 0.0F);
+}
+
 // The same with rows held in registers, 4 kVectors numbers a thread.
 template <typename T, typename Out, int kVectors>
 __global__ void norm_vectors_kernel(NormArgs a) {
-  __shared__ float scratch[33];
+  __shared__ float scratch[32];
   const int64_t row = blockIdx.x;
   const int64_t n = a.x.columns;
   const auto at = [&](int i) {
@@ -84,7 +94,7 @@ __global__ void norm_vectors_kernel(NormArgs a) {
            values[i].w * values[i].w;
   }
   const float squares = a.squares == nullptr
-                            ? block_sum(sum, scratch) / static_cast<float>(n)
+                            ? block_sum_once(sum, scratch) / static_cast<float>(n)
                             : a.squares[row * a.squares_stride] / static_cast<float>(a.norm_width);
   const float factor = rsqrtf(squares + a.eps);
   Out* out = static_cast<Out*>(a.out.data) + row * a.out.stride;
@@ -114,29 +124,43 @@ __global__ void sum_of_squares_kernel(Matrix x, float* out, int64_t out_stride) 
   if (threadIdx.x == 0) out[blockIdx.x * out_stride] = sum;
 }
 
-// Few rows want all the threads a row can have; many rows share the chip.
+// Few rows want many threads; many rows share the chip.
 unsigned threads_for(int64_t rows, int64_t columns) {
   const int64_t most = rows >= 512 ? 256 : 1024;
   int64_t threads = 32;
   while (threads < most && threads * 4 < columns) threads *= 2;
   return static_cast<unsigned>(threads);
 }
+// Of kernels that hold a row in registers: as few warps as hold it at `vectors` a thread.
+unsigned vector_threads(int64_t columns, int64_t vectors) {
+  return static_cast<unsigned>(ceil_div(ceil_div(columns, 4 * vectors), 32) * 32);
+}
 
+// Float4s a thread: many rows load more at once, few are spread wider.
+constexpr int kMostVectors = 4;
+int64_t vectors_for(const NormArgs& a) {
+  constexpr int64_t kFewRows = 512, kMostThreads = 1024;
+  const int64_t fewest = ceil_div(a.x.columns, 4 * kMostThreads);
+  return a.x.rows >= kFewRows && fewest < 2 ? 2 : fewest;
+}
 bool has_vectors(const NormArgs& a) {
   const auto fits = [](const Matrix& m) {
     return m.data == nullptr || (m.stride % 4 == 0 && reinterpret_cast<uintptr_t>(m.data) % 16 == 0);
   };
   return a.x.columns % 4 == 0 && fits(a.x) && fits(a.branch) && fits(a.gate) && fits(a.sum) && fits(a.out) &&
-         reinterpret_cast<uintptr_t>(a.weight.data) % 16 == 0;
+         reinterpret_cast<uintptr_t>(a.weight.data) % 16 == 0 && vectors_for(a) <= kMostVectors;
 }
 
 template <typename T, typename Out>
-void launch_vectors(const NormArgs& a, int64_t vectors, unsigned threads, cudaStream_t stream) {
+void launch_vectors(const NormArgs& a, cudaStream_t stream) {
   const auto rows = static_cast<unsigned>(a.x.rows);
-  if (vectors <= 1) return launch(norm_vectors_kernel<T, Out, 1>, rows, threads, 0, stream, a);
-  if (vectors <= 2) return launch(norm_vectors_kernel<T, Out, 2>, rows, threads, 0, stream, a);
-  if (vectors <= 4) return launch(norm_vectors_kernel<T, Out, 4>, rows, threads, 0, stream, a);
-  launch(norm_vectors_kernel<T, Out, 8>, rows, threads, 0, stream, a);
+  const auto start = [&]<int kVectors>() {
+    launch(norm_vectors_kernel<T, Out, kVectors>, rows, vector_threads(a.x.columns, kVectors), 0, stream, a);
+  };
+  const int64_t vectors = vectors_for(a);
+  if (vectors <= 1) return start.template operator()<1>();
+  if (vectors <= 2) return start.template operator()<2>();
+  start.template operator()<kMostVectors>();
 }
 
 }  // namespace
@@ -144,12 +168,9 @@ void launch_vectors(const NormArgs& a, int64_t vectors, unsigned threads, cudaSt
 void launch_norm(const NormArgs& a, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const auto rows = static_cast<unsigned>(a.x.rows);
-  const unsigned threads = threads_for(a.x.rows, a.x.columns);
-  const int64_t vectors = ceil_div(a.x.columns, 4 * static_cast<int64_t>(threads));
   with_activation(a.x.scalar, [&](auto in) {
     with_activation(a.out.scalar, [&](auto out) {
-      if (has_vectors(a) && vectors <= 8)
-        return launch_vectors<decltype(in), decltype(out)>(a, vectors, threads, stream);
+      if (has_vectors(a)) return launch_vectors<decltype(in), decltype(out)>(a, stream);
       launch(norm_kernel<decltype(in), decltype(out)>, rows, threads_for(a.x.rows, a.x.columns), 0, stream,
              a);
     });

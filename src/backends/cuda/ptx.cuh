@@ -209,6 +209,24 @@ __device__ __forceinline__ void wgmma_across_k(float (&c)[64], const uint32_t (&
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));
 }
 
+// c [64, N] (+)= a [64, 16] b [16, N] in F16; a from registers, b along k; N as above.
+__device__ __forceinline__ void wgmma_f16(float (&c)[32], const uint32_t (&a)[4], uint64_t b, bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " MINIMAX_REGS_32
+      ", {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+      : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));
+}
+__device__ __forceinline__ void wgmma_f16(float (&c)[64], const uint32_t (&a)[4], uint64_t b, bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " MINIMAX_REGS_64
+      ", {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}"
+      : MINIMAX_ACC16(c, 0), MINIMAX_ACC16(c, 16), MINIMAX_ACC16(c, 32), MINIMAX_ACC16(c, 48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));
+}
+
 #undef MINIMAX_REGS_64
 #undef MINIMAX_REGS_32
 #undef MINIMAX_ACC16

@@ -83,12 +83,13 @@ __global__ void __launch_bounds__(kWarps == 1 ? 32 * kRowsPerBlock : 32 * kWarps
       static_cast<const float*>(a.scores.data) + t * a.scores.token_stride + g * a.scores.head_stride;
   const auto init = static_cast<uint32_t>(a.init_blocks), local = static_cast<uint32_t>(a.local_blocks);
   const uint32_t first = warp * kPerWarp + lane;
+  // All at once: what is behind the last is read as the last one.
+  float own[kPerLane];
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) own[i] = scores[min(first + 32 * i, max(valid, 1U) - 1)];
   uint32_t keys[kPerLane];
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    const uint32_t block = first + 32 * i;
-    keys[i] = block < valid ? key_of_score(scores[block]) : 0;
-  }
+  for (int i = 0; i < kPerLane; ++i) keys[i] = first + 32 * i < valid ? key_of_score(own[i]) : 0;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     const uint32_t block = first + 32 * i;
