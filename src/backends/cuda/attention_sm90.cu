@@ -21,10 +21,12 @@ constexpr uint32_t kStages = 2;
 constexpr uint32_t kStageBytes = 2 * kKeyTileBytes;
 // Boxes of keys have at least the rows of one atom of the swizzle.
 constexpr int kLeastBox = 8;
-constexpr uint32_t kBarriers = 4 * kStages + 2;
+constexpr uint32_t kBarriers = 4 * kStages + 4;
 // Tiles begin at multiples of 1024 bytes.
+constexpr uint32_t kStagedBytes = kKeyTileBytes / 2;  // of keys or values as codes
 template <typename Cache>
-constexpr uint32_t kStagingBytes = sizeof(Cache) == 1 ? kKeyTileBytes : 0;  // of keys and values as codes
+constexpr uint32_t kStagingBytes = sizeof(Cache) == 1 ? 2 * kStagedBytes : 0;
+constexpr int kStagingBarrier = 1 + kConsumers;  // after those by which the consumers take turns
 template <typename Cache>
 constexpr int kBytes = static_cast<int>(kStages* kStageBytes + kConsumers * kQueryTileBytes +
                                         kStagingBytes<Cache> + kBarriers * 8) +
@@ -52,6 +54,12 @@ struct Shared {
   __device__ uint32_t values_empty(uint32_t step) const { return keys_full(step) + kStages * 24; }
   __device__ uint32_t queries_full() const { return barriers + kStages * 32; }
   __device__ uint32_t queries_empty() const { return queries_full() + 8; }
+  __device__ uint32_t staged(int item) const {
+    return staging + static_cast<uint32_t>(item % 2) * kStagedBytes;
+  }
+  __device__ uint32_t staged_full(int item) const {
+    return queries_full() + 16 + static_cast<uint32_t>(item % 2) * 8;
+  }
 };
 __device__ __forceinline__ uint32_t parity_of(uint32_t step) { return step / kStages & 1; }
 
@@ -120,115 +128,112 @@ __device__ __forceinline__ void bring_queries(const Params& p, const Shared& sha
   announce(shared.queries_full());
 }
 
-// Where a thread's pieces of 128 keys, or values, come from: every so many-th 16 bytes.
+// 128 keys, or values, from `first` on, thread by thread; zeros behind the last.
 template <typename Cache>
-struct Pieces {
-  static constexpr int kOfRow = kDim * static_cast<int>(sizeof(Cache)) / 16;
-  static constexpr int kRowsAtOnce = kGroupThreads / kOfRow;
-  static constexpr int kCount = kStepKeys / kRowsAtOnce;
-
-  // Copies them to `place(i, row, piece)` of each; zeros behind the sequence's last key.
-  template <typename Place>
-  __device__ static __forceinline__ void copy(const Params& p, const void* cache, const int32_t* table,
-                                              const Tile& tile, int first, Place&& place) {
-    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads, piece = thread % kOfRow;
-    const int mask = (1 << p.page_shift) - 1;
+__device__ __forceinline__ void bring_rows(const Params& p, const void* cache, const int32_t* table,
+                                           const Tile& tile, int first, uint32_t to) {
+  constexpr int kOfRow = kDim * static_cast<int>(sizeof(Cache)) / 16;  // pieces of 16 bytes
+  const int mask = (1 << p.page_shift) - 1;
 #pragma unroll 4
-    for (int i = 0; i < kCount; ++i) {
-      const int row = thread / kOfRow + i * kRowsAtOnce, key = first + row;
-      const bool is_there = key < tile.keys;
-      const int64_t slot =
-          is_there ? (int64_t{table[key >> p.page_shift]} << p.page_shift) + (key & mask) : int64_t{0};
-      ptx::copy_async_16(place(i, row, piece),
-                         static_cast<const uint8_t*>(cache) +
-                             ((slot * p.a.cache.kv_heads + tile.kv_head) * kOfRow + piece) * 16,
-                         is_there);
+  for (int i = static_cast<int>(threadIdx.x) % kGroupThreads; i < kStepKeys * kOfRow; i += kGroupThreads) {
+    const int row = i / kOfRow, piece = i % kOfRow, key = first + row;
+    const bool is_there = key < tile.keys;
+    const int64_t slot =
+        is_there ? (int64_t{table[key >> p.page_shift]} << p.page_shift) + (key & mask) : int64_t{0};
+    const uint8_t* from = static_cast<const uint8_t*>(cache) +
+                          ((slot * p.a.cache.kv_heads + tile.kv_head) * kOfRow + piece) * 16;
+    if constexpr (sizeof(Cache) == 2) {
+      ptx::copy_async_16(to + tile_place(kKeyBox, row, piece), from, is_there);
+    } else {
+      const uint4 codes = is_there ? *reinterpret_cast<const uint4*>(from) : uint4{};
+      store_codes(to, kKeyBox, row, piece * 2, codes);
     }
   }
-};
+  ptx::copy_async_commit();
+  ptx::copy_async_wait<0>();
+}
 
-// The same by the copy engine. REQUIRES: all 128 are there.
+// 128 keys, or values, all of them there, by the copy engine: to their tile, codes to the staging buffer
+// `to`. One warp; `full` counts the bytes.
+template <typename Cache>
 __device__ __forceinline__ void bring_boxes(const Params& p, const CUtensorMap* map, const int32_t* table,
                                             const Tile& tile, int first, uint32_t to, uint32_t full) {
-  const int warp = static_cast<int>(threadIdx.x) % kGroupThreads / 32, lane = threadIdx.x % 32;
-  if (warp > 0) {
-    if (lane == 0) ptx::barrier_arrive(full);
-    return;
-  }
-  if (lane == 0) ptx::barrier_arrive_expect(full, kKeyTileBytes);
+  const int lane = threadIdx.x % 32;
+  if (lane == 0)
+    ptx::barrier_arrive_expect(full,
+                               static_cast<uint32_t>(kStepKeys * kDim * static_cast<int>(sizeof(Cache))));
   __syncwarp();
   const int row = lane << p.box_shift;
   if (row >= kStepKeys) return;
   const int key = first + row;
   const int slot = (table[key >> p.page_shift] << p.page_shift) + (key & ((1 << p.page_shift) - 1));
-  if (p.box_shift == 7) {
-    ptx::copy_box(to, map, full, 0, slot, 0, tile.kv_head);
+  const uint32_t place = to + static_cast<uint32_t>(row * 128);
+  if (sizeof(Cache) == 1) {
+    ptx::copy_box(place, map, full, 0, slot, tile.kv_head);
+  } else if (p.box_shift == 7) {
+    ptx::copy_box(place, map, full, 0, slot, 0, tile.kv_head);
   } else {
     // A narrower box's halves do not lie where the tile's do.
-    ptx::copy_box(to + static_cast<uint32_t>(row * 128), map, full, 0, slot, 0, tile.kv_head);
-    ptx::copy_box(to + kKeyBox + static_cast<uint32_t>(row * 128), map, full, 0, slot, 1, tile.kv_head);
+    ptx::copy_box(place, map, full, 0, slot, 0, tile.kv_head);
+    ptx::copy_box(place + kKeyBox, map, full, 0, slot, 1, tile.kv_head);
   }
 }
 
-// Keys and values in turns. Codes pass through `staging`, in which every thread finds its own, one turn
-// ahead.
+// Keys and values in turns. Codes pass through one of two staging buffers, one turn ahead.
 template <typename Cache>
 __device__ void bring_tiles(const Params& p, const Shared& shared, const CUtensorMap* k_map,
                             const CUtensorMap* v_map) {
   constexpr bool kHasCodes = sizeof(Cache) == 1;
+  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
   uint32_t count = 0, tiles = 0;
+  uint32_t staged_parity[2] = {0, 0};
   for (int turn = 0; has_turn(p, turn); ++turn) {
     const Tile tile = find_tile(p, turn);
     if (!tile.is_there) continue;
     const int32_t* table = p.a.batch.block_table + tile.sequence * p.a.batch.table_stride;
     const int items = 2 * tile.steps();
-    const auto cache = [&](int item) { return item % 2 == 0 ? p.a.cache.k : p.a.cache.v; };
-    const auto staged = [&](int item, int i) {
-      return shared.staging + static_cast<uint32_t>(item % 2) * (kKeyTileBytes / 2) +
-             (static_cast<uint32_t>(i) * kGroupThreads + threadIdx.x % kGroupThreads) * 16;
+    const auto has_boxes = [&](int item) {
+      return p.has_boxes && item / 2 * kStepKeys + kStepKeys <= tile.keys;
     };
-    const auto fetch = [&](int item) {
-      Pieces<Cache>::copy(p, cache(item), table, tile, item / 2 * kStepKeys,
-                          [&](int i, int, int) { return staged(item, i); });
-      ptx::copy_async_commit();
+    const auto bring = [&](int item, uint32_t to, uint32_t full) {
+      bring_boxes<Cache>(p, item % 2 == 0 ? k_map : v_map, table, tile, item / 2 * kStepKeys, to, full);
     };
-    if constexpr (kHasCodes) fetch(0);
+    const auto stage = [&](int item) {
+      if (thread < 32 && item < items && has_boxes(item))
+        bring(item, shared.staged(item), shared.staged_full(item));
+    };
+    if (kHasCodes) stage(0);
     for (int item = 0; item < items; ++item) {
       const uint32_t n = count + static_cast<uint32_t>(item / 2);
       const bool is_value = item % 2 != 0;
       const uint32_t to = is_value ? shared.values(n) : shared.keys(n);
       const uint32_t full = is_value ? shared.values_full(n) : shared.keys_full(n);
-      const int first = item / 2 * kStepKeys;
       if (item == 1) {
         ptx::barrier_wait(shared.queries_empty(), tiles & 1 ^ 1);
         bring_queries(p, shared, tile);
       }
-      if constexpr (kHasCodes) {
-        if (item + 1 < items) fetch(item + 1);
+      if (kHasCodes) {
+        ptx::named_barrier(kStagingBarrier, kGroupThreads);  // the other buffer has been read
+        stage(item + 1);
       }
       ptx::barrier_wait(is_value ? shared.values_empty(n) : shared.keys_empty(n), parity_of(n) ^ 1);
-      if constexpr (kHasCodes) {
-        if (item + 1 < items) {
-          ptx::copy_async_wait<1>();
-        } else {
-          ptx::copy_async_wait<0>();
-        }
-        const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
-#pragma unroll 2
-        for (int i = 0; i < Pieces<Cache>::kCount; ++i) {
-          store_codes(to, kKeyBox, thread / Pieces<Cache>::kOfRow + i * Pieces<Cache>::kRowsAtOnce,
-                      thread % Pieces<Cache>::kOfRow * 2, ptx::load_shared16(staged(item, i)));
+      if (!has_boxes(item)) {
+        bring_rows<Cache>(p, is_value ? p.a.cache.v : p.a.cache.k, table, tile, item / 2 * kStepKeys, to);
+        announce(full);
+      } else if constexpr (kHasCodes) {
+        ptx::barrier_wait(shared.staged_full(item), staged_parity[item % 2]);
+        staged_parity[item % 2] ^= 1;
+#pragma unroll 4
+        for (int i = 0; i < kStepKeys / 16; ++i) {
+          const uint32_t row = static_cast<uint32_t>(16 * i + thread / 8), piece = thread % 8;
+          store_codes(to, kKeyBox, row, piece * 2,
+                      ptx::load_shared16(shared.staged(item) + ptx::swizzled(row, piece)));
         }
         announce(full);
-      } else if (p.has_boxes && first + kStepKeys <= tile.keys) {
-        bring_boxes(p, is_value ? v_map : k_map, table, tile, first, to, full);
-      } else {
-        Pieces<Cache>::copy(p, cache(item), table, tile, first, [&](int, int row, int piece) {
-          return to + tile_place(kKeyBox, static_cast<uint32_t>(row), static_cast<uint32_t>(piece));
-        });
-        ptx::copy_async_commit();
-        ptx::copy_async_wait<0>();
-        announce(full);
+      } else if (thread < 32) {
+        bring(item, to, full);
+      } else if (thread % 32 == 0) {
+        ptx::barrier_arrive(full);
       }
     }
     count += static_cast<uint32_t>(items / 2);
@@ -459,6 +464,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     ptx::barrier_init(shared.queries_full(), kGroupThreads / 32);
     ptx::barrier_init(shared.queries_empty(), kMathThreads / 32);
+    ptx::barrier_init(shared.staged_full(0), 1);
+    ptx::barrier_init(shared.staged_full(1), 1);
     ptx::barrier_init_fence();
   }
   __syncthreads();
@@ -482,14 +489,17 @@ int multiprocessors() {
   return count;
 }
 
-// Keys or values [slots, KV heads, two halves, 64], read in boxes of `rows` slots by both halves or by one.
-CUtensorMap make_cache_map(const void* data, int64_t kv_heads, int rows) {
+// Keys or values [slots, KV heads, 128], read in boxes of `rows` slots: of BF16 both halves of the
+// dimensions, or one, of codes all.
+CUtensorMap make_cache_map(const PagedKv& cache, const void* data, int rows) {
   constexpr int64_t kMostSlots = int64_t{1} << 31;  // as many as there are, the kernel sees to that
-  constexpr int64_t kHalfBytes = kDim;
-  const int64_t sizes[] = {kDim / 2, kMostSlots, 2, kv_heads};
-  const int64_t strides[] = {2 * kHalfBytes * kv_heads, kHalfBytes, 2 * kHalfBytes};
-  const int box[] = {kDim / 2, rows, rows == kStepKeys ? 2 : 1, 1};
-  return make_swizzled_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, data, sizes, strides, box);
+  if (cache.scalar == Scalar::kE4m3) {
+    return make_swizzled_map(CU_TENSOR_MAP_DATA_TYPE_UINT8, data, {kDim, kMostSlots, cache.kv_heads},
+                             {kDim * cache.kv_heads, kDim}, {kDim, rows, 1});
+  }
+  return make_swizzled_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, data, {kDim / 2, kMostSlots, 2, cache.kv_heads},
+                           {2 * kDim * cache.kv_heads, kDim, 2 * kDim},
+                           {kDim / 2, rows, rows == kStepKeys ? 2 : 1, 1});
 }
 
 }  // namespace
@@ -511,11 +521,11 @@ void launch_attention_sm90(const AttentionArgs& a, cudaStream_t stream) {
   while ((int64_t{1} << p.page_shift) < a.cache.page_size) ++p.page_shift;
   p.box_shift = p.page_shift < 7 ? p.page_shift : 7;
   const bool is_bf16 = a.cache.scalar == Scalar::kBF16;
-  p.has_boxes = is_bf16 && a.cache.page_size >= kLeastBox;
+  p.has_boxes = a.cache.page_size >= kLeastBox;
   CUtensorMap k_map = {}, v_map = {};
   if (p.has_boxes) {
-    k_map = make_cache_map(a.cache.k, a.cache.kv_heads, 1 << p.box_shift);
-    v_map = make_cache_map(a.cache.v, a.cache.kv_heads, 1 << p.box_shift);
+    k_map = make_cache_map(a.cache, a.cache.k, 1 << p.box_shift);
+    v_map = make_cache_map(a.cache, a.cache.v, 1 << p.box_shift);
   }
   // No sequence has more tiles than its rows fill, and one begun.
   const int64_t tiles = ceil_div(a.batch.tokens, p.tokens_per_tile) +
