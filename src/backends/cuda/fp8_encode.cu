@@ -5,7 +5,9 @@ namespace minimax::cuda {
 namespace {
 
 constexpr int kGroup = 128;
-constexpr int kWarpInputs = 256;  // eight a lane, two groups a warp
+constexpr int kLaneInputs = 16;
+constexpr int kGroupLanes = kGroup / kLaneInputs;
+constexpr int kWarpInputs = 32 * kLaneInputs;
 constexpr int kWarps = 8;
 
 template <typename X>
@@ -20,7 +22,13 @@ __device__ void load_eight(const X* from, bool is_aligned, int64_t count, float 
   for (int i = 0; i < 8; ++i) values[i] = i < count ? to_f32(from[i]) : 0.0F;
 }
 
-// Row t goes to row t, or with top_k > 0 to the places of its pairs. Columns are a multiple of 8.
+// x / scale, rounded to nearest as a division is, for ordinary numbers of both.
+__device__ __forceinline__ float divide(float x, float scale, float inverse) {
+  const float quotient = x * inverse;
+  return fmaf(fmaf(-quotient, scale, x), inverse, quotient);
+}
+
+// Row t goes to row t, or with top_k > 0 to the places of its pairs. Columns are a multiple of 16.
 template <typename X>
 __global__ void __launch_bounds__(kWarps * 32)
     encode_kernel(Matrix x, bool is_aligned, const int32_t* places, int64_t top_k, CodedRows to) {
@@ -29,26 +37,38 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (index >= x.rows * pieces) return;
   const int lane = threadIdx.x % 32;
-  const int64_t t = index / pieces, k = index % pieces * kWarpInputs + lane * 8;
-  float values[8];
-  load_eight(static_cast<const X*>(x.data) + t * x.stride + k, is_aligned, x.columns - k, values);
+  const int64_t t = index / pieces, k = index % pieces * kWarpInputs + lane * kLaneInputs;
+  float values[2][8];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    load_eight(static_cast<const X*>(x.data) + t * x.stride + k + 8 * half, is_aligned,
+               x.columns - k - 8 * half, values[half]);
+  }
   float largest = 0;
 #pragma unroll
-  for (float value : values) largest = fmaxf(largest, fabsf(value));
+  for (const auto& eight : values) {
 #pragma unroll
-  for (int i = 8; i > 0; i >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, i));
-  const float scale = fmaxf(largest / 448.0F, 1e-10F);
+    for (float value : eight) largest = fmaxf(largest, fabsf(value));
+  }
+#pragma unroll
+  for (int i = kGroupLanes / 2; i > 0; i >>= 1)
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, i));
+  const float scale = fmaxf(largest / 448.0F, 1e-10F), inverse = 1.0F / scale;
   uint32_t codes[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    codes[i] = __nv_cvt_float2_to_fp8x2({values[2 * i] / scale, values[2 * i + 1] / scale}, __NV_SATFINITE,
-                                        __NV_E4M3);
+    const float* v = values[i / 2] + i % 2 * 4;
+    const auto encode_two = [&](float a, float b) -> uint32_t {
+      return __nv_cvt_float2_to_fp8x2({divide(a, scale, inverse), divide(b, scale, inverse)}, __NV_SATFINITE,
+                                      __NV_E4M3);
+    };
+    codes[i] = encode_two(v[0], v[1]) | encode_two(v[2], v[3]) << 16;
   }
   if (k >= x.columns) return;
-  const uint2 packed = {codes[0] | codes[1] << 16, codes[2] | codes[3] << 16};
+  const uint4 packed = {codes[0], codes[1], codes[2], codes[3]};
   const auto store = [&](int64_t row) {
-    *reinterpret_cast<uint2*>(static_cast<uint8_t*>(to.codes) + row * to.columns + k) = packed;
-    if (lane % 16 == 0) to.scales[k / kGroup * to.scale_stride + row] = scale;
+    *reinterpret_cast<uint4*>(static_cast<uint8_t*>(to.codes) + row * to.columns + k) = packed;
+    if (lane % kGroupLanes == 0) to.scales[k / kGroup * to.scale_stride + row] = scale;
   };
   if (top_k == 0) store(t);
   for (int64_t j = 0; j < top_k; ++j) {

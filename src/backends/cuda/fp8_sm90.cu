@@ -6,10 +6,11 @@
 // add 128 inputs, whose sum is scaled and added to F32 sums; a tile of 256 weight rows by 136 tokens is what
 // registers hold of both. Two blocks, a cluster, share the weights of a pair of tiles: each copies half of
 // them for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp copies
-// and one makes scales. Blocks stay and take every so many-th pair.
-#include "backends/cuda/code_map.h"
+// and one makes scales. Blocks stay and take every so many-th pair; a tile's outputs wait in shared memory
+// for the copy engine, which writes them while the next tile is multiplied.
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/fp8_wgmma.cuh"
+#include "backends/cuda/tensor_map.h"
 
 namespace minimax::cuda {
 namespace {
@@ -20,7 +21,9 @@ constexpr int kWeightRows = 256;     // of a tile: 128 of w1 and the same 128 of
 constexpr int kTokens = 136;         // of a tile at most
 constexpr int kCluster = 2;          // tiles of a pair
 constexpr int kDepth = kMapColumns;  // a group of inputs, and what a row of a swizzled box holds
-constexpr int kStages = 4;
+// Where outputs take the room of a stage there is one less.
+template <Kind kKind>
+constexpr int kStages = kKind == Kind::kUp ? 4 : 3;
 constexpr int kMathThreads = 256;
 constexpr int kThreads = kMathThreads + 128;
 constexpr int kWeightBytes = kWeightRows * kDepth;
@@ -33,12 +36,17 @@ constexpr int kFewTokens = 8;
 constexpr int kScaleRow = 36;
 constexpr int kHalfScales = 4 * kScaleRow;
 constexpr int kStageScales = 2 * kHalfScales;
-// Outputs of 32 tokens on their way to memory, twice.
-constexpr int kStagedTokens = 32;
-constexpr int kStagingBytes = 2 * kStagedTokens * 256;
-constexpr int kBarrierBytes = 2 * kStages * 8;
-constexpr int kFixedBytes =
-    kStages * kStageBytes + kStagingBytes + kStages * kStageScales * 4 + kBarrierBytes;
+// Outputs on their way to memory: a token's 128 codes, or for each warpgroup its 128 numbers; what is between
+// keeps eight tokens' in different banks. Of codes also the largest numbers of each warp's outputs, in BF16,
+// and what each token's are to be multiplied with.
+constexpr int kStagedCodes = 128 + 16;
+constexpr int kStagedNumbers = 256 + 16;
+constexpr int kLargestBytes = kMathThreads / 32 * kTokens * 2;
+template <Kind kKind>
+constexpr int kStagingBytes =
+    kKind == Kind::kUp ? kTokens* kStagedCodes + kLargestBytes + kTokens * 4 : 2 * kTokens* kStagedNumbers;
+template <Kind kKind>
+constexpr int kFixedBytes = kStages<kKind>*(kStageBytes + kStageScales * 4 + 2 * 8) + kStagingBytes<kKind>;
 constexpr int kMapsOfExpert = 3;  // w1, w3, w2
 
 struct RowMaps {
@@ -61,7 +69,7 @@ struct ProductArgs {
   int experts = 0;
   SwigluParams swiglu;
   bool applies_silu = false;
-  bool stores_chunks = false;   // eight BF16 outputs at a time
+  bool stores_chunks = false;   // 16 bytes of outputs at a time
   Matrix out;                   // [rows, outputs]; of kUp codes
   float* out_scales = nullptr;  // of kUp [outputs / 128, out_scale_stride]
   int64_t out_scale_stride = 0;
@@ -69,13 +77,14 @@ struct ProductArgs {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+template <Kind kKind>
 struct Shared {
   uint32_t stages, staging, scales, barriers;
   const int32_t *pairs, *starts;  // of experts: pairs of tiles before them, with one column of weights; rows
   int rank;                       // in the cluster
 
   __device__ uint32_t full(uint32_t stage) const { return barriers + stage * 8; }
-  __device__ uint32_t empty(uint32_t stage) const { return barriers + (kStages + stage) * 8; }
+  __device__ uint32_t empty(uint32_t stage) const { return barriers + (kStages<kKind> + stage) * 8; }
   __device__ uint32_t scales_of(uint32_t stage) const { return scales + stage * kStageScales * 4; }
 };
 
@@ -105,7 +114,7 @@ __device__ inline void split_rows(int rows, int parts, int part, Tile& tile) {
 }
 
 template <Kind kKind>
-__device__ Tile find_tile(const ProductArgs& a, const Shared& shared, int index) {
+__device__ Tile find_tile(const ProductArgs& a, const Shared<kKind>& shared, int index) {
   constexpr int kOutputs = kKind == Kind::kUp ? kWeightRows / 2 : kWeightRows;
   const int columns = (a.outputs + kOutputs - 1) / kOutputs;
   Tile tile;
@@ -153,6 +162,21 @@ __device__ inline const float* scales_of_row(const WeightView& w, int64_t n) {
 __device__ __forceinline__ void store_shared4(uint32_t address, float value) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
+__device__ __forceinline__ uint32_t load_shared4(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ float2 load_shared8f(uint32_t address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_shared16(uint32_t address, const uint4& v) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z),
+               "r"(v.w)
+               : "memory");
+}
 __device__ __forceinline__ float4 load_shared16f(uint32_t address) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
@@ -163,10 +187,11 @@ __device__ __forceinline__ float4 load_shared16f(uint32_t address) {
 }
 
 // Which stage comes next, and the parity that its barriers are waited for with.
+template <Kind kKind>
 struct Ring {
   uint32_t stage = 0, parity = 0;
   __device__ void advance() {
-    if (++stage == kStages) {
+    if (++stage == kStages<kKind>) {
       stage = 0;
       parity ^= 1;
     }
@@ -176,9 +201,9 @@ struct Ring {
 // One thread copies weights, for both blocks of the cluster, and codes.
 template <Kind kKind>
 __device__ void copy_tiles(const ProductArgs& a, const RowMaps& x_maps, const CUtensorMap& w_map,
-                           const Shared& shared) {
+                           const Shared<kKind>& shared) {
   const int steps = (a.depth + kDepth - 1) / kDepth;
-  Ring ring;
+  Ring<kKind> ring;
   for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
     const Tile tile = find_tile<kKind>(a, shared, index);
     if (!tile.is_there) return;
@@ -211,13 +236,13 @@ __device__ void copy_tiles(const ProductArgs& a, const RowMaps& x_maps, const CU
 
 // One warp multiplies the scales of tokens with those of weights.
 template <Kind kKind>
-__device__ void make_scales(const ProductArgs& a, const Shared& shared) {
+__device__ void make_scales(const ProductArgs& a, const Shared<kKind>& shared) {
   constexpr int kCount = (kTokens + 31) / 32;
   const int lane = threadIdx.x % 32;
   const int steps = (a.depth + kDepth - 1) / kDepth;
   // Where the scale of token lane + 32 i stands, less 8 i.
   const uint32_t place = static_cast<uint32_t>(lane % 8 / 2 * kScaleRow + lane / 8 * 2 + lane % 2) * 4;
-  Ring ring;
+  Ring<kKind> ring;
   for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
     const Tile tile = find_tile<kKind>(a, shared, index);
     if (!tile.is_there) return;
@@ -258,17 +283,23 @@ __device__ void make_scales(const ProductArgs& a, const Shared& shared) {
   }
 }
 
-// A math thread's place, the stage it will read next, and the staging buffer it will write next.
+// A math thread's place and the stage it will read next.
+template <Kind kKind>
 struct Math {
   int warpgroup, warp, lane;  // warp: in the warpgroup
-  Ring ring;
-  uint32_t buffer = 0;
+  Ring<kKind> ring;
+
+  // The first of the tile's 256 weight rows whose sums are `half`, and which 128 of them hold it.
+  __device__ int first_row(int half) const {
+    return kKind == Kind::kUp ? half * 128 + warpgroup * 64 : warpgroup * 128 + half * 64;
+  }
+  __device__ int side(int half) const { return kKind == Kind::kUp ? half : warpgroup; }
 };
 
-// sums[half] of the tile's upper and lower 128 weight rows: element 4 j + 2 h + i is row 64 warpgroup + 16
-// warp + lane / 4 + 8 h, token 8 j + 2 (lane % 4) + i.
-template <int kWidth>
-__device__ __forceinline__ void multiply(const Shared& shared, Math& m, int steps,
+// Element 4 j + 2 h + i of sums[half] is row first_row(half) + 16 warp + lane / 4 + 8 h, token 8 j + 2 (lane
+// % 4) + i.
+template <Kind kKind, int kWidth>
+__device__ __forceinline__ void multiply(const Shared<kKind>& shared, Math<kKind>& m, int steps,
                                          float (&sums)[2][kWidth / 2]) {
   constexpr int kQuads = (kWidth + 15) / 16;
 #pragma unroll
@@ -282,9 +313,9 @@ __device__ __forceinline__ void multiply(const Shared& shared, Math& m, int step
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const uint32_t scales = shared.scales_of(m.ring.stage) +
-                              static_cast<uint32_t>(half * kHalfScales + m.lane % 4 * kScaleRow) * 4;
+                              static_cast<uint32_t>(m.side(half) * kHalfScales + m.lane % 4 * kScaleRow) * 4;
       float c[kWidth / 2];
-      const uint32_t weights = stage + static_cast<uint32_t>(half * 128 + m.warpgroup * 64) * kDepth;
+      const uint32_t weights = stage + static_cast<uint32_t>(m.first_row(half)) * kDepth;
       ptx::wgmma_fence();
 #pragma unroll
       for (uint32_t k = 0; k < kDepth / 32; ++k) {
@@ -327,104 +358,158 @@ __device__ __forceinline__ void scale_rows(const WeightView& w, int row, float (
 __device__ __forceinline__ float fast_swiglu(const SwigluParams& p, float gate, float up) {
   const float g = fminf(gate, p.limit);
   const float u = fminf(fmaxf(up, -p.limit), p.limit);
-  return (u + p.up_offset) * __fdividef(g, 1.0F + __expf(-p.alpha * g));
+  float power, inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(g * (p.alpha * -1.4426950408889634F)));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0F + power));
+  return (u + p.up_offset) * (g * inverse);
 }
 
-// The 16-byte place of eight outputs of a token among those of 32 tokens.
-template <int kChunks>
-__device__ __forceinline__ uint32_t staged(int token, int chunk) {
-  return static_cast<uint32_t>(token * kChunks * 16 + ((chunk ^ (token & 7)) * 16));
-}
-// Fragments of 32 tokens from `first` on, transposed, so that a token's outputs lie side by side.
-template <int kChunks, int kWidth>
-__device__ __forceinline__ void stage_outputs(uint32_t buffer, const Math& m, int first_chunk,
-                                              const float (&values)[kWidth], int first) {
-#pragma unroll
-  for (int pair = 0; pair < 2; ++pair) {
-    // Of a lonely eight tokens the next eight places are not read.
-    const int block = first / 8 + 2 * pair;
-    if (block * 4 >= kWidth) break;
-    const float* v = values + block * 4;
-    const float* w = block * 4 + 4 < kWidth ? v + 4 : v;
-    const int token = 16 * pair + m.lane / 16 * 8 + m.lane % 8;
-    const int chunk = first_chunk + m.warp * 2 + m.lane / 8 % 2;
-    ptx::store_matrix_x4_trans(buffer + staged<kChunks>(token, chunk), pack_bf16(v[0], v[1]),
-                               pack_bf16(v[2], v[3]), pack_bf16(w[0], w[1]), pack_bf16(w[2], w[3]));
-  }
-}
-
-// Eight numbers as codes of a scale that sixteen neighbouring lanes share.
-__device__ __forceinline__ uint2 encode_eight(const float (&values)[8], float& scale) {
-  float largest = 0;
-#pragma unroll
-  for (float value : values) largest = fmaxf(largest, fabsf(value));
-#pragma unroll
-  for (int i = 8; i > 0; i >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, i));
-  scale = fmaxf(largest / 448.0F, 1e-10F);
-  uint32_t codes[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    codes[i] = __nv_cvt_float2_to_fp8x2({values[2 * i] / scale, values[2 * i + 1] / scale}, __NV_SATFINITE,
-                                        __NV_E4M3);
-  }
-  return {codes[0] | codes[1] << 16, codes[2] | codes[3] << 16};
+// The larger magnitudes of two pairs of BF16.
+__device__ __forceinline__ uint32_t larger_pair(uint32_t a, uint32_t b) {
+  uint32_t larger;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(larger) : "r"(a & 0x7fff7fffU), "r"(b & 0x7fff7fffU));
+  return larger;
 }
 
 // SwiGLU of the tile's 128 gates and ups of each token, which share a scale, as codes.
-template <int kWidth>
-__device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared& shared, Math& m,
-                                             const Tile& tile, float (&sums)[2][kWidth / 2]) {
+template <Kind kKind, int kWidth>
+__device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared<kKind>& shared,
+                                             const Math<kKind>& m, const Tile& tile,
+                                             const float (&sums)[2][kWidth / 2]) {
+  constexpr int kBlocks = kWidth / 8;
+  const uint32_t largest = shared.staging + kTokens * kStagedCodes, inverses = largest + kLargestBytes;
+  const uint32_t warp = static_cast<uint32_t>(m.warpgroup * 4 + m.warp);
+  // Tokens 8 j + 2 (lane % 4) and the one after it, rows lane / 4 and 8 below.
+  uint32_t above[kBlocks], below[kBlocks];
 #pragma unroll
-  for (int i = 0; i < kWidth / 2; ++i) sums[0][i] = fast_swiglu(a.swiglu, sums[0][i], sums[1][i]);
+  for (int j = 0; j < kBlocks; ++j) {
+    float values[4];
 #pragma unroll
-  for (int first = 0; first < kWidth; first += kStagedTokens) {
-    const uint32_t buffer = shared.staging + m.buffer * (kStagingBytes / 2);
-    m.buffer ^= 1;
-    stage_outputs<16>(buffer, m, m.warpgroup * 8, sums[0], first);
-    ptx::named_barrier(1, kMathThreads);
+    for (int i = 0; i < 4; ++i) values[i] = fast_swiglu(a.swiglu, sums[0][4 * j + i], sums[1][4 * j + i]);
+    above[j] = pack_bf16(values[0], values[1]);
+    below[j] = pack_bf16(values[2], values[3]);
+    uint32_t pair = larger_pair(above[j], below[j]);
+#pragma unroll
+    for (int i = 4; i < 32; i <<= 1) pair = larger_pair(pair, __shfl_xor_sync(0xffffffffU, pair, i));
+    if (m.lane < 4)
+      ptx::store_shared(largest + (warp * (kTokens / 2) + static_cast<uint32_t>(4 * j + m.lane)) * 4, pair);
+  }
+  ptx::bulk_wait_read();
+  ptx::named_barrier(1, kMathThreads);
+  if (threadIdx.x < kWidth / 2) {
+    uint32_t pair = 0;
+#pragma unroll
+    for (uint32_t w = 0; w < kMathThreads / 32; ++w)
+      pair = larger_pair(pair, load_shared4(largest + (w * (kTokens / 2) + threadIdx.x) * 4));
+    const float scales[2] = {fmaxf(ptx::low_float(pair) / 448.0F, 1e-10F),
+                             fmaxf(ptx::high_float(pair) / 448.0F, 1e-10F)};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int token = static_cast<int>(threadIdx.x) / 16 + 16 * i, chunk = threadIdx.x % 16;
-      const uint4 raw = ptx::load_shared16(buffer + staged<16>(token, chunk));
-      const float values[8] = {ptx::low_float(raw.x),  ptx::high_float(raw.x), ptx::low_float(raw.y),
-                               ptx::high_float(raw.y), ptx::low_float(raw.z),  ptx::high_float(raw.z),
-                               ptx::low_float(raw.w),  ptx::high_float(raw.w)};
-      float scale;
-      const uint2 codes = encode_eight(values, scale);
-      const int64_t row = tile.first + first + token;
-      if (first + token >= tile.count || tile.output + chunk * 8 >= a.outputs) continue;
-      *reinterpret_cast<uint2*>(static_cast<uint8_t*>(a.out.data) + row * a.out.stride + tile.output +
-                                chunk * 8) = codes;
-      if (chunk == 0) a.out_scales[tile.output / kDepth * a.out_scale_stride + row] = scale;
+      const int token = 2 * static_cast<int>(threadIdx.x) + i;
+      store_shared4(inverses + static_cast<uint32_t>(token) * 4, 1.0F / scales[i]);
+      if (token < tile.count)
+        a.out_scales[tile.output / kDepth * a.out_scale_stride + tile.first + token] = scales[i];
+    }
+  }
+  ptx::named_barrier(1, kMathThreads);
+  const uint32_t column = static_cast<uint32_t>(m.warpgroup * 64 + m.warp * 16);
+#pragma unroll
+  for (int first = 0; first < kBlocks; first += 4) {
+    // A code of `above` beside the one of `below`, of two tokens.
+    uint32_t codes[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      codes[i] = 0;
+      if (first + i >= kBlocks) continue;
+      const uint32_t rows[2] = {above[first + i], below[first + i]};
+      const float2 scale =
+          load_shared8f(inverses + static_cast<uint32_t>(8 * (first + i) + 2 * (m.lane % 4)) * 4);
+      const uint32_t even = __nv_cvt_float2_to_fp8x2(
+          {ptx::low_float(rows[0]) * scale.x, ptx::low_float(rows[1]) * scale.x}, __NV_SATFINITE, __NV_E4M3);
+      const uint32_t odd =
+          __nv_cvt_float2_to_fp8x2({ptx::high_float(rows[0]) * scale.y, ptx::high_float(rows[1]) * scale.y},
+                                   __NV_SATFINITE, __NV_E4M3);
+      codes[i] = even | odd << 16;
+    }
+    // Behind the tile's last token there is no room; the largest numbers are no longer needed.
+    const int token = 8 * first + m.lane;
+    const uint32_t place = token < kWidth
+                               ? shared.staging + static_cast<uint32_t>(token) * kStagedCodes + column
+                               : largest + static_cast<uint32_t>(m.lane) * 16;
+    ptx::store_matrix_x4_trans(place, codes[0], codes[1], codes[2], codes[3]);
+    __syncwarp();
+    if (token < kWidth) {
+      const uint4 mixed = ptx::load_shared16(place);
+      store_shared16(place, {__byte_perm(mixed.x, mixed.y, 0x6420), __byte_perm(mixed.z, mixed.w, 0x6420),
+                             __byte_perm(mixed.x, mixed.y, 0x7531), __byte_perm(mixed.z, mixed.w, 0x7531)});
+    }
+  }
+  ptx::fence_shared_async();
+  ptx::named_barrier(1, kMathThreads);
+  const int token = static_cast<int>(threadIdx.x);
+  if (token < tile.count) {
+    ptx::bulk_store(static_cast<uint8_t*>(a.out.data) + (tile.first + token) * a.out.stride + tile.output,
+                    shared.staging + static_cast<uint32_t>(token) * kStagedCodes,
+                    static_cast<uint32_t>(min(kDepth, a.outputs - tile.output)));
+  }
+  ptx::bulk_commit();
+}
+
+// Begins to copy what the warpgroup has staged, `count` outputs of each token from `output` on.
+template <typename Out>
+__device__ __forceinline__ void store_staged(const ProductArgs& a, const Tile& tile, uint32_t staging,
+                                             int warpgroup, int output, int count) {
+  ptx::fence_shared_async();
+  ptx::named_barrier(2 + warpgroup, 128);
+  const int bytes = static_cast<int>(sizeof(Out)) * min(count, a.outputs - output);
+  if (bytes > 0) {
+    for (int token = static_cast<int>(threadIdx.x) % 128; token < tile.count; token += 128) {
+      ptx::bulk_store(static_cast<Out*>(a.out.data) + (tile.first + token) * a.out.stride + output,
+                      staging + static_cast<uint32_t>(token * kStagedNumbers), static_cast<uint32_t>(bytes));
+    }
+  }
+  ptx::bulk_commit();
+}
+
+// A warpgroup's 128 outputs of each token: as BF16 at once, as F32 one half after the other.
+template <typename Out, Kind kKind, int kWidth>
+__device__ __forceinline__ void store_numbers(const ProductArgs& a, const Shared<kKind>& shared,
+                                              const Math<kKind>& m, const Tile& tile,
+                                              const float (&sums)[2][kWidth / 2]) {
+  const uint32_t staging = shared.staging + static_cast<uint32_t>(m.warpgroup * kTokens * kStagedNumbers);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (half == 0 || sizeof(Out) == 4) {
+      ptx::bulk_wait_read();
+      ptx::named_barrier(2 + m.warpgroup, 128);
+    }
+    if constexpr (sizeof(Out) == 4) {
+#pragma unroll
+      for (int i = 0; i < kWidth / 2; ++i) {
+        const int token = i / 4 * 8 + m.lane % 4 * 2 + i % 2, row = m.warp * 16 + m.lane / 4 + i / 2 % 2 * 8;
+        store_shared4(staging + static_cast<uint32_t>(token * kStagedNumbers + row * 4), sums[half][i]);
+      }
+      store_staged<Out>(a, tile, staging, m.warpgroup, tile.output + m.first_row(half), 64);
+    } else {
+#pragma unroll
+      for (int block = 0; block < kWidth / 8; block += 2) {
+        // The second eight tokens of a lonely eight are these once more.
+        const bool is_lonely = block * 8 + 8 >= kWidth;
+        const float* v = sums[half] + block * 4;
+        const float* w = is_lonely ? v : v + 4;
+        const int token = 8 * block + (is_lonely ? 0 : m.lane / 16 * 8) + m.lane % 8;
+        const int column = half * 64 + m.warp * 16 + m.lane / 8 % 2 * 8;
+        ptx::store_matrix_x4_trans(staging + static_cast<uint32_t>(token * kStagedNumbers + column * 2),
+                                   pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(w[0], w[1]),
+                                   pack_bf16(w[2], w[3]));
+      }
+      if (half == 1) store_staged<Out>(a, tile, staging, m.warpgroup, tile.output + m.first_row(0), 128);
     }
   }
 }
 
-template <int kWidth>
-__device__ __forceinline__ void store_in_chunks(const ProductArgs& a, const Shared& shared, Math& m,
-                                                const Tile& tile, const float (&sums)[kWidth / 2],
-                                                int output) {
-  const int thread = static_cast<int>(threadIdx.x) % 128;
-#pragma unroll
-  for (int first = 0; first < kWidth; first += kStagedTokens) {
-    const uint32_t buffer = shared.staging + (m.warpgroup * 2 + m.buffer) * (kStagingBytes / 4);
-    m.buffer ^= 1;
-    stage_outputs<8>(buffer, m, 0, sums, first);
-    ptx::named_barrier(2 + m.warpgroup, 128);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int token = thread / 8 + 16 * i, chunk = thread % 8;
-      const uint4 values = ptx::load_shared16(buffer + staged<8>(token, chunk));
-      if (first + token >= tile.count || output + chunk * 8 >= a.outputs) continue;
-      const int64_t row = tile.first + first + token;
-      *reinterpret_cast<uint4*>(static_cast<bf16_t*>(a.out.data) + row * a.out.stride + output + chunk * 8) =
-          values;
-    }
-  }
-}
-
-template <typename Out, int kWidth>
-__device__ __forceinline__ void store_one_by_one(const ProductArgs& a, const Math& m, const Tile& tile,
+template <typename Out, Kind kKind, int kWidth>
+__device__ __forceinline__ void store_one_by_one(const ProductArgs& a, const Math<kKind>& m, const Tile& tile,
                                                  const float (&sums)[kWidth], int output) {
   const int n = output + m.warp * 16 + m.lane / 4;
 #pragma unroll
@@ -436,45 +521,59 @@ __device__ __forceinline__ void store_one_by_one(const ProductArgs& a, const Mat
 }
 
 template <Kind kKind, int kWidth>
-__device__ __forceinline__ void compute_tile(const ProductArgs& a, const Shared& shared, Math& m,
-                                             const Tile& tile) {
+__device__ __forceinline__ void compute_tile(const ProductArgs& a, const Shared<kKind>& shared,
+                                             Math<kKind>& m, const Tile& tile) {
   float sums[2][kWidth / 2];
-  multiply<kWidth>(shared, m, (a.depth + kDepth - 1) / kDepth, sums);
-  const int row = m.warpgroup * 64 + m.warp * 16 + m.lane / 4;
+  multiply<kKind, kWidth>(shared, m, (a.depth + kDepth - 1) / kDepth, sums);
   if (!a.has_blocks) {
-    scale_rows(upper_weight(a, kKind, tile.expert), tile.output + row, sums[0]);
-    scale_rows(lower_weight(a, kKind, tile.expert), tile.output + row + (kKind == Kind::kUp ? 0 : 128),
-               sums[1]);
+    const int row = tile.output + m.warp * 16 + m.lane / 4;
+    if (kKind == Kind::kUp) {
+      scale_rows(upper_weight(a, kKind, tile.expert), row + m.first_row(0), sums[0]);
+      scale_rows(lower_weight(a, kKind, tile.expert), row + m.first_row(0), sums[1]);
+    } else {
+      scale_rows(upper_weight(a, kKind, tile.expert), row + m.first_row(0), sums[0]);
+      scale_rows(upper_weight(a, kKind, tile.expert), row + m.first_row(1), sums[1]);
+    }
   }
   if constexpr (kKind == Kind::kUp) {
-    store_hidden<kWidth>(a, shared, m, tile, sums);
+    store_hidden<kKind, kWidth>(a, shared, m, tile, sums);
   } else {
+    if (kKind == Kind::kDense && a.applies_silu) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int output = tile.output + half * 128 + m.warpgroup * 64;
-      if (kKind == Kind::kDense && a.applies_silu) {
+      for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (float& sum : sums[half]) sum = silu(sum);
       }
-      if (kKind == Kind::kDown || a.stores_chunks) {
-        store_in_chunks<kWidth>(a, shared, m, tile, sums[half], output);
-      } else if (a.out.scalar == Scalar::kBF16) {
-        store_one_by_one<bf16_t>(a, m, tile, sums[half], output);
-      } else {
-        store_one_by_one<float>(a, m, tile, sums[half], output);
+    }
+    if (kKind == Kind::kDown || (a.stores_chunks && a.out.scalar == Scalar::kBF16)) {
+      store_numbers<bf16_t, kKind, kWidth>(a, shared, m, tile, sums);
+    } else if (a.stores_chunks) {
+      store_numbers<float, kKind, kWidth>(a, shared, m, tile, sums);
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int output = tile.output + m.first_row(half);
+        if (a.out.scalar == Scalar::kBF16) {
+          store_one_by_one<bf16_t>(a, m, tile, sums[half], output);
+        } else {
+          store_one_by_one<float>(a, m, tile, sums[half], output);
+        }
       }
     }
   }
 }
 
 template <Kind kKind>
-__device__ void compute_tiles(const ProductArgs& a, const Shared& shared) {
+__device__ void compute_tiles(const ProductArgs& a, const Shared<kKind>& shared) {
   // Taken from one lane, so that the compiler sees that all have the same.
   const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
-  Math m{warp / 4, warp % 4, static_cast<int>(threadIdx.x) % 32, {}};
+  Math<kKind> m{warp / 4, warp % 4, static_cast<int>(threadIdx.x) % 32, {}};
   for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
     const Tile tile = find_tile<kKind>(a, shared, index);
-    if (!tile.is_there) return;
+    if (!tile.is_there) {
+      ptx::bulk_wait();
+      return;
+    }
     switch (tile.width) {
       case 32:
         compute_tile<kKind, 32>(a, shared, m, tile);
@@ -530,22 +629,23 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
                        const __grid_constant__ CUtensorMap w_map) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) uint8_t bytes[];
-  Shared shared;
+  Shared<kKind> shared;
   shared.stages = ptx::shared_address(bytes);
-  shared.staging = shared.stages + kStages * kStageBytes;
-  shared.scales = shared.staging + kStagingBytes;
-  shared.barriers = shared.scales + kStages * kStageScales * 4;
+  shared.staging = shared.stages + kStages<kKind> * kStageBytes;
+  shared.scales = shared.staging + kStagingBytes<kKind>;
+  shared.barriers = shared.scales + kStages<kKind> * kStageScales * 4;
   shared.rank = static_cast<int>(ptx::cluster_rank());
-  auto* pairs = reinterpret_cast<int32_t*>(bytes + kFixedBytes);
+  auto* pairs = reinterpret_cast<int32_t*>(bytes + kFixedBytes<kKind>);
   int32_t* starts = pairs + a.experts + 1;
   shared.pairs = pairs;
   shared.starts = starts;
+  ptx::wait_for_previous_kernel();
   if (kKind != Kind::kDense) {
     for (int e = threadIdx.x; e <= a.experts; e += kThreads) starts[e] = a.starts[e];
     if (threadIdx.x < 32) count_pairs(a, pairs);
   }
   if (threadIdx.x == 0) {
-    for (uint32_t stage = 0; stage < kStages; ++stage) {
+    for (uint32_t stage = 0; stage < kStages<kKind>; ++stage) {
       ptx::barrier_init(shared.full(stage), 2);  // the copying thread, the warp of scales
       ptx::barrier_init(shared.empty(stage), kCluster * kMathThreads / 32);
     }
@@ -592,12 +692,12 @@ template <Kind kKind>
 void launch_product(const ProductArgs& a, const RowMaps& x_maps, const CUtensorMap& w_map, int64_t pairs,
                     cudaStream_t stream) {
   const auto kernel = fp8_product_kernel<kKind>;
-  const int bytes = kFixedBytes + 2 * (a.experts + 1) * static_cast<int>(sizeof(int32_t));
+  const int bytes = kFixedBytes<kKind> + 2 * (a.experts + 1) * static_cast<int>(sizeof(int32_t));
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   const int64_t most = multiprocessors() / kCluster;
   const int64_t clusters = pairs < most ? pairs : most;
-  kernel<<<static_cast<unsigned>(clusters * kCluster), kThreads, static_cast<size_t>(bytes), stream>>>(
-      a, x_maps, w_map);
+  launch(kernel, static_cast<unsigned>(clusters * kCluster), kThreads, static_cast<size_t>(bytes), stream, a,
+         x_maps, w_map);
 }
 
 // Into how many tiles the rows of a dense product are split: so that the last round of tiles is a full one.
@@ -707,8 +807,9 @@ void launch_linear_codes(const CodedRows& x, const WeightView& w, bool applies_s
   a.outputs = static_cast<int>(w.rows);
   a.weight = w;
   a.applies_silu = applies_silu;
-  a.stores_chunks = out.scalar == Scalar::kBF16 && out.stride % 8 == 0 && w.rows % 8 == 0 &&
-                    reinterpret_cast<uintptr_t>(out.data) % 16 == 0;
+  const int64_t chunk = out.scalar == Scalar::kBF16 ? 8 : 4;
+  a.stores_chunks =
+      out.stride % chunk == 0 && w.rows % chunk == 0 && reinterpret_cast<uintptr_t>(out.data) % 16 == 0;
   a.out = out;
   const int64_t columns = ceil_div(w.rows, kWeightRows);
   a.has_blocks = has_blocks(w);

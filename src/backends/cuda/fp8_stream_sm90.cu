@@ -12,9 +12,9 @@
 // take a part each and send their sums to the first one.
 #include <cstring>
 
-#include "backends/cuda/code_map.h"
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/fp8_wgmma.cuh"
+#include "backends/cuda/tensor_map.h"
 
 namespace minimax::cuda {
 namespace {

@@ -8,6 +8,7 @@
 #include "backends/cuda/launch.cuh"
 #include "backends/cuda/lightning_prefill_common.cuh"
 #include "backends/cuda/lightning_prefill_kernels.h"
+#include "backends/cuda/tensor_map.h"
 
 namespace minimax::cuda {
 namespace {
@@ -349,21 +350,6 @@ __global__ void __launch_bounds__(Shape<D, kPartial>::kThreads, 1)
 #else
   __trap();
 #endif
-}
-
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, found at run time: nothing links the driver.
-EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                               cudaEnableDefault, &result);
-    const bool is_found = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return is_found ? reinterpret_cast<EncodeTiled>(function) : nullptr;
-  }();
-  return found;
 }
 
 cudaError_t make_map(CUtensorMap& map, const __nv_bfloat16* rows, int64_t token_stride, int64_t head_stride,
