@@ -133,7 +133,8 @@ unsigned threads_for(int64_t rows, int64_t columns) {
 }
 // Of kernels that hold a row in registers: as few warps as hold it at `vectors` a thread.
 unsigned vector_threads(int64_t columns, int64_t vectors) {
-  return static_cast<unsigned>(ceil_div(ceil_div(columns, 4 * vectors), 32) * 32);
+  const int64_t warps = ceil_div(ceil_div(columns, 4 * vectors), 32);
+  return static_cast<unsigned>(warps > 0 ? 32 * warps : 32);
 }
 
 // Float4s a thread: many rows load more at once, few are spread wider.
