@@ -19,7 +19,7 @@ enum class Precision : uint8_t {
   kBF16,  // x and weights may be rounded to BF16 first, where that is what the hardware multiplies fastest
   kFp8,   // with 8-bit weights, x may be rounded to e4m3 numbers as quant::round_activations says, all of it
           // or none, where that is what the hardware multiplies fastest (the CPU always does); else as kBF16.
-          // Sums of 128 rounded products may be kept to 13 bits, as tensor cores do
+          // Sums of 128 products may be kept to 13 bits, as tensor cores do with e4m3 numbers
 };
 
 // out = activation(x W^T), accumulated in F32, the activation in F32, rounded once to out's dtype; zero where
