@@ -18,9 +18,9 @@ namespace minimax::ops {
 // state [slots, heads, D, D] F32 contiguous; read_slots, write_slots [B] I32, no slot written twice and none
 // read that another sequence writes; query_starts [B + 1] I32. `out` aliases nothing.
 // Checkpoints, if checkpoint_rows and checkpoint_slots [B, C] I32 are given: the state of sequence b after
-// checkpoint_rows[b][i] of its rows in this call is left in slot checkpoint_slots[b][i] too, -1: nowhere. Rows
-// ascend strictly, from 1 on; those beyond the sequence's last (INT32_MAX fills up) leave nothing.
-// Any length and head count. Error against float64: 1e-5 relative in F32, 3e-3 in BF16.
+// checkpoint_rows[b][i] of its rows in this call is left in slot checkpoint_slots[b][i] too, -1: nowhere.
+// Rows ascend strictly, from 1 on; those beyond the sequence's last (INT32_MAX fills up) leave nothing. Any
+// length and head count. Error against float64: 1e-5 relative in F32, 3e-3 in BF16.
 struct LightningPrefill {
   static constexpr std::string_view kName = "lightning_prefill";
   Tensor q;

@@ -98,9 +98,9 @@ TEST_P(DecodeCalls, AStepIsOneGraphOneCopyBackAndOneWait) {
   EXPECT_EQ(calls["cudaStreamSynchronize"] + calls["cudaEventSynchronize"], kSteps);
   // Inputs, pages, what the row asks for; and the tokens back.
   EXPECT_LE(calls["cudaMemcpyAsync"] + calls["cudaMemcpy2DAsync"], 4 * kSteps);
-  for (const char* name : {"cudaLaunchKernel", "cudaLaunchKernelExC", "cudaMalloc", "cudaMallocAsync",
-                           "cudaMallocHost", "cudaFree", "cudaMemcpy", "cudaDeviceSynchronize",
-                           "cudaGraphInstantiate", "cudaStreamBeginCapture"})
+  for (const char* name :
+       {"cudaLaunchKernel", "cudaLaunchKernelExC", "cudaMalloc", "cudaMallocAsync", "cudaMallocHost",
+        "cudaFree", "cudaMemcpy", "cudaDeviceSynchronize", "cudaGraphInstantiate", "cudaStreamBeginCapture"})
     EXPECT_EQ(calls[name], 0) << name;
 }
 
