@@ -86,37 +86,10 @@ __global__ void attention_any_kernel(AttentionArgs a) {
 constexpr int kKeys = 64;  // of a step
 constexpr int kTileRows = 64;
 
-// Sixteen bytes of a cache row as eight BF16 numbers in shared memory.
-__device__ void load_chunk(uint32_t to, const bf16_t* from, bool valid) {
-  ptx::copy_async_16(to, from, valid);
-}
-__device__ void load_chunk(uint32_t to, const e4m3_t* from, bool valid) {
-  uint4 out = {0, 0, 0, 0};
-  if (valid) {
-    const uint2 codes = *reinterpret_cast<const uint2*>(from);
-    const auto pair = [](uint32_t two) {
-      const __half2_raw h = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two), __NV_E4M3);
-      const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&h));
-      return pack_bf16(f.x, f.y);
-    };
-    out = {pair(codes.x & 0xffffU), pair(codes.x >> 16U), pair(codes.y & 0xffffU), pair(codes.y >> 16U)};
-  }
-  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(out.x), "r"(out.y), "r"(out.z),
-               "r"(out.w));
-}
-
 struct RowState {
   float largest[2];
   float sum[2];
 };
-
-__device__ void clear_row(const AttentionArgs& a, int64_t t) {
-  for (int64_t i = threadIdx.x; i < a.out.heads * a.out.dim; i += blockDim.x) {
-    static_cast<bf16_t*>(
-        a.out.data)[t * a.out.token_stride + i / a.out.dim * a.out.head_stride + i % a.out.dim] =
-        from_f32<bf16_t>(0.0F);
-  }
-}
 
 // Rows of a tile are (token, head of one KV group): they share their keys.
 template <int kDim, typename Cache>

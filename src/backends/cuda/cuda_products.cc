@@ -274,34 +274,34 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
   check_launch(args.kName);
 }
 
-void CudaBackend::run(const ops::RouteSoftmax& args, ops::Workspace) {
+namespace {
+
+template <typename Op>
+RouteArgs route_args(const Op& args) {
   RouteArgs a;
-  a.logits = args.logits.data<float>();
+  a.logits = args.logits.template data<float>();
   a.logits_stride = args.logits.stride(0);
   a.tokens = args.logits.dim(0);
   a.experts = args.logits.dim(1);
   a.top_k = args.expert_ids.dim(1);
-  a.ids = args.expert_ids.data<int32_t>();
+  a.ids = args.expert_ids.template data<int32_t>();
   a.ids_stride = args.expert_ids.stride(0);
-  a.weights = args.expert_weights.data<float>();
+  a.weights = args.expert_weights.template data<float>();
   a.weights_stride = args.expert_weights.stride(0);
-  launch_route(a, stream());
+  return a;
+}
+
+}  // namespace
+
+void CudaBackend::run(const ops::RouteSoftmax& args, ops::Workspace) {
+  launch_route(route_args(args), stream());
   check_launch(args.kName);
 }
 
 void CudaBackend::run(const ops::RouteSigmoid& args, ops::Workspace) {
-  RouteArgs a;
-  a.logits = args.logits.data<float>();
-  a.logits_stride = args.logits.stride(0);
+  RouteArgs a = route_args(args);
   a.bias = vector(args.bias);
   a.scale = args.scale;
-  a.tokens = args.logits.dim(0);
-  a.experts = args.logits.dim(1);
-  a.top_k = args.expert_ids.dim(1);
-  a.ids = args.expert_ids.data<int32_t>();
-  a.ids_stride = args.expert_ids.stride(0);
-  a.weights = args.expert_weights.data<float>();
-  a.weights_stride = args.expert_weights.stride(0);
   a.is_sigmoid = true;
   launch_route(a, stream());
   check_launch(args.kName);
