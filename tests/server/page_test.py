@@ -96,7 +96,6 @@ class Page(unittest.TestCase):
         page = self.open()
         self.set(page, temperature="0", max_tokens="800")
         self.send(page, "What is 47 * 36?")
-        expect(page.locator("#stop")).to_be_visible()
         article = self.finished(page, 1)
         expect(article.locator(".body")).to_contain_text("1692")
         self.assertIsNone(article.locator("details.reasoning").get_attribute("open"))
@@ -116,11 +115,14 @@ class Page(unittest.TestCase):
 
     def test_an_answer_streams_and_stops(self):
         page = self.open()
-        # It must not end by itself.
+        # It must not end by itself, nor reach the page faster than it can be looked at.
         endless = lambda route: route.continue_(  # noqa: E731
             post_data=json.dumps({**json.loads(route.request.post_data), "ignore_eos": True})
         )
         page.route("**/v1/chat/completions", endless)
+        network = self.context.new_cdp_session(page)
+        limits = {"offline": False, "latency": 0, "uploadThroughput": -1}
+        network.send("Network.emulateNetworkConditions", {**limits, "downloadThroughput": 30_000})
         self.set(page, temperature="1", max_tokens="3000", seed="1")
         page.evaluate(
             """() => {
@@ -132,13 +134,17 @@ class Page(unittest.TestCase):
         self.send(page, "Tell me everything, at length.")
         article = page.locator("article[data-index='1']")
         expect(article).to_contain_text(re.compile(r"\S{40}|(\S+\s+){20}"))
+        expect(page.locator("#stop")).to_be_visible()
+        while page.evaluate("() => window.lengths.size") < 4:
+            page.wait_for_timeout(50)
         page.keyboard.press("Escape")
         self.finished(page, 1)
+        expect(page.locator("#stop")).to_be_hidden()
         expect(article.locator(".figures")).to_contain_text("stopped")
-        self.assertGreaterEqual(page.evaluate("() => window.lengths.size"), 4)
         # Nothing is left running in the server.
         while self.running() > 0:
             page.wait_for_timeout(50)
+        network.send("Network.emulateNetworkConditions", {**limits, "downloadThroughput": -1})
         # Retry takes the same place.
         page.unroute("**/v1/chat/completions")
         self.set(page, temperature="0", max_tokens="40")
