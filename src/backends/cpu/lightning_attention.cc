@@ -143,7 +143,7 @@ void PrefillHead(const HeadRows& rows, int64_t begin, int64_t end, int64_t head_
   // Chunks end at checkpoints too.
   int64_t checkpoint = 0;
   for (int64_t t = begin, m = 0; t < end; t += m) {
-    m = std::min({kChunk, end - t, begin + checkpoints.next(checkpoint) - t});
+    m = std::min({kChunk, end - t, checkpoints.next(checkpoint) - (t - begin)});
     LoadRows<T>(rows.q, rows.q_stride, t, m, head_dim, d, s.q);
     LoadRows<T>(rows.k, rows.k_stride, t, m, head_dim, d, s.k);
     LoadRows<T>(rows.v, rows.v_stride, t, m, head_dim, d, s.v);
