@@ -156,6 +156,7 @@ TEST(Linear, FewRowsOfManyEightBitWeightsMatchTheOracle) {
 
 // More tiles than a GPU has room for at a time.
 TEST(Linear, FewRowsOfManyOutputsMatchTheOracle) {
+  if (testing::cuda_architectures().empty()) GTEST_SKIP() << "no GPU";
   TensorMaker make(46);
   for (const Format& format :
        {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
@@ -522,6 +523,7 @@ TEST(Moe, ManyPairsOfEightBitExpertsMatchTheOracle) {
 
 // More tiles than a GPU has room for at a time, of one token and of several.
 TEST(Moe, FewTokensOfWideEightBitExpertsMatchTheOracle) {
+  if (testing::cuda_architectures().empty()) GTEST_SKIP() << "no GPU";
   TensorMaker make(47);
   for (const MoeShape s : {MoeShape{1, 768, 1024, 12, 9}, MoeShape{6, 512, 1280, 10, 8}}) {
     for (const Format& format :
