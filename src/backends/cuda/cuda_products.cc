@@ -160,10 +160,6 @@ MoeCodes moe_codes(const MoeArgs& a, void* maps) {
   return codes;
 }
 
-}  // namespace
-
-namespace {
-
 int64_t linear_workspace_bytes(const ops::Linear& args, int architecture, Rounding rounding) {
   const LinearPlan plan = plan_linear(args.x, args.weight, args.precision, args.out, architecture, rounding);
   // Planned shapes have no addresses, so the aligned case is planned for; an unaligned one needs no more,

@@ -114,7 +114,8 @@ __device__ __forceinline__ void Block<D, kPartial, kStops>::copy(int chunk,
 template <int D, bool kPartial, bool kStops>
 __device__ void Block<D, kPartial, kStops>::clear_tail(int chunk, int rows) const {
   const int first = rows * 8;
-  // Others of this group may not have been at the barrier yet that says the last chunk here has been read.
+  // The copy already waited for the reads of the chunk before; a race checker that does not follow its
+  // barriers sees this one.
   ptx::named_barrier(1, kGroupThreads);
   for (int i = first + static_cast<int>(threadIdx.x); i < kChunkTokens * 8; i += kGroupThreads) {
     for (int tile = 0; tile <= S::kTiles; ++tile)
