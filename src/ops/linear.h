@@ -15,8 +15,8 @@ enum class Activation : uint8_t {
 
 // What a matrix product may do to its inputs. Sums are F32 in all.
 enum class Precision : uint8_t {
-  kF32,  // inputs enter as they are: BF16 values and decoded 8-bit weights are F32 numbers. F32 numbers may
-         // enter as two F16 terms, 22 bits, which is no further off than F32 sums in their usual order
+  kF32,   // inputs enter as they are: BF16 values and decoded 8-bit weights are F32 numbers. F32 numbers may
+          // enter as two F16 terms, 22 bits, which is no further off than F32 sums in their usual order
   kBF16,  // x and weights may be rounded to BF16 first, where that is what the hardware multiplies fastest
   kFp8,   // with 8-bit weights, x may be rounded to e4m3 numbers as quant::round_activations says, all of it
           // or none, where that is what the hardware multiplies fastest (the CPU always does); else as kBF16.
