@@ -167,22 +167,36 @@ bool HybridCache::is_own(const CachedSequence& sequence) const {
   return sequence.slot >= 0 && slots_.holders(sequence.slot) == 1;
 }
 
+PrefixNode* HybridCache::node_at(const CachedSequence& sequence, int64_t length) const {
+  PrefixNode* node = sequence.node;
+  while (node->depth * options_.page_size > length) node = node->parent;
+  return node;
+}
+
 void HybridCache::give_up_snapshot(CachedSequence& sequence) {
   auto& waiting = sequence.unpublished;
   if (!waiting.empty() && waiting.back().slot == sequence.slot) {
     slots_.release(sequence.slot);
     waiting.pop_back();
-  } else if (sequence.slot >= 0 && sequence.node->slot == sequence.slot) {
-    tree_.drop_snapshot(sequence.node);
+    return;
   }
+  PrefixNode* node = node_at(sequence, sequence.length);
+  if (sequence.slot >= 0 && node->slot == sequence.slot) tree_.drop_snapshot(node);
 }
 
 bool HybridCache::choose_slot(CachedSequence& sequence, int32_t& slot) {
   if (!is_own(sequence) && take_slot(slot)) return true;
   // Without a second slot the snapshot just left is given up: one slot is enough to go on.
   if (!is_own(sequence)) give_up_snapshot(sequence);
-  if (!is_own(sequence)) return false;
-  slot = sequence.slot;
+  if (is_own(sequence)) {
+    slot = sequence.slot;
+    return true;
+  }
+  // So is the newest checkpoint: what its step leaves there is overwritten in its turn.
+  auto& waiting = sequence.unpublished;
+  if (waiting.empty() || slots_.holders(waiting.back().slot) > 1) return false;
+  slot = waiting.back().slot;
+  waiting.pop_back();
   return true;
 }
 
@@ -194,6 +208,7 @@ bool HybridCache::begin_step(CachedSequence& sequence, int64_t end, StepSlots& s
     if (sequence.read_slot >= 0) slots_.release(sequence.read_slot);
     sequence.read_slot = slots.read == slots.write ? -1 : slots.read;
     sequence.slot = slots.write;
+    take_checkpoints(sequence, end, slots);
   }
   sequence.length = end;
   if (leaves_snapshot(sequence, end)) {
@@ -210,13 +225,38 @@ bool HybridCache::leaves_snapshot(const CachedSequence& sequence, int64_t length
          std::binary_search(sequence.snapshot_at.begin(), sequence.snapshot_at.end(), length);
 }
 
+// The last one is for a sequence that cannot begin without.
+bool HybridCache::has_slots_to_spare(int64_t count) const {
+  return slots_.num_free() + tree_.num_unread_snapshots(count + 1) > count;
+}
+
+int64_t HybridCache::next_snapshot(const CachedSequence& sequence, int64_t length) const {
+  const int64_t interval = options_.snapshot_interval;
+  const int64_t next = (length / interval + 1) * interval;
+  const auto& positions = sequence.snapshot_at;
+  const auto own = std::upper_bound(positions.begin(), positions.end(), length);
+  return own == positions.end() ? next : std::min(next, *own);
+}
+
 int64_t HybridCache::chunk_end(const CachedSequence& sequence, int64_t end) const {
   if (!has_states() || !options_.share_prefixes) return end;
-  const int64_t interval = options_.snapshot_interval;
-  end = std::min(end, (sequence.length / interval + 1) * interval);
-  const auto& positions = sequence.snapshot_at;
-  const auto next = std::upper_bound(positions.begin(), positions.end(), sequence.length);
-  return next == positions.end() ? end : std::min(end, *next);
+  const int inside = has_slots_to_spare(is_own(sequence) ? 1 : 2) ? StepSlots::kMostCheckpoints : 0;
+  int64_t last = sequence.length;  // that the step leaves, inside or at its end
+  for (int i = 0; i <= inside && last < end; ++i) last = next_snapshot(sequence, last);
+  return std::min(last, end);
+}
+
+void HybridCache::take_checkpoints(CachedSequence& sequence, int64_t end, StepSlots& slots) {
+  if (!options_.share_prefixes) return;
+  for (int64_t at = next_snapshot(sequence, sequence.length);
+       at < end && slots.num_checkpoints < StepSlots::kMostCheckpoints; at = next_snapshot(sequence, at)) {
+    int32_t slot = -1;
+    if (!leaves_snapshot(sequence, at)) continue;
+    if (!has_slots_to_spare(1) || !take_slot(slot)) return;
+    const CachedSequence::Snapshot checkpoint{at, slot};
+    slots.checkpoints[static_cast<size_t>(slots.num_checkpoints++)] = checkpoint;
+    sequence.unpublished.push_back(checkpoint);
+  }
 }
 
 void HybridCache::insert_pages(CachedSequence& sequence, std::span<const int32_t> tokens) {
@@ -242,7 +282,7 @@ void HybridCache::insert_pages(CachedSequence& sequence, std::span<const int32_t
 }
 
 void HybridCache::publish_snapshot(CachedSequence& sequence, const CachedSequence::Snapshot& snapshot) {
-  PrefixNode* node = sequence.node;
+  PrefixNode* node = node_at(sequence, snapshot.length);
   if (node->depth * options_.page_size == snapshot.length && node->slot < 0) {
     tree_.set_snapshot(node, snapshot.slot);
     // While generating only the newest boundary is kept: the end of the turn.

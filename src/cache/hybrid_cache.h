@@ -1,9 +1,10 @@
 // Pages and state slots of running sequences over one prefix cache: who reads and writes which page and slot.
 //
 // Keys and values of full pages are shared. A linear state cannot be cut, so what is shared of it are
-// snapshots: the state after a page, left behind in its slot while the sequence goes on in another one (the
-// slot read and the slot written differ for one step; nothing is copied). A sequence can therefore start from
-// the deepest matching page that has a snapshot. The matching pages beyond it are kept: their tokens run
+// snapshots: the state after a page. One at the end of a step is left behind in its slot while the sequence
+// goes on in another one (the slot read and the slot written differ for one step; nothing is copied); one
+// inside a step is left in a slot of its own, as a checkpoint of that step. A sequence can therefore start
+// from the deepest matching page that has a snapshot. The matching pages beyond it are kept: their tokens run
 // through the layers again to rebuild the state, and write no keys and values.
 //
 // Steps are planned ahead of the device: begin_step gives a step its slots and moves the sequence on, publish
@@ -15,6 +16,7 @@
 // free (check_integrity). Host logic, deterministic, one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -58,7 +60,7 @@ struct OpenRequest {
 struct CachedSequence {
   struct Snapshot {
     int64_t length = 0;
-    int32_t slot = -1;
+    int32_t slot = -1;  // the state after `length` tokens
   };
 
   std::vector<int32_t> pages;  // in the order of the sequence
@@ -79,8 +81,13 @@ struct CachedSequence {
 
 // Slots of one step of a sequence.
 struct StepSlots {
+  static constexpr int kMostCheckpoints = 4;
+
   int32_t read = -1;  // -1: start from zero
   int32_t write = -1;
+  // States inside the step to be left in a slot each, by ascending length.
+  std::array<CachedSequence::Snapshot, kMostCheckpoints> checkpoints{};
+  int num_checkpoints = 0;
 };
 
 // A state to copy before the next step, in the order given.
@@ -129,11 +136,12 @@ class HybridCache {
   // Pages for `length` tokens. RETURNS: false, and changes nothing, when there are not enough.
   bool grow(CachedSequence& sequence, int64_t length);
   // Begins a step that computes the tokens up to `end`; the slot written is never one that the tree keeps.
-  // RETURNS: false, and changes nothing, when no slot can be had. Without states both are -1.
+  // RETURNS: false, and changes nothing, when no slot can be had. Without states both are -1. Checkpoints for
+  // which there is no slot are left out.
   // REQUIRES: `end` is at most what chunk_end gave, and pages up to it.
   bool begin_step(CachedSequence& sequence, int64_t end, StepSlots& slots);
-  // The furthest position at or before `end` at which the next step should end, so that a snapshot can be
-  // left there.
+  // The furthest position at or before `end` at which the next step should end: it can leave so many
+  // snapshots and no more.
   int64_t chunk_end(const CachedSequence& sequence, int64_t end) const;
   // `tokens`, the sequence's text up to a step's end, are computed: full pages join the tree, and so do the
   // states left behind.
@@ -163,7 +171,13 @@ class HybridCache {
   bool choose_slot(CachedSequence& sequence, int32_t& slot);
   void give_up_snapshot(CachedSequence& sequence);
   bool is_own(const CachedSequence& sequence) const;
+  // The deepest node of its path with at most `length` tokens.
+  PrefixNode* node_at(const CachedSequence& sequence, int64_t length) const;
   bool leaves_snapshot(const CachedSequence& sequence, int64_t length) const;
+  // The first position beyond `length` at which a prompt leaves a snapshot.
+  int64_t next_snapshot(const CachedSequence& sequence, int64_t length) const;
+  bool has_slots_to_spare(int64_t count) const;
+  void take_checkpoints(CachedSequence& sequence, int64_t end, StepSlots& slots);
   void insert_pages(CachedSequence& sequence, std::span<const int32_t> tokens);
   void publish_snapshot(CachedSequence& sequence, const CachedSequence::Snapshot& snapshot);
 

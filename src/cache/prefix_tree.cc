@@ -151,6 +151,13 @@ PrefixNode* PrefixTree::oldest_snapshot() const {
   return nullptr;
 }
 
+int64_t PrefixTree::num_unread_snapshots(int64_t most) const {
+  int64_t count = 0;
+  for (auto it = snapshots_.begin(); it != snapshots_.end() && count < most; ++it)
+    count += slots_.holders(it->second->slot) == 1 ? 1 : 0;
+  return count;
+}
+
 PrefixNode* PrefixTree::oldest_host_snapshot() const {
   return host_snapshots_.empty() ? nullptr : host_snapshots_.begin()->second;
 }

@@ -71,6 +71,8 @@ class PrefixTree {
   // The node of the least recently used snapshot that no sequence reads, null when there is none.
   PrefixNode* oldest_snapshot() const;
   PrefixNode* oldest_host_snapshot() const;
+  // Snapshots that no sequence reads, counted up to `most`.
+  int64_t num_unread_snapshots(int64_t most) const;
 
   // Forgets everything that no sequence uses.
   void clear();

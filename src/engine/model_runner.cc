@@ -145,8 +145,7 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
   const auto first_row = static_cast<int64_t>(step.rows.size());
   const StepBatch& inputs = step.inputs.host();
   inputs.seq_lens.data<int32_t>()[b] = static_cast<int32_t>(s.first + s.count);
-  inputs.state_read_slots.data<int32_t>()[b] = s.slots.read;
-  inputs.state_write_slots.data<int32_t>()[b] = s.slots.write;
+  prepare_states(b, s, group, step);
   prepare_pages(b, *view.cached, step);
   const int64_t page_size = layout_.page_size;
   for (int64_t i = 0; i < s.count; ++i) {
@@ -175,6 +174,22 @@ void ModelRunner::prepare_sequence(const ScheduledSequence& s, const SequenceVie
   StepBuffers::Patch patch{first_token, s.gives_token ? first_row : -1, row - rows.begin()};
   if (s.gives_token && view.constrained != nullptr) patch.mask_job = std::ssize(step.mask_jobs) - 1;
   step.patches.push_back(patch);
+}
+
+void ModelRunner::prepare_states(int64_t row, const ScheduledSequence& s, StepBuffers::Group& group,
+                                 StepBuffers& step) {
+  const StepBatch& inputs = step.inputs.host();
+  inputs.state_read_slots.data<int32_t>()[row] = s.slots.read;
+  inputs.state_write_slots.data<int32_t>()[row] = s.slots.write;
+  auto* rows = inputs.state_checkpoint_rows.row<int32_t>(row);
+  auto* slots = inputs.state_checkpoint_slots.row<int32_t>(row);
+  for (int i = 0; i < cache::StepSlots::kMostCheckpoints; ++i) {
+    const auto& checkpoint = s.slots.checkpoints[static_cast<size_t>(i)];
+    const bool is_there = i < s.slots.num_checkpoints;
+    rows[i] = is_there ? static_cast<int32_t>(checkpoint.length - s.first) : INT32_MAX;
+    slots[i] = is_there ? checkpoint.slot : -1;
+  }
+  group.has_checkpoints = group.has_checkpoints || s.slots.num_checkpoints > 0;
 }
 
 void ModelRunner::prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const {
@@ -265,6 +280,10 @@ StepBatch ModelRunner::batch_of(const StepBuffers& step, size_t index) const {
   batch.slot_mapping = inputs.slot_mapping.slice(0, group.first_token, last_token);
   batch.state_read_slots = inputs.state_read_slots.slice(0, first, end);
   batch.state_write_slots = inputs.state_write_slots.slice(0, first, end);
+  if (group.has_checkpoints) {
+    batch.state_checkpoint_rows = inputs.state_checkpoint_rows.slice(0, first, end);
+    batch.state_checkpoint_slots = inputs.state_checkpoint_slots.slice(0, first, end);
+  }
   batch.logits_rows = inputs.logits_rows.slice(0, group.first_row, group.first_row + group.num_rows);
   batch.is_decode = group.is_decode;
   return batch;

@@ -62,6 +62,7 @@ struct StepBuffers {
     int64_t first_token = 0, num_tokens = 0;
     int64_t first_row = 0, num_rows = 0;
     bool is_decode = false;
+    bool has_checkpoints = false;
   };
   struct Patch {  // a token that the step before gives
     int64_t token = 0;
@@ -120,6 +121,8 @@ class ModelRunner {
   StepBuffers::Group& group_for(const ScheduledSequence& s, StepBuffers& step) const;
   void prepare_sequence(const ScheduledSequence& s, const SequenceView& view, const StepBuffers* previous,
                         StepBuffers& step) const;
+  static void prepare_states(int64_t row, const ScheduledSequence& s, StepBuffers::Group& group,
+                             StepBuffers& step);
   void prepare_pages(int64_t row, const cache::CachedSequence& cached, StepBuffers& step) const;
   void prepare_rows(const ScheduledSequence& s, const SequenceView& view, StepBuffers::Group& group,
                     StepBuffers& step) const;

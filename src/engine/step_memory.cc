@@ -1,5 +1,7 @@
 #include "engine/step_memory.h"
 
+#include "cache/hybrid_cache.h"
+
 namespace minimax::engine {
 
 Tensor Placer::operator()(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {
@@ -38,6 +40,10 @@ models::StepBatch place_inputs(const StepShape& shape, Placer& place) {
   batch.slot_mapping = place("slot_mapping", DType::kI64, {shape.tokens});
   batch.state_read_slots = place("state_read_slots", DType::kI32, {shape.sequences});
   batch.state_write_slots = place("state_write_slots", DType::kI32, {shape.sequences});
+  constexpr int64_t kCheckpoints = cache::StepSlots::kMostCheckpoints;
+  batch.state_checkpoint_rows = place("state_checkpoint_rows", DType::kI32, {shape.sequences, kCheckpoints});
+  batch.state_checkpoint_slots =
+      place("state_checkpoint_slots", DType::kI32, {shape.sequences, kCheckpoints});
   batch.logits_rows = place("logits_rows", DType::kI32, {shape.logits_rows});
   batch.block_table = place("block_table", DType::kI32, {shape.sequences, shape.pages});
   return batch;
@@ -54,6 +60,7 @@ models::StepBatch front(const models::StepBatch& inputs, int64_t tokens, int64_t
   batch.slot_mapping = inputs.slot_mapping.slice(0, 0, tokens);
   batch.state_read_slots = inputs.state_read_slots.slice(0, 0, sequences);
   batch.state_write_slots = inputs.state_write_slots.slice(0, 0, sequences);
+  batch.state_checkpoint_rows = batch.state_checkpoint_slots = {};
   batch.logits_rows = inputs.logits_rows.slice(0, 0, logits_rows);
   batch.is_decode = is_decode;
   return batch;

@@ -56,7 +56,7 @@ struct StepShape {
 // The block table comes last, behind all that is small.
 models::StepBatch place_inputs(const StepShape& shape, Placer& place);
 
-// The front of the buffers, for a smaller step with the same width of block table.
+// The front of the buffers, for a smaller step with the same width of block table and no checkpoints.
 models::StepBatch front(const models::StepBatch& inputs, int64_t tokens, int64_t sequences,
                         int64_t logits_rows, bool is_decode);
 

@@ -141,8 +141,9 @@ void MiniMaxM1::mix_lightning(ops::OpContext& context, const StepBatch& batch,
     ops::lightning_decode(context,
                           {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots, o});
   } else {
-    ops::lightning_prefill(context, {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots,
-                                     batch.query_starts, o});
+    ops::lightning_prefill(
+        context, {q, k, v, decay, state, batch.state_read_slots, batch.state_write_slots, batch.query_starts,
+                  o, batch.state_checkpoint_rows, batch.state_checkpoint_slots});
   }
 }
 

@@ -31,8 +31,11 @@ struct StepBatch {
   Tensor slot_mapping;       // [T] I64 cache slot of each token, -1 for padding
   Tensor state_read_slots;   // [B] I32: -1 is a zero state (prefill) or padding (decode)
   Tensor state_write_slots;  // [B] I32
-  Tensor logits_rows;        // [R] I32 rows whose logits are wanted, -1 for padding
-  bool is_decode = false;    // one row a sequence, T == B
+  // [B, C] I32, or undefined: states to leave inside prompts (ops/lightning_attention.h)
+  Tensor state_checkpoint_rows;
+  Tensor state_checkpoint_slots;
+  Tensor logits_rows;      // [R] I32 rows whose logits are wanted, -1 for padding
+  bool is_decode = false;  // one row a sequence, T == B
 };
 
 struct KvPages {

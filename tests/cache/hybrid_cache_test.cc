@@ -33,6 +33,7 @@ class Runner {
   int64_t shared_pages() const { return shared_; }
   const CachedSequence& sequence() const { return sequence_; }
   bool is_prefilled() const { return sequence_.length >= prompt_length_; }
+  int num_checkpoints() const { return num_checkpoints_; }
 
   // RETURNS: false when memory is short; nothing has changed then.
   bool step(int32_t next_token) {
@@ -47,6 +48,7 @@ class Runner {
       EXPECT_EQ(slots.read, slot);
       EXPECT_GE(slots.write, 0);
     }
+    num_checkpoints_ += slots.num_checkpoints;
     publish(published_);
     published_ = end;
     return true;
@@ -69,6 +71,7 @@ class Runner {
   int64_t start_ = 0;
   int64_t shared_ = 0;
   int64_t published_ = 0;
+  int num_checkpoints_ = 0;
 };
 
 HybridCacheOptions options(int64_t page_size, int64_t num_pages, int64_t num_slots, int64_t interval,
@@ -223,6 +226,45 @@ TEST(HybridCache, ASlotThatTheTreeKeepsIsNeverWritten) {
   EXPECT_NE(a.sequence().slot, b.sequence().slot);
   a.finish();
   b.finish();
+}
+
+TEST(HybridCache, SnapshotsWithinAStepTakeNoStepOfTheirOwn) {
+  HybridCache cache(options(16, 100, 8, 64));
+  Runner first(cache, text(250), 1000);
+  ASSERT_TRUE(first.step(0));  // leaves 64, 128, 192 and 240
+  EXPECT_TRUE(first.is_prefilled());
+  EXPECT_EQ(first.num_checkpoints(), 4);
+  first.finish();
+  EXPECT_EQ(cache.num_snapshots(), 4);
+  for (const int64_t differs : {70, 150, 230, 245}) {
+    std::vector<int32_t> branch = text(250);
+    branch[static_cast<size_t>(differs)] = 7777;
+    Runner other(cache, branch, 1000);
+    EXPECT_EQ(other.start(), differs < 240 ? differs / 64 * 64 : 240);
+    other.finish();
+  }
+}
+
+TEST(HybridCache, AStepEndsWhereItCannotLeaveMore) {
+  HybridCache cache(options(16, 100, 12, 16));
+  Runner runner(cache, text(200), 1000);
+  ASSERT_TRUE(runner.step(0));
+  EXPECT_EQ(runner.sequence().length, 80);  // four inside, one at its end
+  ASSERT_TRUE(runner.step(0));
+  EXPECT_EQ(runner.sequence().length, 160);
+  runner.finish();
+  EXPECT_EQ(cache.num_snapshots(), 10);
+}
+
+TEST(HybridCache, ACheckpointNeverTakesTheLastSlot) {
+  HybridCache cache(options(16, 100, 2, 64));
+  Runner first(cache, text(200), 1000);
+  ASSERT_TRUE(first.step(0));
+  EXPECT_EQ(first.num_checkpoints(), 0);
+  Runner second(cache, text(200, 500), 1000);
+  EXPECT_TRUE(second.step(0));
+  first.finish();
+  second.finish();
 }
 
 TEST(HybridCache, OneSlotASequenceSuffices) {

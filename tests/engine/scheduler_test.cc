@@ -126,6 +126,10 @@ class Simulation {
       const int32_t token = p < std::ssize(tokens) ? tokens[static_cast<size_t>(p)] : last_token_.at(s.id);
       if (p >= s.write_from) at(pages, p) = token;
       state.push_back(token);
+      for (int i = 0; i < s.slots.num_checkpoints; ++i) {
+        const auto& checkpoint = s.slots.checkpoints[static_cast<size_t>(i)];
+        if (checkpoint.length == p + 1) states_[static_cast<size_t>(checkpoint.slot)] = state;
+      }
     }
     if (has_states_) states_[static_cast<size_t>(s.slots.write)] = state;
   }
