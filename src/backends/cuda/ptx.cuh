@@ -94,13 +94,19 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// In a kernel started by launch_early(): until here nothing of the kernel before it may be read or
-// overwritten. From here on the kernel after it may be started, and waits in turn.
+// In a kernel started by launch_early(): from here on the kernel after it may be started, and waits in turn.
+__device__ __forceinline__ void start_next_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Until here nothing of the kernel before it may be read or overwritten. Every block must get here, or one
+// that ends without must leave others that do.
 __device__ __forceinline__ void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+  start_next_kernel();
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

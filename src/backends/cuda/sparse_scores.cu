@@ -2,10 +2,11 @@
 // keys.
 //
 // A warp takes pages in turn, 32 keys at a time, and waits for no other: a barrier for each page, with four
-// warps at it, cost up to a third; only few pages are shared by the warps of a block. Keys come by
-// asynchronous copies, some steps ahead, into a queue in shared memory that every lane fills and empties by
-// itself; all heads of two rows are the columns of one product. Pages are counted over all sequences, so that
-// short and long ones load the chip alike; the grid follows from shapes.
+// warps at it, cost up to a third; only few pages are shared by the warps of a block. Pages whose keys are
+// all older than this step's are asked for while the kernel before still runs, which writes none of them.
+// Keys come by asynchronous copies, some steps ahead, into a queue in shared memory that every lane fills and
+// empties by itself; all heads of two rows are the columns of one product. Pages are counted over all
+// sequences, so that short and long ones load the chip alike; the grid follows from shapes.
 #include "backends/cuda/sparse.cuh"
 
 namespace minimax::cuda {
@@ -21,15 +22,18 @@ constexpr int kStepKeys = 32;
 constexpr int kPageSteps = kSparseBlock / kStepKeys;
 template <typename Key>
 constexpr int kStepBytes = kStepKeys* kSparseDim* static_cast<int>(sizeof(Key));
-// Up to so many pages a block, its warps share each.
-constexpr int kSharedPages = 1;
+// Up to so many pages for each multiprocessor, one block on each takes them all: the others end at once, and
+// in their room the kernel after this one asks for its first keys.
+constexpr unsigned kFewPages = 4;
 // Rows of a sequence that a warp takes for each page it reads.
 constexpr int64_t kPartRows = 64;
 
 // Pages that sequence b has keys in; none when no row from `first_row` on asks.
 __device__ __forceinline__ int32_t pages_of(const Ragged& batch, int64_t b, int64_t first_row) {
-  if (b >= batch.sequences || batch.query_starts[b + 1] - batch.query_starts[b] <= first_row) return 0;
-  return (batch.seq_lens[b] + kSparseBlock - 1) / kSparseBlock;
+  if (b >= batch.sequences) return 0;
+  // Three loads at once, not one behind the others' condition.
+  const int32_t first = batch.query_starts[b], end = batch.query_starts[b + 1], length = batch.seq_lens[b];
+  return end - first <= first_row ? 0 : (length + kSparseBlock - 1) / kSparseBlock;
 }
 
 // All sequences' pages one behind the other, and the part of them that a warp takes.
@@ -60,9 +64,9 @@ struct Pages {
     if (first < sequences && first + each >= sequences) starts[sequences] = before;
     __syncthreads();
   }
-  // Whether they are so few that the warps of a block had better share them.
-  __device__ bool are_shared(const Ragged& batch) const {
-    return starts[batch.sequences] <= kSharedPages * static_cast<int>(gridDim.x);
+  // Blocks that take any.
+  __device__ unsigned blocks(const Ragged& batch, unsigned few) const {
+    return static_cast<unsigned>(starts[batch.sequences]) <= kFewPages * few ? few : gridDim.x;
   }
   // Where the part of a worker begins.
   __device__ int32_t begin(const Ragged& batch, unsigned worker, unsigned workers) const {
@@ -92,14 +96,18 @@ struct Place {
   __device__ int32_t cache_page(const Pages& pages, const Ragged& batch) const {
     return batch.block_table[sequence * batch.table_stride + page(pages)];
   }
+  // Whether all its keys came before this step's.
+  __device__ bool is_old(const Pages& pages, const Ragged& batch) const {
+    const int32_t rows = batch.query_starts[sequence + 1] - batch.query_starts[sequence];
+    return (page(pages) + 1) * kSparseBlock <= batch.seq_lens[sequence] - rows;
+  }
 };
 
-// -inf for the blocks behind each row's sequence.
-__device__ void fill_rest(const IndexerArgs& a) {
+// -inf for the blocks behind each row's sequence, by the block whose turn it is.
+__device__ void fill_rest(const IndexerArgs& a, unsigned turn) {
   const int64_t blocks = a.scores.dim, quads = ceil_div(blocks, 4);
   const int64_t threads = int64_t{gridDim.x} * gridDim.y * kThreads;
-  int64_t i = (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * kThreads + threadIdx.x;
-  for (; i < a.scores.tokens * quads; i += threads) {
+  for (int64_t i = int64_t{turn} * kThreads + threadIdx.x; i < a.scores.tokens * quads; i += threads) {
     const int64_t t = i / quads, first = i % quads * 4;
     int64_t b = 0;
     const int64_t position = position_of(a.batch, t, b);
@@ -107,8 +115,8 @@ __device__ void fill_rest(const IndexerArgs& a) {
     if (first + 4 <= valid) continue;
     float* to = static_cast<float*>(a.scores.data) + t * a.scores.token_stride;
     for (int64_t g = 0; g < a.scores.heads; ++g) {
-      for (int64_t block = max(first, valid); block < min(first + 4, blocks); ++block)
-        to[g * a.scores.head_stride + block] = -INFINITY;
+      for (int64_t n = max(first, valid); n < min(first + 4, blocks); ++n)
+        to[g * a.scores.head_stride + n] = -INFINITY;
     }
   }
 }
@@ -147,16 +155,16 @@ struct Columns {
   }
 };
 
-// 32 keys of a page.
+// Keys of one step.
 template <typename Key>
 struct Keys {
-  uint4 rows[4][kRowLoads<Key>];  // rows lane / 4 + 8 i
+  uint4 rows[kStepKeys / 8][kRowLoads<Key>];  // rows lane / 4 + 8 i
 
   // Best products, in `out` so far, of the columns 2 (lane % 4) and the next with this lane's keys up to
   // `limit`.
   __device__ void take(const Columns<Key>& columns, int64_t limit, float (&out)[2]) const {
 #pragma unroll
-    for (int tile = 0; tile < 2; ++tile) {
+    for (int tile = 0; tile < kStepKeys / 16; ++tile) {
       float c[4] = {};
 #pragma unroll
       for (int s = 0; s < kSparseSteps; ++s) {
@@ -182,32 +190,37 @@ __device__ __forceinline__ void best_of_lanes(float (&out)[2]) {
   }
 }
 
+// `few`: blocks that take all pages when those are few.
 template <typename Q, typename Key, int kQueueBytes>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scores_kernel(IndexerArgs a) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    block_scores_kernel(IndexerArgs a, unsigned few) {
   constexpr int kStages = kQueueBytes / kWarps / kStepBytes<Key>;
-  constexpr int kLoads = 4 * kRowLoads<Key>;
+  constexpr int kLoads = kStepKeys / 8 * kRowLoads<Key>;
   extern __shared__ __align__(16) uint8_t queue[];  // [warp][stage][load][lane] of 16 bytes
   __shared__ float best_of_rows[kWarps][kPartRows * kHeads];
   __shared__ Pages pages;
+  ptx::start_next_kernel();
   // Lengths and pages are inputs of the step: no kernel writes them.
   pages.count(a.batch, blockIdx.y * kPartRows);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   // The first warps of all blocks come first.
-  const bool are_shared = pages.are_shared(a.batch);
-  const unsigned worker = are_shared ? blockIdx.x : warp * gridDim.x + blockIdx.x;
-  const unsigned workers = are_shared ? gridDim.x : gridDim.x * kWarps;
+  const unsigned blocks = pages.blocks(a.batch, few);
+  const bool are_shared = static_cast<unsigned>(pages.starts[a.batch.sequences]) <= blocks;
+  const unsigned worker = are_shared ? blockIdx.x : warp * blocks + blockIdx.x;
+  const unsigned workers = are_shared ? blocks : blocks * kWarps;
   const int32_t begin = pages.begin(a.batch, worker, workers);
-  const int32_t count = pages.begin(a.batch, worker + 1, workers) - begin;
+  const int32_t count = blockIdx.x < blocks ? pages.begin(a.batch, worker + 1, workers) - begin : 0;
+  // Blocks with nothing to do make room; the last one waits.
+  const unsigned turn = blockIdx.y * gridDim.x + (gridDim.x - 1 - blockIdx.x);  // to fill
+  if (count == 0 && turn > 0 && int64_t{turn} * kThreads >= a.scores.tokens * ceil_div(a.scores.dim, 4))
+    return;
   Place place(pages, a.batch, begin), ahead = place;
   int64_t next_page = count > 0 ? ahead.cache_page(pages, a.batch) : 0;
-  ptx::wait_for_previous_kernel();
 
   const uint32_t base =
       ptx::shared_address(queue) + static_cast<uint32_t>(warp * (kQueueBytes / kWarps) + lane * 16);
-  // Of a page that four warps share each has one step.
-  static_assert(kPageSteps == kWarps);
-  const int page_steps = are_shared ? 1 : kPageSteps;
-  const int first_step = are_shared ? warp : 0;
+  const int page_steps = are_shared ? kPageSteps / kWarps : kPageSteps;
+  const int first_step = are_shared ? warp * page_steps : 0;
   const int32_t steps = count * page_steps;
   int32_t begun = 0;
   const Key* from_page = nullptr;
@@ -235,10 +248,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scor
     }
     ptx::copy_async_commit();
   };
-#pragma unroll 1
-  for (int i = 0; i < kStages - 1; ++i) copy();
-  fill_rest(a);
-
   Columns<Key> columns;
   int64_t loaded = -1;
   // Rows [first, end) of this part of the sequence; position of row t is t + shift.
@@ -249,6 +258,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scor
     end = min(last, first + kPartRows);
     shift = a.batch.seq_lens[b] - last;
   };
+  if (count > 0) enter();
+  // The kernel before writes no key but this step's.
+  int ready = 0;
+  while (ready < kStages - 1 && (begun >= steps || begun % page_steps > 0 || ahead.is_old(pages, a.batch))) {
+    copy();
+    ++ready;
+  }
+  ptx::wait_for_previous_kernel();
+  for (; ready < kStages - 1; ++ready) copy();
+  fill_rest(a, turn);
+
   const auto use_columns = [&](int64_t row) {
     if (row == loaded) return;
     columns.template load<Q>(a.index_q, row, end);
@@ -259,7 +279,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) block_scor
       static_cast<float*>(a.scores.data)[t * a.scores.token_stride + head * a.scores.head_stride + page] =
           score;
   };
-  if (count > 0) enter();
   float best[2] = {-INFINITY, -INFINITY};
   for (int32_t n = 0; n < steps; ++n) {
     copy();
@@ -344,10 +363,11 @@ void launch_block_scores(const IndexerArgs& a, int multiprocessors, cudaStream_t
     if (a.scores.tokens > a.batch.sequences && parts > 1) blocks = ceil_div(8 * blocks, parts);
     const int64_t most = a.batch.sequences * a.scores.dim;
     if (blocks > most) blocks = most;
+    const auto few = static_cast<unsigned>(blocks < multiprocessors ? blocks : multiprocessors);
     const auto with_queue = [&](auto* kernel, int bytes) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
       launch(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), kThreads,
-             static_cast<size_t>(bytes), stream, a);
+             static_cast<size_t>(bytes), stream, a, few);
     };
     has_wide_queue() ? with_queue(block_scores_kernel<Q, Key, kWideQueue>, kWideQueue)
                      : with_queue(block_scores_kernel<Q, Key, kNarrowQueue>, kNarrowQueue);
