@@ -284,12 +284,13 @@ Decode make_decode(int64_t batch, int heads, bool is_state_bf16) {
 }
 
 void bench_decode(double bandwidth) {
-  std::printf("\ndecode, head_dim 128, in place\n%6s %6s %6s %12s %20s %9s %9s\n", "heads", "batch", "state",
-              "median us", "spread", "TB/s", "of copy");
+  std::printf("\ndecode, head_dim 128, in place\n%6s %6s %6s %12s %20s %9s %9s %9s\n", "heads", "batch",
+              "state", "median us", "spread", "TB/s", "of copy", "states");
   for (const bool is_state_bf16 : {false, true}) {
     for (const int heads : {64, 16}) {
       for (const int64_t batch : {1, 2, 4, 8, 16, 32, 64, 128, 256}) {
-        const double bytes = 2.0 * (is_state_bf16 ? 2 : 4) * kDim * kDim * heads * static_cast<double>(batch);
+        const double state = 2.0 * (is_state_bf16 ? 2 : 4) * kDim * kDim * heads * static_cast<double>(batch);
+        const double bytes = state + 4.0 * 2 * kDim * heads * static_cast<double>(batch);  // q, k, v, out
         // As in a model: the states of other layers come between two uses, except that one layer's may fit
         // the cache.
         const int sets = batch <= 2 ? 1 : static_cast<int>(std::clamp(4 * kCacheBytes / bytes, 1.0, 16.0));
@@ -299,9 +300,9 @@ void bench_decode(double bandwidth) {
           check(minimax::cuda::lightning_decode(decodes[static_cast<std::size_t>(i % sets)].args, stream));
         });
         const double rate = bytes / (t.median_us * 1e-6);
-        std::printf("%6d %6lld %6s %12.2f %9.2f - %8.2f %9.2f %8.1f%%\n", heads,
+        std::printf("%6d %6lld %6s %12.2f %9.2f - %8.2f %9.2f %8.1f%% %8.1f%%\n", heads,
                     static_cast<long long>(batch), is_state_bf16 ? "BF16" : "F32", t.median_us, t.low_us,
-                    t.high_us, rate / 1e12, 100 * rate / bandwidth);
+                    t.high_us, rate / 1e12, 100 * rate / bandwidth, 100 * rate / bandwidth * state / bytes);
         std::fflush(stdout);
       }
     }

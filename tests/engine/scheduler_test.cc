@@ -339,6 +339,23 @@ TEST(Scheduler, SamplesOfOnePromptShareIt) {
   EXPECT_EQ(simulation.cache().stats().hit_tokens, 3 * 40);
 }
 
+TEST(Scheduler, APromptTakesNoStepMoreForItsStates) {
+  cache::HybridCache cache(caching(16, 100, 8));
+  Scheduler scheduler(scheduling(2048, 4, 16), cache);
+  SequenceRequest request;
+  request.prompt = std::vector<int32_t>(100, 7);
+  request.max_tokens = 1;
+  scheduler.submit(request);
+  const StepPlan plan = scheduler.plan_step();
+  ASSERT_EQ(plan.sequences.size(), 1U);
+  const ScheduledSequence& s = plan.sequences.front();
+  EXPECT_EQ(s.count, 100);
+  EXPECT_TRUE(s.gives_token);
+  ASSERT_EQ(s.slots.num_checkpoints, 2);
+  EXPECT_EQ(s.slots.checkpoints[0].length, 64);  // the interval
+  EXPECT_EQ(s.slots.checkpoints[1].length, 96);  // the last full page
+}
+
 TEST(Scheduler, PromptLogitsAreAskedForEveryTokenOnce) {
   cache::HybridCache cache(caching(4, 100));
   Scheduler scheduler(scheduling(64, 4, 10), cache);
