@@ -5,12 +5,13 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <span>
 
 namespace minimax::cuda {
 
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 
-// The driver's function, found at run time: nothing links the driver.
+// The driver's function, found at run time: nothing links the driver. Null when it has none.
 inline EncodeTiled encode_tiled() {
   static const EncodeTiled found = [] {
     void* function = nullptr;
@@ -23,26 +24,15 @@ inline EncodeTiled encode_tiled() {
   return found;
 }
 
-// A tensor read in boxes whose rows of 128 bytes come in the 128-byte swizzle. Innermost dimension first;
-// strides, of all others, in bytes.
+// A tensor read in boxes whose rows of 128 bytes come in the 128-byte swizzle. Innermost dimension first, at
+// most 5; strides, of all others, in bytes. THROWS: Error when the driver has no such maps or refuses this
+// one.
+CUtensorMap encode_swizzled(CUtensorMapDataType type, const void* data, std::span<const int64_t> sizes,
+                            std::span<const int64_t> strides, std::span<const int> box);
 template <int kDimensions>
 CUtensorMap make_swizzled_map(CUtensorMapDataType type, const void* data, const int64_t (&sizes)[kDimensions],
                               const int64_t (&strides)[kDimensions - 1], const int (&box)[kDimensions]) {
-  CUtensorMap map = {};
-  const EncodeTiled encode = encode_tiled();
-  if (encode == nullptr) return map;
-  cuuint64_t sizes_of[kDimensions], strides_of[kDimensions - 1];
-  cuuint32_t box_of[kDimensions], steps[kDimensions];
-  for (int i = 0; i < kDimensions; ++i) {
-    sizes_of[i] = static_cast<cuuint64_t>(sizes[i]);
-    if (i + 1 < kDimensions) strides_of[i] = static_cast<cuuint64_t>(strides[i]);
-    box_of[i] = static_cast<cuuint32_t>(box[i]);
-    steps[i] = 1;
-  }
-  encode(&map, type, kDimensions, const_cast<void*>(data), sizes_of, strides_of, box_of, steps,
-         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return map;
+  return encode_swizzled(type, data, sizes, strides, box);
 }
 
 // Codes of 8 bits [rows, columns], `stride` from row to row, read in boxes of box_rows by kMapColumns.
