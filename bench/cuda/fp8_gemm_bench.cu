@@ -26,9 +26,15 @@
 #include <vector>
 
 #include "backends/cuda/kernels.h"
+#include "bench/cuda/bench.cuh"
 
 namespace {
 
+using minimax::bench::allocate;
+using minimax::bench::Buffer;
+using minimax::bench::check;
+using minimax::bench::normal_at;
+using minimax::bench::upload;
 using minimax::cuda::CodedRows;
 using minimax::cuda::ExpertPointers;
 using minimax::cuda::Matrix;
@@ -39,51 +45,17 @@ using minimax::cuda::WeightView;
 
 constexpr int64_t kGroup = 128;
 
-void check(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "CUDA: %s\n", cudaGetErrorString(error));
-  std::exit(1);
-}
 void check(cublasStatus_t status) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   std::fprintf(stderr, "cublasLt: %s\n", cublasLtGetStatusString(status));
   std::exit(1);
 }
 
-struct Release {
-  void operator()(void* data) const { cudaFree(data); }
-};
-template <typename T>
-using Buffer = std::unique_ptr<T, Release>;
-
-template <typename T>
-Buffer<T> allocate(int64_t count) {
-  void* data = nullptr;
-  check(cudaMalloc(&data, static_cast<std::size_t>(count) * sizeof(T)));
-  return Buffer<T>(static_cast<T*>(data));
-}
-template <typename T>
-Buffer<T> upload(const std::vector<T>& values) {
-  Buffer<T> buffer = allocate<T>(static_cast<int64_t>(values.size()));
-  check(cudaMemcpy(buffer.get(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  return buffer;
-}
-
-// Nearly normal, by place alone.
-__device__ float value_at(uint64_t place, uint64_t seed) {
-  uint64_t x = place + 0x9e3779b97f4a7c15ULL * (seed + 1);
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  x ^= x >> 31;
-  float sum = 0;
-  for (int i = 0; i < 4; ++i) sum += static_cast<float>((x >> (16 * i)) & 0xffff) / 65536.0F - 0.5F;
-  return sum * 1.732F;
-}
 template <typename T>
 __global__ void fill_values(T* data, int64_t count, uint64_t seed, float scale, float offset) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
        i += int64_t{gridDim.x} * blockDim.x)
-    data[i] = static_cast<T>(value_at(static_cast<uint64_t>(i), seed) * scale + offset);
+    data[i] = static_cast<T>(normal_at((seed << 40) + static_cast<uint64_t>(i)) * scale + offset);
 }
 template <typename T>
 Buffer<T> random_values(int64_t count, uint64_t seed, float scale, float offset = 0) {
@@ -94,35 +66,9 @@ Buffer<T> random_values(int64_t count, uint64_t seed, float scale, float offset 
 }
 
 // Median microseconds of one of `launches` calls in a graph.
-double time_graph(int launches, int replays, const std::function<void(cudaStream_t)>& launch) {
-  cudaStream_t stream = nullptr;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  cudaEvent_t begin = nullptr, end = nullptr;
-  check(cudaStreamCreate(&stream));
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(stream);
-  check(cudaStreamEndCapture(stream, &graph));
-  check(cudaGraphInstantiate(&exec, graph, 0));
-  std::vector<double> times;
-  for (int replay = -2; replay < replays; ++replay) {
-    check(cudaEventRecord(begin, stream));
-    check(cudaGraphLaunch(exec, stream));
-    check(cudaEventRecord(end, stream));
-    check(cudaEventSynchronize(end));
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (replay >= 0) times.push_back(1e3 * milliseconds / launches);
-  }
-  std::sort(times.begin(), times.end());
-  check(cudaGraphExecDestroy(exec));
-  check(cudaGraphDestroy(graph));
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  check(cudaStreamDestroy(stream));
-  return times[times.size() / 2];
+double time_calls(int launches, int replays, const std::function<void(cudaStream_t)>& launch) {
+  return minimax::bench::time_graph(launches, replays, [&](int, cudaStream_t stream) { launch(stream); })
+      .median_us;
 }
 
 // --- cuBLASLt's rate
@@ -166,7 +112,7 @@ double library_rate(int64_t size, bool sums_fast) {
                                        &found, &count));
   if (count == 0) return 0;
   const float one = 1, zero = 0;
-  const double us = time_graph(40, 9, [&](cudaStream_t stream) {
+  const double us = time_calls(40, 9, [&](cudaStream_t stream) {
     check(cublasLtMatmul(handle, description, &one, a.get(), codes, b.get(), codes, &zero, out.get(), result,
                          out.get(), result, &found.algo, workspace.get(), kWorkspace, stream));
   });
@@ -324,8 +270,8 @@ void bench_dense(int64_t tokens, int64_t depth, int64_t outputs, bool has_blocks
                                                                                plain.get());
   check(cudaDeviceSynchronize());
   const double error = error_of(out, rows, outputs, plain);
-  const double product = time_graph(10, 7, multiply);
-  const double both = time_graph(10, 7, [&](cudaStream_t s) {
+  const double product = time_calls(10, 7, multiply);
+  const double both = time_calls(10, 7, [&](cudaStream_t s) {
     launch_encode_rows(from, codes.rows, s);
     multiply(s);
   });
@@ -429,10 +375,10 @@ class MoeBench {
     all(nullptr);
     check(cudaDeviceSynchronize());
     const double error = error_against_plain(a, x, out, architecture == 0);
-    const double order_us = time_graph(5, 7, [&](cudaStream_t s) { launch_expert_order(a, s); });
-    const double encode_us = time_graph(5, 7, [&](cudaStream_t s) { launch_encode_pairs(a, codes.x, s); });
-    const double product_us = time_graph(3, 7, multiply);
-    const double us = time_graph(3, 7, all);
+    const double order_us = time_calls(5, 7, [&](cudaStream_t s) { launch_expert_order(a, s); });
+    const double encode_us = time_calls(5, 7, [&](cudaStream_t s) { launch_encode_pairs(a, codes.x, s); });
+    const double product_us = time_calls(3, 7, multiply);
+    const double us = time_calls(3, 7, all);
     const double flops = 6.0 * static_cast<double>(pairs) * static_cast<double>(s_.hidden * s_.intermediate);
     std::printf(
         "moe %2d %6ld tokens, skew %.0f  all %8.1f us %6.0f TFLOP/s %3.0f %%  order %6.1f  codes %6.1f  "

@@ -13,15 +13,20 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "backends/cuda/lightning.h"
+#include "bench/cuda/bench.cuh"
 
 namespace {
 
+using minimax::bench::allocate;
+using minimax::bench::Buffer;
+using minimax::bench::check;
+using minimax::bench::time_graph;
+using minimax::bench::Timing;
+using minimax::bench::upload;
 using minimax::cuda::Element;
 using minimax::cuda::LightningDecodeArgs;
 using minimax::cuda::LightningPrefillArgs;
@@ -30,39 +35,10 @@ using minimax::cuda::Rows;
 constexpr int kDim = 128;
 constexpr double kCacheBytes = 64e6;
 
-void check(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "CUDA: %s\n", cudaGetErrorString(error));
-  std::exit(1);
-}
-
-struct Release {
-  void operator()(void* data) const { cudaFree(data); }
-};
-template <typename T>
-using Buffer = std::unique_ptr<T, Release>;
-
-template <typename T>
-Buffer<T> allocate(int64_t count) {
-  void* data = nullptr;
-  check(cudaMalloc(&data, static_cast<std::size_t>(count) * sizeof(T)));
-  return Buffer<T>(static_cast<T*>(data));
-}
-
-template <typename T>
-Buffer<T> upload(const std::vector<T>& values) {
-  Buffer<T> buffer = allocate<T>(static_cast<int64_t>(values.size()));
-  check(cudaMemcpy(buffer.get(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  return buffer;
-}
-
 // A value in [-1, 1] with 8 significant bits, by its place alone, so that the host can say what the device
 // holds.
 __host__ __device__ float value_at(uint64_t place) {
-  uint64_t x = place + 0x9e3779b97f4a7c15ULL;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return (static_cast<float>((x >> 40) & 0xff) - 127.5F) / 128.0F;
+  return (static_cast<float>((minimax::bench::mixed(place) >> 40) & 0xff) - 127.5F) / 128.0F;
 }
 
 template <typename T>
@@ -88,84 +64,6 @@ std::vector<float> slopes(int heads) {
     decay.push_back(std::exp2(-8.0F * static_cast<float>(head + 1) / static_cast<float>(heads)));
   }
   return decay;
-}
-
-struct Timing {
-  double median_us = 0;
-  double low_us = 0;
-  double high_us = 0;
-};
-
-// The time of one of `launches` calls of launch(i) in a graph.
-Timing time_graph(int launches, int replays, const std::function<void(int, cudaStream_t)>& launch) {
-  cudaStream_t stream = nullptr;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  cudaEvent_t begin = nullptr;
-  cudaEvent_t end = nullptr;
-  check(cudaStreamCreate(&stream));
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(i, stream);
-  check(cudaStreamEndCapture(stream, &graph));
-  check(cudaGraphInstantiate(&exec, graph, 0));
-  std::vector<double> times;
-  for (int replay = -2; replay < replays; ++replay) {
-    check(cudaEventRecord(begin, stream));
-    check(cudaGraphLaunch(exec, stream));
-    check(cudaEventRecord(end, stream));
-    check(cudaEventSynchronize(end));
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (replay >= 0) times.push_back(1e3 * milliseconds / launches);
-  }
-  std::sort(times.begin(), times.end());
-  check(cudaGraphExecDestroy(exec));
-  check(cudaGraphDestroy(graph));
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  check(cudaStreamDestroy(stream));
-  return {times[times.size() / 2], times.front(), times.back()};
-}
-
-__global__ void copy_vectors(uint4* to, const uint4* from, int64_t count) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    to[i] = from[i];
-  }
-}
-
-// Bytes read and written in a second by a copy much larger than the cache: the better of the runtime's and a
-// kernel's.
-double copy_bandwidth() {
-  constexpr int64_t kBytes = int64_t{4} << 30;
-  const Buffer<uint4> from = allocate<uint4>(kBytes / 16);
-  const Buffer<uint4> to = allocate<uint4>(kBytes / 16);
-  fill_values<<<2048, 256>>>(reinterpret_cast<float*>(from.get()), kBytes / 4);
-  const Timing kernel = time_graph(3, 7, [&](int, cudaStream_t stream) {
-    copy_vectors<<<static_cast<unsigned>(kBytes / 16 / 1024), 1024, 0, stream>>>(to.get(), from.get(),
-                                                                                 kBytes / 16);
-  });
-  cudaEvent_t begin = nullptr;
-  cudaEvent_t end = nullptr;
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  double best = kernel.median_us;
-  for (int i = 0; i < 5; ++i) {
-    check(cudaEventRecord(begin));
-    for (int j = 0; j < 3; ++j)
-      check(cudaMemcpyAsync(to.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice));
-    check(cudaEventRecord(end));
-    check(cudaEventSynchronize(end));
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (i > 0) best = std::min(best, 1e3 * milliseconds / 3);
-  }
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  std::printf("copy kernel %.2f TB/s\n", 2e-6 * kBytes / kernel.median_us);
-  return 2.0 * kBytes / (best * 1e-6);
 }
 
 struct Prefill {
@@ -386,7 +284,7 @@ int main(int argc, char** argv) {
   };
   cudaDeviceProp device;
   check(cudaGetDeviceProperties(&device, 0));
-  const double bandwidth = copy_bandwidth();
+  const double bandwidth = minimax::bench::copy_bandwidth();
   std::printf("%s, copy %.2f TB/s\n", device.name, bandwidth / 1e12);
   if (wants("prefill")) bench_prefill(bandwidth);
   if (wants("decode")) bench_decode(bandwidth);
