@@ -31,34 +31,23 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   const int lane = threadIdx.x % 32;
   const Place place = find_place<kTiles>(a, blockIdx.x);
   const WeightView& w = a.weights[place.weight];
-  WeightRow<kFormat> low[kTiles], high[kTiles];
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-    // Rows beyond the last are read as the last one and not stored.
-    const int64_t row = place.first + m * 16 + lane / 4;
-    low[m] = WeightRow<kFormat>(w, min(row, w.rows - 1));
-    high[m] = WeightRow<kFormat>(w, min(row + 8, w.rows - 1));
-  }
   const X* inputs[kGroups];
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
-    const int64_t t = n * 8 + lane / 4;
-    inputs[n] = t < a.x.rows ? static_cast<const X*>(a.x.data) + t * a.x.stride : nullptr;
+    // Columns beyond the last row repeat it and are not stored, nor are rows beyond the last.
+    const int64_t t = min(static_cast<int64_t>(n * 8 + lane / 4), a.x.rows - 1);
+    inputs[n] = static_cast<const X*>(a.x.data) + t * a.x.stride;
   }
   float sums[kTiles][kGroups][4] = {};
   // The first weights are on their way before the kernel that made the inputs is done.
-  multiply_rows<kFormat, Shape, true>(low, high, inputs, w.columns, sums);
-  reduce_rows<Shape>(sums, shared, [&](const float(&values)[kTiles], int row, int t) {
-    if (t >= a.x.rows) return;
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      const int64_t n = place.first + m * 16 + row, column = place.column + n;
-      if (n >= w.rows) continue;
-      float y = a.applies_silu ? silu(values[m]) : values[m];
-      if (a.addend.data != nullptr)
-        y += to_f32(static_cast<const Out*>(a.addend.data)[t * a.addend.stride + column]);
-      static_cast<Out*>(a.out.data)[t * a.out.stride + column] = from_f32<Out>(y);
-    }
+  multiply_rows<kFormat, Shape, true>(tile_rows<kFormat, Shape>(w, place.first), inputs, w.columns, sums);
+  reduce_rows<Shape>(sums, shared, [&](float y, int row, int t) {
+    const int64_t n = place.first + row, column = place.column + n;
+    if (t >= a.x.rows || n >= w.rows) return;
+    if (a.applies_silu) y = silu(y);
+    if (a.addend.data != nullptr)
+      y += to_f32(static_cast<const Out*>(a.addend.data)[t * a.addend.stride + column]);
+    static_cast<Out*>(a.out.data)[t * a.out.stride + column] = from_f32<Out>(y);
   });
 }
 

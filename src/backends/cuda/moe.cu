@@ -194,7 +194,16 @@ __global__ void moe_any_down_kernel(MoeArgs a) {
   }
 }
 
-template <typename Out>
+// --- the weighted sum
+
+// Where the row of a pair stands in `partial`: with the order of pairs or without; -1 for none.
+template <bool kIsOrdered>
+__device__ int64_t partial_row(const MoeArgs& a, int64_t pair) {
+  if (kIsOrdered) return a.order.places[pair];
+  return expert_of(a, pair) >= 0 ? pair : -1;
+}
+
+template <bool kIsOrdered, typename Out>
 __global__ void moe_combine_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.y;
@@ -202,15 +211,14 @@ __global__ void moe_combine_kernel(MoeArgs a) {
   if (i >= a.out.columns) return;
   float sum = 0;
   for (int64_t j = 0; j < a.top_k; ++j) {
-    const int64_t pair = t * a.top_k + j;
-    const int32_t place = a.order.places[pair];
-    if (place >= 0) sum += a.weights[pair] * a.partial[place * a.out.columns + i];
+    const int64_t pair = t * a.top_k + j, row = partial_row<kIsOrdered>(a, pair);
+    if (row >= 0) sum += a.weights[pair] * a.partial[row * a.out.columns + i];
   }
   static_cast<Out*>(a.out.data)[t * a.out.stride + i] = from_f32<Out>(sum);
 }
 
 // Four columns a thread.
-template <typename Out>
+template <bool kIsOrdered, typename Out>
 __global__ void moe_combine_four_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x;
@@ -218,18 +226,19 @@ __global__ void moe_combine_four_kernel(MoeArgs a) {
   if (i >= a.out.columns) return;
   float4 sum = {0, 0, 0, 0};
   for (int64_t j = 0; j < a.top_k; ++j) {
-    const int64_t pair = t * a.top_k + j;
-    const int32_t place = a.order.places[pair];
-    if (place < 0) continue;
+    const int64_t pair = t * a.top_k + j, row = partial_row<kIsOrdered>(a, pair);
+    if (row < 0) continue;
     const float weight = a.weights[pair];
-    const float4 y = load_four(a.partial + place * a.out.columns + i);
+    const float4 y = load_four(a.partial + row * a.out.columns + i);
     sum = {sum.x + weight * y.x, sum.y + weight * y.y, sum.z + weight * y.z, sum.w + weight * y.w};
   }
   store_four(static_cast<Out*>(a.out.data) + t * a.out.stride + i, sum);
 }
 
+template <bool kIsOrdered>
 void launch_combine(const MoeArgs& a, cudaStream_t stream) {
-  constexpr int kThreads = 256;
+  // Few rows take as many blocks as they can.
+  const int threads = a.out.rows <= kMostSmallMoeTokens ? 128 : 256;
   constexpr int64_t kMostRows = 65535;
   const bool has_fours =
       a.out.columns % 4 == 0 && a.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
@@ -237,8 +246,8 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
     using Out = decltype(o);
     if (has_fours) {
       const dim3 grid(static_cast<unsigned>(a.out.rows),
-                      static_cast<unsigned>(ceil_div(a.out.columns, 4 * kThreads)));
-      return launch(moe_combine_four_kernel<Out>, grid, kThreads, 0, stream, a);
+                      static_cast<unsigned>(ceil_div(a.out.columns, 4 * threads)));
+      return launch(moe_combine_four_kernel<kIsOrdered, Out>, grid, threads, 0, stream, a);
     }
     for (int64_t first = 0; first < a.out.rows; first += kMostRows) {
       MoeArgs part = a;
@@ -246,8 +255,8 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
       part.out.data = static_cast<Out*>(a.out.data) + first * a.out.stride;
       part.weights += first * a.top_k;
       part.order.places += first * a.top_k;
-      const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, kThreads)), static_cast<unsigned>(rows));
-      launch(moe_combine_kernel<Out>, grid, kThreads, 0, stream, part);
+      const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, threads)), static_cast<unsigned>(rows));
+      launch(moe_combine_kernel<kIsOrdered, Out>, grid, threads, 0, stream, part);
     }
   });
 }
@@ -273,12 +282,11 @@ struct ExpertPairs {
 };
 
 // Of the index-th expert that has pairs. kTiny: at most 32 pairs, which need no order made before: every warp
-// finds it by itself, experts in the order in which they are first chosen. `running` is how many have pairs.
+// finds it by itself, experts in the order in which they are first chosen.
 template <bool kTiny>
-__device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
+__device__ ExpertPairs find_pairs(const MoeArgs& a, int index) {
   if (!kTiny) {
-    running = __ldcg(a.order.active + a.experts);
-    if (index >= running) return {};
+    if (index >= __ldcg(a.order.active + a.experts)) return {};
     const int32_t e = __ldcg(a.order.active + index);
     const int32_t begin = __ldcg(a.order.starts + e);
     return {e, __ldcg(a.order.starts + e + 1) - begin, 0, a.order.pairs + begin};
@@ -289,7 +297,6 @@ __device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
   const uint32_t before = (1U << lane) - 1U;
   const bool is_first = expert >= 0 && (same & before) == 0;
   const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
-  running = __popc(firsts);
   const uint32_t leader = __ballot_sync(0xffffffffU, is_first && __popc(firsts & before) == index);
   if (leader == 0) return {};
   const int from = __ffs(static_cast<int>(leader)) - 1;
@@ -297,29 +304,25 @@ __device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
   return {__shfl_sync(0xffffffffU, expert, from), __popc(lanes), lanes, nullptr};
 }
 
-// hidden [pair, I] BF16: eight rows of w1 and the same of w3 of one expert with all its tokens, eight at a
-// time.
+// hidden [pair, I] BF16: tiles of eight rows of w1 and the same of w3 of one expert with all its tokens,
+// eight at a time.
 template <RowFormat kFormat, typename Shape, bool kTiny, typename X>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     moe_small_up_kernel(const __grid_constant__ MoeArgs a) {
   ptx::wait_for_previous_kernel();
   __shared__ float shared[Shape::kWarps * Shape::kSums];
-  int running = 0;
-  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y), running);
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
   if (pairs.expert < 0) return;
   const ExpertPointers& expert = a.table[pairs.expert];
   const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8;
-  const int64_t row = min(first + lane / 4, a.intermediate - 1);
-  const WeightRow<kFormat> gate[1] = {{expert.w1, row}}, up[1] = {{expert.w3, row}};
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8 * Shape::kTiles;
+  const auto rows = gate_up_rows<kFormat, Shape>(expert.w1, expert.w3, first);
   for (int32_t begin = 0; begin < pairs.count; begin += 8) {
-    const X* inputs[1] = {nullptr};
-    if (begin + lane / 4 < pairs.count) {
-      const int64_t token = pairs.at<kTiny>(begin + lane / 4) / a.top_k;
-      inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
-    }
-    float sums[1][1][4] = {};
-    multiply_rows<kFormat, Shape, false>(gate, up, inputs, a.x.columns, sums);
+    // Columns beyond the last pair repeat it and are not stored.
+    const int64_t token = pairs.at<kTiny>(min(begin + lane / 4, pairs.count - 1)) / a.top_k;
+    const X* inputs[1] = {static_cast<const X*>(a.x.data) + token * a.x.stride};
+    float sums[Shape::kTiles][1][4] = {};
+    multiply_rows<kFormat, Shape, false>(rows, inputs, a.x.columns, sums);
     reduce_gate_up<Shape>(sums, shared, [&](float g, float u, int n, int column) {
       if (begin + column >= pairs.count || first + n >= a.intermediate) return;
       static_cast<bf16_t*>(a.hidden)[pairs.at<kTiny>(begin + column) * a.intermediate + first + n] =
@@ -328,74 +331,33 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   }
 }
 
-// partial [pair, H]; of the blocks that share columns, the one that ends last adds up each token's pairs.
-template <RowFormat kFormat, typename Shape, bool kTiny, typename Out>
+// partial [pair, H].
+template <RowFormat kFormat, typename Shape, bool kTiny>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     moe_small_down_kernel(const __grid_constant__ MoeArgs a) {
-  constexpr int kTiles = Shape::kTiles, kColumns = 16 * kTiles;
   __shared__ float shared[Shape::kWarps * Shape::kSums];
-  __shared__ bool is_last_block;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns, last = a.out.columns - 1;
   // Which experts run was settled before the kernel that makes `hidden` began.
-  int running = 0;
-  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y), running);
-  if (pairs.expert >= 0) {
-    const WeightView& w = a.table[pairs.expert].w2;
-    const int lane = threadIdx.x % 32;
-    WeightRow<kFormat> low[kTiles], high[kTiles];
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      const int64_t row = first + 16 * m + lane / 4;
-      low[m] = WeightRow<kFormat>(w, min(row, last));
-      high[m] = WeightRow<kFormat>(w, min(row + 8, last));
-    }
-    for (int32_t begin = 0; begin < pairs.count; begin += 8) {
-      const bf16_t* inputs[1] = {nullptr};
-      if (begin + lane / 4 < pairs.count)
-        inputs[0] = static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
-      float sums[kTiles][1][4] = {};
-      multiply_rows<kFormat, Shape, true>(low, high, inputs, a.intermediate, sums);
-      reduce_rows<Shape>(sums, shared, [&](const float(&values)[kTiles], int row, int column) {
-        if (begin + column >= pairs.count) return;
-        float* to = a.partial + pairs.at<kTiny>(begin + column) * a.out.columns + first + row;
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m)
-          if (first + row + 16 * m <= last) to[16 * m] = values[m];
-      });
-    }
-  } else {
-    ptx::wait_for_previous_kernel();
-    if (running > 0 || blockIdx.y > 0) return;
-  }
-  if (running > 1) {
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      is_last_block = atomicAdd(a.arrivals + blockIdx.x, 1) + 1 == running;
-      if (is_last_block) a.arrivals[blockIdx.x] = 0;
-    }
-    __syncthreads();
-    if (!is_last_block) return;
-    __threadfence();
-  } else {
-    __syncthreads();
-  }
-  for (int64_t i = threadIdx.x; i < a.out.rows * kColumns; i += Shape::kThreads) {
-    const int64_t t = i / kColumns, n = first + i % kColumns;
-    if (n > last) continue;
-    float sum = 0;
-    for (int64_t j = 0; j < a.top_k; ++j) {
-      const int64_t pair = t * a.top_k + j;
-      if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
-    }
-    static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
+  if (pairs.expert < 0) return ptx::wait_for_previous_kernel();
+  const int lane = threadIdx.x % 32;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16 * Shape::kTiles;
+  const auto rows = tile_rows<kFormat, Shape>(a.table[pairs.expert].w2, first);
+  for (int32_t begin = 0; begin < pairs.count; begin += 8) {
+    const int32_t pair = pairs.at<kTiny>(min(begin + lane / 4, pairs.count - 1));
+    const bf16_t* inputs[1] = {static_cast<const bf16_t*>(a.hidden) + pair * a.intermediate};
+    float sums[Shape::kTiles][1][4] = {};
+    multiply_rows<kFormat, Shape, true>(rows, inputs, a.intermediate, sums);
+    reduce_rows<Shape>(sums, shared, [&](float y, int row, int column) {
+      if (begin + column >= pairs.count || first + row >= a.out.columns) return;
+      a.partial[pairs.at<kTiny>(begin + column) * a.out.columns + first + row] = y;
+    });
   }
 }
 
 template <RowFormat kFormat>
-struct DownRows : RowsShape<2, 1, 4, 2, 6> {};
+struct DownRows : RowsShape<2, 1, 2, 3, 8> {};
 template <>
-struct DownRows<RowFormat::kBF16> : RowsShape<2, 1, 8, 2, 2> {};
+struct DownRows<RowFormat::kBF16> : RowsShape<1, 1, 8, 4, 2> {};
 template <>
 struct DownRows<RowFormat::kMxfp8> : RowsShape<1, 1, 4, 4, 6> {};
 
@@ -482,7 +444,7 @@ void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
   }
   moe_any_down_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.out.columns, kAnyWarps)), places),
                         kAnyWarps * 32, 0, stream>>>(a);
-  launch_combine(a, stream);
+  launch_combine<true>(a, stream);
 }
 
 bool reads_inputs_as_they_are(const MoeArgs& a) {
@@ -502,8 +464,7 @@ bool can_moe_small(const MoeArgs& a) {
     return x.scalar == y.scalar && x.scale_scalar == y.scale_scalar;
   };
   return a.x.rows <= kMostSmallMoeTokens && can_read_rows(a.first.w1) && can_read_rows(a.first.w3) &&
-         can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2) &&
-         ceil_div(a.out.columns, 16) <= kMostArrivals;
+         can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2);
 }
 
 bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > kTinyPairs; }
@@ -517,13 +478,13 @@ void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
     using Down = DownRows<kFormat>;
     with_activation(a.x.scalar, [&](auto x) {
       launch(moe_small_up_kernel<kFormat, Up, kTiny, decltype(x)>,
-             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8)), experts), Up::kThreads, 0, stream, a);
+             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8 * Up::kTiles)), experts), Up::kThreads, 0,
+             stream, a);
     });
-    with_activation(a.out.scalar, [&](auto out) {
-      launch(moe_small_down_kernel<kFormat, Down, kTiny, decltype(out)>,
-             dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Down::kTiles)), experts), Down::kThreads,
-             0, stream, a);
-    });
+    launch(moe_small_down_kernel<kFormat, Down, kTiny>,
+           dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Down::kTiles)), experts), Down::kThreads, 0,
+           stream, a);
+    launch_combine<false>(a, stream);
   };
   with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
     if (needs_expert_order(a)) {
@@ -543,7 +504,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   static_assert(kTileRows == kExpertTileRows);
   if (architecture >= 90) {
     launch_moe_tiles_sm90(a, stream);
-    return launch_combine(a, stream);
+    return launch_combine<true>(a, stream);
   }
   const int64_t tiles = most_expert_tiles(a);
   with_rows(a.first.w1, a.first.w2, [&]<RowKind kKind>() {
@@ -556,7 +517,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
     down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
            kTileSharedBytes, stream>>>(a);
   });
-  launch_combine(a, stream);
+  launch_combine<true>(a, stream);
 }
 
 }  // namespace minimax::cuda
