@@ -1,6 +1,7 @@
 // Mixture of experts: the order of tokens by expert, expert MLPs for few and for many tokens, and the
 // weighted sum. A pair is one of a token's choices, t * top_k + j; its place is where it stands among all
 // pairs in the order of experts. Sums over a token's choices run in the order of j, so no atomics.
+#include "backends/cuda/codes_ring.cuh"
 #include "backends/cuda/expert_tile.cuh"
 #include "backends/cuda/rows_product.cuh"
 #include "backends/cuda/tile_product.cuh"
@@ -361,6 +362,153 @@ struct DownRows<RowFormat::kBF16> : RowsShape<1, 1, 8, 4, 2> {};
 template <>
 struct DownRows<RowFormat::kMxfp8> : RowsShape<1, 1, 4, 4, 6> {};
 
+// --- few tokens, block-wise e4m3 experts of whole shapes
+
+// The fastest measured: up, and down of one token with kSumShare warps an expert.
+using UpRing = RowsShape<1, 1, 4, 3, 4>;
+using SumRing = RowsShape<1, 1, 8, 4, 2>;
+
+// What a tile's columns are: up to eight pairs of one expert.
+struct PairGroup {
+  int32_t expert, count;
+  int32_t pairs[8], tokens[8];
+};
+
+// The groups of at most 32 pairs, experts in the order in which they are first chosen; returns how many. All
+// threads call it.
+__device__ __forceinline__ int group_pairs(const MoeArgs& a, PairGroup (&groups)[kTinyPairs]) {
+  const int lane = threadIdx.x % 32;
+  const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const uint32_t before = (1U << lane) - 1U;
+  const int rank = __popc(same & before);
+  const bool leads = expert >= 0 && rank % 8 == 0;
+  const uint32_t leaders = __ballot_sync(0xffffffffU, leads);
+  if (expert >= 0 && threadIdx.x < 32) {
+    // The last leader of the same expert up to here.
+    const int leader = 31 - __clz(static_cast<int>(same & leaders & (before | 1U << lane)));
+    PairGroup& group = groups[__popc(leaders & ((1U << leader) - 1U))];
+    group.pairs[rank % 8] = lane;
+    group.tokens[rank % 8] = lane / static_cast<int>(a.top_k);
+    if (leads) {
+      group.expert = expert;
+      group.count = min(__popc(same) - rank, 8);
+    }
+  }
+  __syncthreads();
+  return __popc(leaders);
+}
+
+// hidden [pair, I] BF16. Blocks stay and take tiles of eight rows of w1 and the same of w3 in turn.
+template <typename X>
+__global__ void __launch_bounds__(UpRing::kThreads, UpRing::kBlocks)
+    moe_ring_up_kernel(const __grid_constant__ MoeArgs a) {
+  using Shape = UpRing;
+  extern __shared__ __align__(16) uint8_t room[];
+  __shared__ float shared[2][Shape::kWarps * Shape::kSums];
+  __shared__ PairGroup groups[kTinyPairs];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int columns = static_cast<int>(a.x.columns), chunks = columns / kChunk;
+  const int tiles = static_cast<int>(ceil_div(a.intermediate, 8));
+  ptx::wait_for_previous_kernel();
+  const int count = group_pairs(a, groups);
+
+  // Where a tile's codes and scales are; tile t of group g.
+  int g = 0, t = static_cast<int>(blockIdx.x);
+  const auto settle = [&] {
+    for (; t >= tiles && g < count; t -= tiles) ++g;
+  };
+  CodeRows rows;
+  RowScales gate_scales, up_scales;
+  const auto locate = [&] {
+    const ExpertPointers& expert = a.table[groups[g].expert];
+    const int64_t row = min(static_cast<int64_t>(t) * 8 + lane / 4, a.intermediate - 1);
+    rows = {code_row(expert.w1, row), code_row(expert.w3, row)};
+    gate_scales = RowScales(expert.w1, static_cast<int64_t>(t) * 8);
+    up_scales = RowScales(expert.w3, static_cast<int64_t>(t) * 8);
+  };
+  settle();
+  if (g >= count) return;
+  locate();
+  CodesRing<Shape::kAhead, Shape::kWarps> ring(warp, columns);
+  ring.fill(rows);
+  auto* scales = reinterpret_cast<float2*>(room);  // of this tile and of the next
+  for (int c = threadIdx.x; c < chunks; c += Shape::kThreads)
+    scales[c] = {gate_scales.at(c), up_scales.at(c)};
+  const SharedInputs inputs(room + chunks * 16, static_cast<int>(a.x.rows));
+  inputs.fill<Shape::kThreads>(static_cast<const X*>(a.x.data), a.x.stride, columns);
+  __syncthreads();
+  for (int parity = 0;; parity ^= 1) {
+    const PairGroup& group = groups[g];
+    const int64_t first = static_cast<int64_t>(t) * 8;
+    const CodeRows own = rows;
+    t += static_cast<int>(gridDim.x);
+    settle();
+    const bool has_next = g < count;
+    if (has_next) {
+      locate();
+      float2* next = scales + (parity ^ 1) * chunks;
+      for (int c = threadIdx.x; c < chunks; c += Shape::kThreads)
+        next[c] = {gate_scales.at(c), up_scales.at(c)};
+    }
+    const float2* own_scales = scales + parity * chunks;
+    const uint8_t* row = inputs.row(group.tokens[min(lane / 4, group.count - 1)]);
+    float sums[1][1][4] = {};
+    ring.multiply(
+        own, rows, has_next, [&](int c, uint32_t(&b)[8]) { inputs.load(row, c, b); },
+        [&](int c) { return own_scales[c]; }, sums[0][0]);
+    // The other half of `shared` may still be read by those who are behind.
+    reduce_gate_up<Shape, false>(sums, shared[parity], [&](float gate, float up, int n, int column) {
+      if (column >= group.count || first + n >= a.intermediate) return;
+      static_cast<bf16_t*>(a.hidden)[group.pairs[column] * a.intermediate + first + n] =
+          from_f32<bf16_t>(swiglu(a.swiglu, gate, up));
+    });
+    if (!has_next) return;
+  }
+}
+
+// One token: the products of sixteen rows of all its experts' w2 in one block, kShare warps an expert, added
+// up with their weights.
+template <int kShare, typename Out>
+__global__ void __launch_bounds__(SumRing::kThreads, SumRing::kBlocks)
+    moe_ring_sum_kernel(const __grid_constant__ MoeArgs a) {
+  using Shape = SumRing;
+  __shared__ float shared[Shape::kWarps * Shape::kSums];
+  const int warp = threadIdx.x / 32, rank = warp % kShare, quarter = threadIdx.x % 4;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16;
+  float sums[1][1][4] = {};
+  bool waits = true;
+#pragma unroll 1
+  for (int j = warp / kShare; j < a.top_k; j += Shape::kWarps / kShare) {
+    // Which experts run was settled before the kernel that makes `hidden` began.
+    const int64_t expert = expert_of(a, j);
+    if (expert < 0) continue;
+    const WeightView& w = a.table[expert].w2;
+    const CodeRows own = tile_code_rows(w, first);
+    CodesRing<Shape::kAhead, kShare> ring(rank, a.intermediate);
+    ring.fill(own);
+    const RowScales scales(w, first);
+    const float weight = a.weights[j];
+    if (waits) ptx::wait_for_previous_kernel();
+    waits = false;
+    const bf16_t* x = static_cast<const bf16_t*>(a.hidden) + j * a.intermediate + quarter * 16;
+    float products[4] = {};
+    ring.multiply(
+        own, own, false, [&](int c, uint32_t(&b)[8]) { load_inputs<16>(x, c * kChunk, b); },
+        [&](int c) {
+          const float scale = weight * scales.at(c);
+          return float2{scale, scale};
+        },
+        products);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[0][0][i] += products[i];
+  }
+  if (waits) ptx::wait_for_previous_kernel();
+  reduce_rows<Shape>(sums, shared, [&](float y, int n, int column) {
+    if (column == 0 && first + n < a.out.columns) static_cast<Out*>(a.out.data)[first + n] = from_f32<Out>(y);
+  });
+}
+
 // --- many tokens
 
 // hidden [place, I] BF16. A tile's columns are 64 of w1 and the same 64 of w3, so that a thread holds the
@@ -469,29 +617,69 @@ bool can_moe_small(const MoeArgs& a) {
 
 bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > kTinyPairs; }
 
-void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
+namespace {
+
+int64_t up_ring_bytes(const MoeArgs& a) {
+  return a.x.columns / kChunk * 16 + SharedInputs::bytes(a.x.rows, a.x.columns);
+}
+bool can_ring_up(const MoeArgs& a) {
+  constexpr int64_t kMostBytes = 52 * 1024;  // of a block beside others
+  constexpr int kChunks = UpRing::kWarps * UpRing::kAhead;
+  return a.x.rows <= 8 && !needs_expert_order(a) && can_ring(a.first.w1, kChunks) &&
+         can_ring(a.first.w3, kChunks) && up_ring_bytes(a) <= kMostBytes;
+}
+int sum_ring_share(const MoeArgs& a) { return a.top_k > 4 ? 1 : a.top_k > 2 ? 2 : 4; }
+bool can_ring_sum(const MoeArgs& a) {
+  return a.x.rows == 1 && can_ring(a.first.w2, SumRing::kAhead * sum_ring_share(a));
+}
+
+}  // namespace
+
+void launch_moe_small(const MoeArgs& a, int multiprocessors, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
   const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
-  const auto start = [&]<RowFormat kFormat, bool kTiny>() {
-    using Up = GateUpRows<kFormat>;
-    using Down = DownRows<kFormat>;
+  const auto up = [&]<RowFormat kFormat, bool kTiny>() {
+    using Shape = GateUpRows<kFormat>;
     with_activation(a.x.scalar, [&](auto x) {
-      launch(moe_small_up_kernel<kFormat, Up, kTiny, decltype(x)>,
-             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8 * Up::kTiles)), experts), Up::kThreads, 0,
-             stream, a);
+      launch(moe_small_up_kernel<kFormat, Shape, kTiny, decltype(x)>,
+             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8 * Shape::kTiles)), experts),
+             Shape::kThreads, 0, stream, a);
     });
-    launch(moe_small_down_kernel<kFormat, Down, kTiny>,
-           dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Down::kTiles)), experts), Down::kThreads, 0,
-           stream, a);
+  };
+  const auto down = [&]<RowFormat kFormat, bool kTiny>() {
+    using Shape = DownRows<kFormat>;
+    launch(moe_small_down_kernel<kFormat, Shape, kTiny>,
+           dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Shape::kTiles)), experts), Shape::kThreads,
+           0, stream, a);
     launch_combine<false>(a, stream);
   };
   with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
     if (needs_expert_order(a)) {
-      start.template operator()<kFormat, false>();
-    } else {
-      start.template operator()<kFormat, true>();
+      up.template operator()<kFormat, false>();
+      return down.template operator()<kFormat, false>();
     }
+    if (can_ring_up(a)) {
+      const int64_t tiles = pairs * ceil_div(a.intermediate, 8), most = multiprocessors * UpRing::kBlocks;
+      const auto bytes = static_cast<size_t>(up_ring_bytes(a));
+      with_activation(a.x.scalar, [&](auto x) {
+        const auto kernel = moe_ring_up_kernel<decltype(x)>;
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+        launch(kernel, static_cast<unsigned>(tiles < most ? tiles : most), UpRing::kThreads, bytes, stream,
+               a);
+      });
+    } else {
+      up.template operator()<kFormat, true>();
+    }
+    if (!can_ring_sum(a)) return down.template operator()<kFormat, true>();
+    with_activation(a.out.scalar, [&](auto out) {
+      using Out = decltype(out);
+      const int share = sum_ring_share(a);
+      launch(share == 1   ? moe_ring_sum_kernel<1, Out>
+             : share == 2 ? moe_ring_sum_kernel<2, Out>
+                          : moe_ring_sum_kernel<4, Out>,
+             static_cast<unsigned>(ceil_div(a.out.columns, 16)), SumRing::kThreads, 0, stream, a);
+    });
   });
 }
 

@@ -127,10 +127,10 @@ struct WeightRow<RowFormat::kFp8> : E4m3Row {
         column_offset(static_cast<uint32_t>(w.column_offset)),
         column_shift(shift_of(w)) {}
   // The warp's 64 inputs share a scale.
-  __device__ Chunk load(int64_t k) const {
-    return {load_stream_16(values + k),
-            __ldg(scales + ((static_cast<uint32_t>(k) + column_offset) >> column_shift))};
+  __device__ uint32_t block_of(int64_t k) const {
+    return (static_cast<uint32_t>(k) + column_offset) >> column_shift;
   }
+  __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k), __ldg(scales + block_of(k))}; }
 };
 
 template <>
@@ -305,8 +305,7 @@ __device__ __forceinline__ void multiply_rows(const TileRows<kFormat, Shape>& ro
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) load_inputs<kInputs>(inputs[n], at, b[n]);
 #pragma unroll
-    for (int m = 0; m < kTiles; ++m)
-      multiply_tile_chunk<kFormat>(low[a][m], high[a][m], b, sums[m]);
+    for (int m = 0; m < kTiles; ++m) multiply_tile_chunk<kFormat>(low[a][m], high[a][m], b, sums[m]);
   };
   bool waits = kWaits;
   // Whole groups of loads have no condition between them: behind one, activations would be asked for as late
@@ -333,7 +332,6 @@ template <typename Shape>
 __device__ void store_sums(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared) {
   constexpr int kWidth = 8 * Shape::kGroups;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  __syncthreads();
 #pragma unroll
   for (int m = 0; m < Shape::kTiles; ++m) {
 #pragma unroll
@@ -353,6 +351,7 @@ template <typename Shape, typename Total>
 __device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared,
                             Total&& total) {
   constexpr int kWidth = 8 * Shape::kGroups;
+  __syncthreads();
   store_sums<Shape>(sums, shared);
   __syncthreads();
   for (int i = threadIdx.x; i < Shape::kSums; i += Shape::kThreads) {
@@ -364,11 +363,12 @@ __device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4
 }
 
 // Of tiles whose first eight rows are of the gate and the others of the same rows of the up projection:
-// total(gate, up, row < 8 kTiles, column).
-template <typename Shape, typename Total>
+// total(gate, up, row < 8 kTiles, column). kIsReused: others may still read `shared`.
+template <typename Shape, bool kIsReused = true, typename Total>
 __device__ void reduce_gate_up(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared,
                                Total&& total) {
   constexpr int kWidth = 8 * Shape::kGroups, kHalf = 8 * kWidth;
+  if (kIsReused) __syncthreads();
   store_sums<Shape>(sums, shared);
   __syncthreads();
   for (int i = threadIdx.x; i < Shape::kTiles * kHalf; i += Shape::kThreads) {
