@@ -85,9 +85,10 @@ TEST(Norms, ResidualMayBeOverwritten) {
 bool is_8_bit(const Format& f) { return quant::activation_group(f.format) > 0; }
 
 // One linear layer of every output dtype and precision, on every backend, against the oracle.
-void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows, int64_t k, int64_t n) {
+void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows, int64_t k, int64_t n,
+                  int64_t padding = 3) {
   // A row stride larger than the row, as a slice of a wider tensor has.
-  const Tensor x = make.uniform(dtype, {rows, k + 3}).slice(1, 0, k);
+  const Tensor x = make.uniform(dtype, {rows, k + padding}).slice(1, 0, k);
   const quant::Weight weight = make_weight(make, f, n, k);
   for (const DType out_dtype : kActivations) {
     const Activation activation = make.pick(0, 1) == 0 ? Activation::kNone : Activation::kSilu;
@@ -140,6 +141,21 @@ TEST(Linear, AnyFewRowsMatchTheOracle) {
   }
 }
 
+// Rows that begin at whole vectors, in every group of them; inputs that fill whole groups of loads and that
+// do not.
+TEST(Linear, AlignedFewRowsMatchTheOracle) {
+  TensorMaker make(48);
+  const std::vector<std::array<int64_t, 3>> shapes = {
+      {1, 3072, 40}, {2, 1056, 33}, {4, 1088, 70},  {5, 1536, 17}, {8, 3072, 30},
+      {8, 1280, 49}, {9, 1024, 40}, {16, 1088, 33}, {17, 768, 35}, {32, 1056, 37}};
+  for (const auto& [rows, k, n] : shapes) {
+    for (const Format& format : kFormats) {
+      if (!can_hold(format, k)) continue;
+      for (const DType dtype : kActivations) check_linear(make, format, dtype, rows, k, n, 8);
+    }
+  }
+}
+
 // Inputs and outputs enough for several stages and tiles, and for products that are cut along their inputs.
 TEST(Linear, FewRowsOfManyEightBitWeightsMatchTheOracle) {
   TensorMaker make(44);
@@ -159,8 +175,10 @@ TEST(Linear, FewRowsOfManyOutputsMatchTheOracle) {
   if (testing::cuda_architectures().empty()) GTEST_SKIP() << "no GPU";
   TensorMaker make(46);
   for (const Format& format :
-       {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
+       {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}}) {
     check_linear(make, format, DType::kBF16, 3, 256, 20000);
+    check_linear(make, format, DType::kBF16, 3, 1536, 4300, 8);
+  }
 }
 
 // What is no number stays in its row, and none is lost.
@@ -519,7 +537,9 @@ TEST(Moe, ManyPairsOfEightBitExpertsMatchTheOracle) {
 TEST(Moe, FewTokensOfWideEightBitExpertsMatchTheOracle) {
   if (testing::cuda_architectures().empty()) GTEST_SKIP() << "no GPU";
   TensorMaker make(47);
-  for (const MoeShape s : {MoeShape{1, 768, 1024, 12, 9}, MoeShape{6, 512, 1280, 10, 8}}) {
+  for (const MoeShape s :
+       {MoeShape{1, 768, 1024, 12, 9}, MoeShape{6, 512, 1280, 10, 8}, MoeShape{3, 1536, 640, 10, 8},
+        MoeShape{1, 1536, 1024, 5, 4}, MoeShape{1, 768, 1024, 4, 2}}) {
     for (const Format& format :
          {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
       check_moe(make, s, format, DType::kBF16);

@@ -349,7 +349,6 @@ MoeArgs CudaBackend::moe_args(const ops::Moe& args, ops::Workspace workspace) {
   a.hidden = scratch.hidden;
   a.partial = scratch.partial;
   a.x_bf16 = scratch.x_bf16;
-  a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());
   return a;
 }
 
@@ -391,7 +390,7 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
     if (is_stream) {
       launch_moe_stream(a, multiprocessors_, stream());
     } else if (is_small) {
-      launch_moe_small(a, stream());
+      launch_moe_small(a, multiprocessors_, stream());
     } else {
       launch_moe_tiles(a, architecture_, stream());
     }

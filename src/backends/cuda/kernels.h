@@ -223,12 +223,11 @@ struct MoeArgs {
   SwigluParams swiglu;
   Matrix out;
   ExpertOrder order;
-  void* hidden = nullptr;       // [T * k, I] BF16, or F32 for the F32 path
-  float* partial = nullptr;     // [T * k, H]
-  void* x_bf16 = nullptr;       // [T, H] BF16, for the BF16 paths
-  int32_t* arrivals = nullptr;  // [kMostArrivals] zeros, left as zeros: blocks of a column that have ended
-  const void* maps = nullptr;   // [experts] of make_expert_maps on the device, or null
-  bool rounds_hidden = false;   // to e4m3 numbers, as the inputs are
+  void* hidden = nullptr;      // [T * k, I] BF16, or F32 for the F32 path
+  float* partial = nullptr;    // [T * k, H]
+  void* x_bf16 = nullptr;      // [T, H] BF16, for the BF16 paths
+  const void* maps = nullptr;  // [experts] of make_expert_maps on the device, or null
+  bool rounds_hidden = false;  // to e4m3 numbers, as the inputs are
   bool is_mx = false;
 };
 void launch_expert_order(const MoeArgs&, cudaStream_t);
@@ -243,7 +242,7 @@ bool needs_expert_order(const MoeArgs&);  // of launch_moe_small
 // Whether launch_moe_small takes x as it is; else `x` must be a copy in BF16.
 bool reads_inputs_as_they_are(const MoeArgs&);
 // Products of few tokens with BF16 or 8-bit experts: reads the chosen ones alone.
-void launch_moe_small(const MoeArgs&, cudaStream_t);
+void launch_moe_small(const MoeArgs&, int multiprocessors, cudaStream_t);
 // BF16 products of many tokens on tiles, of weights for which can_moe_bf16 or can_moe_tiles holds.
 void launch_moe_tiles(const MoeArgs&, int architecture, cudaStream_t);
 void launch_moe_tiles_sm90(const MoeArgs&, cudaStream_t);  // without the weighted sum
@@ -297,7 +296,7 @@ struct AttentionArgs {
   float scale = 1;
   Heads out;
   float* partial = nullptr;            // split-KV workspace
-  int32_t* arrivals = nullptr;         // as in MoeArgs, for blocks that share rows
+  int32_t* arrivals = nullptr;         // [kMostArrivals] zeros, left as zeros
   int64_t splits = 1;                  // 1 unless is_decode_shape; times tiles at most kMostArrivals
   int64_t cluster = 1;                 // parts of a cluster: 2, 4 or 8 that divide splits, on Hopper
   bool is_decode_shape = false;        // as many rows as sequences: few rows each

@@ -4,24 +4,23 @@
 namespace minimax::cuda {
 namespace {
 
-// Eight rows of w1 and the same of w3 are the two halves of a tile, with all tokens.
+// Tiles of eight rows of w1 and the same of w3, with all tokens.
 template <RowFormat kFormat, typename Shape, typename X>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     mlp_small_up_kernel(const __grid_constant__ MlpSmallArgs a) {
-  constexpr int kGroups = Shape::kGroups;
+  constexpr int kTiles = Shape::kTiles, kGroups = Shape::kGroups;
   __shared__ float shared[Shape::kWarps * Shape::kSums];
   const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8;
-  const int64_t row = min(first + lane / 4, a.w1.rows - 1);
-  const WeightRow<kFormat> gate[1] = {{a.w1, row}}, up[1] = {{a.w3, row}};
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8 * kTiles;
   const X* inputs[kGroups];
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
-    const int64_t t = n * 8 + lane / 4;
-    inputs[n] = t < a.x.rows ? static_cast<const X*>(a.x.data) + t * a.x.stride : nullptr;
+    const int64_t t = min(static_cast<int64_t>(n * 8 + lane / 4), a.x.rows - 1);
+    inputs[n] = static_cast<const X*>(a.x.data) + t * a.x.stride;
   }
-  float sums[1][kGroups][4] = {};
-  multiply_rows<kFormat, Shape, true>(gate, up, inputs, a.w1.columns, sums);
+  float sums[kTiles][kGroups][4] = {};
+  multiply_rows<kFormat, Shape, true>(gate_up_rows<kFormat, Shape>(a.w1, a.w3, first), inputs, a.w1.columns,
+                                      sums);
   reduce_gate_up<Shape>(sums, shared, [&](float g, float u, int n, int t) {
     if (t >= a.x.rows || first + n >= a.w1.rows) return;
     static_cast<bf16_t*>(a.hidden.data)[t * a.hidden.stride + first + n] =
@@ -43,7 +42,7 @@ void launch_mlp_small(const MlpSmallArgs& a, cudaStream_t stream) {
     with_activation(a.x.scalar, [&](auto in) {
       const auto start = [&]<typename Shape>() {
         launch(mlp_small_up_kernel<kFormat, Shape, decltype(in)>,
-               static_cast<unsigned>(ceil_div(a.w1.rows, 8)), Shape::kThreads, 0, stream, a);
+               static_cast<unsigned>(ceil_div(a.w1.rows, 8 * Shape::kTiles)), Shape::kThreads, 0, stream, a);
       };
       if (a.x.rows <= 8) {
         start.template operator()<GateUpRows<kFormat>>();

@@ -1,6 +1,7 @@
 // Mixture of experts: the order of tokens by expert, expert MLPs for few and for many tokens, and the
 // weighted sum. A pair is one of a token's choices, t * top_k + j; its place is where it stands among all
 // pairs in the order of experts. Sums over a token's choices run in the order of j, so no atomics.
+#include "backends/cuda/codes_ring.cuh"
 #include "backends/cuda/expert_tile.cuh"
 #include "backends/cuda/rows_product.cuh"
 #include "backends/cuda/tile_product.cuh"
@@ -194,7 +195,16 @@ __global__ void moe_any_down_kernel(MoeArgs a) {
   }
 }
 
-template <typename Out>
+// --- the weighted sum
+
+// Where the row of a pair stands in `partial`: with the order of pairs or without; -1 for none.
+template <bool kIsOrdered>
+__device__ int64_t partial_row(const MoeArgs& a, int64_t pair) {
+  if (kIsOrdered) return a.order.places[pair];
+  return expert_of(a, pair) >= 0 ? pair : -1;
+}
+
+template <bool kIsOrdered, typename Out>
 __global__ void moe_combine_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.y;
@@ -202,15 +212,14 @@ __global__ void moe_combine_kernel(MoeArgs a) {
   if (i >= a.out.columns) return;
   float sum = 0;
   for (int64_t j = 0; j < a.top_k; ++j) {
-    const int64_t pair = t * a.top_k + j;
-    const int32_t place = a.order.places[pair];
-    if (place >= 0) sum += a.weights[pair] * a.partial[place * a.out.columns + i];
+    const int64_t pair = t * a.top_k + j, row = partial_row<kIsOrdered>(a, pair);
+    if (row >= 0) sum += a.weights[pair] * a.partial[row * a.out.columns + i];
   }
   static_cast<Out*>(a.out.data)[t * a.out.stride + i] = from_f32<Out>(sum);
 }
 
 // Four columns a thread.
-template <typename Out>
+template <bool kIsOrdered, typename Out>
 __global__ void moe_combine_four_kernel(MoeArgs a) {
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x;
@@ -218,18 +227,19 @@ __global__ void moe_combine_four_kernel(MoeArgs a) {
   if (i >= a.out.columns) return;
   float4 sum = {0, 0, 0, 0};
   for (int64_t j = 0; j < a.top_k; ++j) {
-    const int64_t pair = t * a.top_k + j;
-    const int32_t place = a.order.places[pair];
-    if (place < 0) continue;
+    const int64_t pair = t * a.top_k + j, row = partial_row<kIsOrdered>(a, pair);
+    if (row < 0) continue;
     const float weight = a.weights[pair];
-    const float4 y = load_four(a.partial + place * a.out.columns + i);
+    const float4 y = load_four(a.partial + row * a.out.columns + i);
     sum = {sum.x + weight * y.x, sum.y + weight * y.y, sum.z + weight * y.z, sum.w + weight * y.w};
   }
   store_four(static_cast<Out*>(a.out.data) + t * a.out.stride + i, sum);
 }
 
+template <bool kIsOrdered>
 void launch_combine(const MoeArgs& a, cudaStream_t stream) {
-  constexpr int kThreads = 256;
+  // Few rows take as many blocks as they can.
+  const int threads = a.out.rows <= kMostSmallMoeTokens ? 128 : 256;
   constexpr int64_t kMostRows = 65535;
   const bool has_fours =
       a.out.columns % 4 == 0 && a.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
@@ -237,8 +247,8 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
     using Out = decltype(o);
     if (has_fours) {
       const dim3 grid(static_cast<unsigned>(a.out.rows),
-                      static_cast<unsigned>(ceil_div(a.out.columns, 4 * kThreads)));
-      return launch(moe_combine_four_kernel<Out>, grid, kThreads, 0, stream, a);
+                      static_cast<unsigned>(ceil_div(a.out.columns, 4 * threads)));
+      return launch(moe_combine_four_kernel<kIsOrdered, Out>, grid, threads, 0, stream, a);
     }
     for (int64_t first = 0; first < a.out.rows; first += kMostRows) {
       MoeArgs part = a;
@@ -246,8 +256,8 @@ void launch_combine(const MoeArgs& a, cudaStream_t stream) {
       part.out.data = static_cast<Out*>(a.out.data) + first * a.out.stride;
       part.weights += first * a.top_k;
       part.order.places += first * a.top_k;
-      const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, kThreads)), static_cast<unsigned>(rows));
-      launch(moe_combine_kernel<Out>, grid, kThreads, 0, stream, part);
+      const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, threads)), static_cast<unsigned>(rows));
+      launch(moe_combine_kernel<kIsOrdered, Out>, grid, threads, 0, stream, part);
     }
   });
 }
@@ -273,12 +283,11 @@ struct ExpertPairs {
 };
 
 // Of the index-th expert that has pairs. kTiny: at most 32 pairs, which need no order made before: every warp
-// finds it by itself, experts in the order in which they are first chosen. `running` is how many have pairs.
+// finds it by itself, experts in the order in which they are first chosen.
 template <bool kTiny>
-__device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
+__device__ ExpertPairs find_pairs(const MoeArgs& a, int index) {
   if (!kTiny) {
-    running = __ldcg(a.order.active + a.experts);
-    if (index >= running) return {};
+    if (index >= __ldcg(a.order.active + a.experts)) return {};
     const int32_t e = __ldcg(a.order.active + index);
     const int32_t begin = __ldcg(a.order.starts + e);
     return {e, __ldcg(a.order.starts + e + 1) - begin, 0, a.order.pairs + begin};
@@ -289,7 +298,6 @@ __device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
   const uint32_t before = (1U << lane) - 1U;
   const bool is_first = expert >= 0 && (same & before) == 0;
   const uint32_t firsts = __ballot_sync(0xffffffffU, is_first);
-  running = __popc(firsts);
   const uint32_t leader = __ballot_sync(0xffffffffU, is_first && __popc(firsts & before) == index);
   if (leader == 0) return {};
   const int from = __ffs(static_cast<int>(leader)) - 1;
@@ -297,29 +305,25 @@ __device__ ExpertPairs find_pairs(const MoeArgs& a, int index, int& running) {
   return {__shfl_sync(0xffffffffU, expert, from), __popc(lanes), lanes, nullptr};
 }
 
-// hidden [pair, I] BF16: eight rows of w1 and the same of w3 of one expert with all its tokens, eight at a
-// time.
+// hidden [pair, I] BF16: tiles of eight rows of w1 and the same of w3 of one expert with all its tokens,
+// eight at a time.
 template <RowFormat kFormat, typename Shape, bool kTiny, typename X>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     moe_small_up_kernel(const __grid_constant__ MoeArgs a) {
   ptx::wait_for_previous_kernel();
   __shared__ float shared[Shape::kWarps * Shape::kSums];
-  int running = 0;
-  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y), running);
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
   if (pairs.expert < 0) return;
   const ExpertPointers& expert = a.table[pairs.expert];
   const int lane = threadIdx.x % 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8;
-  const int64_t row = min(first + lane / 4, a.intermediate - 1);
-  const WeightRow<kFormat> gate[1] = {{expert.w1, row}}, up[1] = {{expert.w3, row}};
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 8 * Shape::kTiles;
+  const auto rows = gate_up_rows<kFormat, Shape>(expert.w1, expert.w3, first);
   for (int32_t begin = 0; begin < pairs.count; begin += 8) {
-    const X* inputs[1] = {nullptr};
-    if (begin + lane / 4 < pairs.count) {
-      const int64_t token = pairs.at<kTiny>(begin + lane / 4) / a.top_k;
-      inputs[0] = static_cast<const X*>(a.x.data) + token * a.x.stride;
-    }
-    float sums[1][1][4] = {};
-    multiply_rows<kFormat, Shape, false>(gate, up, inputs, a.x.columns, sums);
+    // Columns beyond the last pair repeat it and are not stored.
+    const int64_t token = pairs.at<kTiny>(min(begin + lane / 4, pairs.count - 1)) / a.top_k;
+    const X* inputs[1] = {static_cast<const X*>(a.x.data) + token * a.x.stride};
+    float sums[Shape::kTiles][1][4] = {};
+    multiply_rows<kFormat, Shape, false>(rows, inputs, a.x.columns, sums);
     reduce_gate_up<Shape>(sums, shared, [&](float g, float u, int n, int column) {
       if (begin + column >= pairs.count || first + n >= a.intermediate) return;
       static_cast<bf16_t*>(a.hidden)[pairs.at<kTiny>(begin + column) * a.intermediate + first + n] =
@@ -328,76 +332,182 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   }
 }
 
-// partial [pair, H]; of the blocks that share columns, the one that ends last adds up each token's pairs.
-template <RowFormat kFormat, typename Shape, bool kTiny, typename Out>
+// partial [pair, H].
+template <RowFormat kFormat, typename Shape, bool kTiny>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     moe_small_down_kernel(const __grid_constant__ MoeArgs a) {
-  constexpr int kTiles = Shape::kTiles, kColumns = 16 * kTiles;
   __shared__ float shared[Shape::kWarps * Shape::kSums];
-  __shared__ bool is_last_block;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns, last = a.out.columns - 1;
   // Which experts run was settled before the kernel that makes `hidden` began.
-  int running = 0;
-  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y), running);
-  if (pairs.expert >= 0) {
-    const WeightView& w = a.table[pairs.expert].w2;
-    const int lane = threadIdx.x % 32;
-    WeightRow<kFormat> low[kTiles], high[kTiles];
-#pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      const int64_t row = first + 16 * m + lane / 4;
-      low[m] = WeightRow<kFormat>(w, min(row, last));
-      high[m] = WeightRow<kFormat>(w, min(row + 8, last));
-    }
-    for (int32_t begin = 0; begin < pairs.count; begin += 8) {
-      const bf16_t* inputs[1] = {nullptr};
-      if (begin + lane / 4 < pairs.count)
-        inputs[0] = static_cast<const bf16_t*>(a.hidden) + pairs.at<kTiny>(begin + lane / 4) * a.intermediate;
-      float sums[kTiles][1][4] = {};
-      multiply_rows<kFormat, Shape, true>(low, high, inputs, a.intermediate, sums);
-      reduce_rows<Shape>(sums, shared, [&](const float(&values)[kTiles], int row, int column) {
-        if (begin + column >= pairs.count) return;
-        float* to = a.partial + pairs.at<kTiny>(begin + column) * a.out.columns + first + row;
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m)
-          if (first + row + 16 * m <= last) to[16 * m] = values[m];
-      });
-    }
-  } else {
-    ptx::wait_for_previous_kernel();
-    if (running > 0 || blockIdx.y > 0) return;
-  }
-  if (running > 1) {
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      is_last_block = atomicAdd(a.arrivals + blockIdx.x, 1) + 1 == running;
-      if (is_last_block) a.arrivals[blockIdx.x] = 0;
-    }
-    __syncthreads();
-    if (!is_last_block) return;
-    __threadfence();
-  } else {
-    __syncthreads();
-  }
-  for (int64_t i = threadIdx.x; i < a.out.rows * kColumns; i += Shape::kThreads) {
-    const int64_t t = i / kColumns, n = first + i % kColumns;
-    if (n > last) continue;
-    float sum = 0;
-    for (int64_t j = 0; j < a.top_k; ++j) {
-      const int64_t pair = t * a.top_k + j;
-      if (expert_of(a, pair) >= 0) sum += a.weights[pair] * __ldcg(a.partial + pair * a.out.columns + n);
-    }
-    static_cast<Out*>(a.out.data)[t * a.out.stride + n] = from_f32<Out>(sum);
+  const ExpertPairs pairs = find_pairs<kTiny>(a, static_cast<int>(blockIdx.y));
+  if (pairs.expert < 0) return ptx::wait_for_previous_kernel();
+  const int lane = threadIdx.x % 32;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16 * Shape::kTiles;
+  const auto rows = tile_rows<kFormat, Shape>(a.table[pairs.expert].w2, first);
+  for (int32_t begin = 0; begin < pairs.count; begin += 8) {
+    const int32_t pair = pairs.at<kTiny>(min(begin + lane / 4, pairs.count - 1));
+    const bf16_t* inputs[1] = {static_cast<const bf16_t*>(a.hidden) + pair * a.intermediate};
+    float sums[Shape::kTiles][1][4] = {};
+    multiply_rows<kFormat, Shape, true>(rows, inputs, a.intermediate, sums);
+    reduce_rows<Shape>(sums, shared, [&](float y, int row, int column) {
+      if (begin + column >= pairs.count || first + row >= a.out.columns) return;
+      a.partial[pairs.at<kTiny>(begin + column) * a.out.columns + first + row] = y;
+    });
   }
 }
 
 template <RowFormat kFormat>
-struct DownRows : RowsShape<2, 1, 4, 2, 6> {};
+struct DownRows : RowsShape<2, 1, 2, 3, 8> {};
 template <>
-struct DownRows<RowFormat::kBF16> : RowsShape<2, 1, 8, 2, 2> {};
+struct DownRows<RowFormat::kBF16> : RowsShape<1, 1, 8, 4, 2> {};
 template <>
 struct DownRows<RowFormat::kMxfp8> : RowsShape<1, 1, 4, 4, 6> {};
+
+// --- few tokens, block-wise e4m3 experts of whole shapes
+
+// The fastest measured: up, and down of one token with kSumShare warps an expert.
+using UpRing = RowsShape<1, 1, 4, 3, 4>;
+using SumRing = RowsShape<1, 1, 8, 4, 2>;
+
+// What a tile's columns are: up to eight pairs of one expert.
+struct PairGroup {
+  int32_t expert, count;
+  int32_t pairs[8], tokens[8];
+};
+
+// The groups of at most 32 pairs, experts in the order in which they are first chosen; returns how many. All
+// threads call it.
+__device__ __forceinline__ int group_pairs(const MoeArgs& a, PairGroup (&groups)[kTinyPairs]) {
+  const int lane = threadIdx.x % 32;
+  const int expert = lane < a.x.rows * a.top_k ? static_cast<int>(expert_of(a, lane)) : -1;
+  const uint32_t same = __match_any_sync(0xffffffffU, expert);
+  const uint32_t before = (1U << lane) - 1U;
+  const int rank = __popc(same & before);
+  const bool leads = expert >= 0 && rank % 8 == 0;
+  const uint32_t leaders = __ballot_sync(0xffffffffU, leads);
+  if (expert >= 0 && threadIdx.x < 32) {
+    // The last leader of the same expert up to here.
+    const int leader = 31 - __clz(static_cast<int>(same & leaders & (before | 1U << lane)));
+    PairGroup& group = groups[__popc(leaders & ((1U << leader) - 1U))];
+    group.pairs[rank % 8] = lane;
+    group.tokens[rank % 8] = lane / static_cast<int>(a.top_k);
+    if (leads) {
+      group.expert = expert;
+      group.count = min(__popc(same) - rank, 8);
+    }
+  }
+  __syncthreads();
+  return __popc(leaders);
+}
+
+// hidden [pair, I] BF16. Blocks stay and take tiles of eight rows of w1 and the same of w3 in turn.
+template <typename X>
+__global__ void __launch_bounds__(UpRing::kThreads, UpRing::kBlocks)
+    moe_ring_up_kernel(const __grid_constant__ MoeArgs a) {
+  using Shape = UpRing;
+  extern __shared__ __align__(16) uint8_t room[];
+  __shared__ float shared[2][Shape::kWarps * Shape::kSums];
+  __shared__ PairGroup groups[kTinyPairs];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int columns = static_cast<int>(a.x.columns), chunks = columns / kChunk;
+  const int tiles = static_cast<int>(ceil_div(a.intermediate, 8));
+  ptx::wait_for_previous_kernel();
+  const int count = group_pairs(a, groups);
+
+  // Where a tile's codes and scales are; tile t of group g.
+  int g = 0, t = static_cast<int>(blockIdx.x);
+  const auto settle = [&] {
+    for (; t >= tiles && g < count; t -= tiles) ++g;
+  };
+  CodeRows rows;
+  RowScales gate_scales, up_scales;
+  const auto locate = [&] {
+    const ExpertPointers& expert = a.table[groups[g].expert];
+    const int64_t row = min(static_cast<int64_t>(t) * 8 + lane / 4, a.intermediate - 1);
+    rows = {code_row(expert.w1, row), code_row(expert.w3, row)};
+    gate_scales = RowScales(expert.w1, static_cast<int64_t>(t) * 8);
+    up_scales = RowScales(expert.w3, static_cast<int64_t>(t) * 8);
+  };
+  settle();
+  if (g >= count) return;
+  locate();
+  CodesRing<Shape::kAhead, Shape::kWarps> ring(warp, columns);
+  ring.fill(rows);
+  auto* scales = reinterpret_cast<float2*>(room);  // of this tile and of the next
+  for (int c = threadIdx.x; c < chunks; c += Shape::kThreads)
+    scales[c] = {gate_scales.at(c), up_scales.at(c)};
+  const SharedInputs inputs(room + chunks * 16, static_cast<int>(a.x.rows));
+  inputs.fill<Shape::kThreads>(static_cast<const X*>(a.x.data), a.x.stride, columns);
+  __syncthreads();
+  for (int parity = 0;; parity ^= 1) {
+    const PairGroup& group = groups[g];
+    const int64_t first = static_cast<int64_t>(t) * 8;
+    const CodeRows own = rows;
+    t += static_cast<int>(gridDim.x);
+    settle();
+    const bool has_next = g < count;
+    if (has_next) {
+      locate();
+      float2* next = scales + (parity ^ 1) * chunks;
+      for (int c = threadIdx.x; c < chunks; c += Shape::kThreads)
+        next[c] = {gate_scales.at(c), up_scales.at(c)};
+    }
+    const float2* own_scales = scales + parity * chunks;
+    const uint8_t* row = inputs.row(group.tokens[min(lane / 4, group.count - 1)]);
+    float sums[1][1][4] = {};
+    ring.multiply(
+        own, rows, has_next, [&](int c, uint32_t(&b)[8]) { inputs.load(row, c, b); },
+        [&](int c) { return own_scales[c]; }, sums[0][0]);
+    // The other half of `shared` may still be read by those who are behind.
+    reduce_gate_up<Shape, false>(sums, shared[parity], [&](float gate, float up, int n, int column) {
+      if (column >= group.count || first + n >= a.intermediate) return;
+      static_cast<bf16_t*>(a.hidden)[group.pairs[column] * a.intermediate + first + n] =
+          from_f32<bf16_t>(swiglu(a.swiglu, gate, up));
+    });
+    if (!has_next) return;
+  }
+}
+
+// One token: the products of sixteen rows of all its experts' w2 in one block, kShare warps an expert, added
+// up with their weights.
+template <int kShare, typename Out>
+__global__ void __launch_bounds__(SumRing::kThreads, SumRing::kBlocks)
+    moe_ring_sum_kernel(const __grid_constant__ MoeArgs a) {
+  using Shape = SumRing;
+  __shared__ float shared[Shape::kWarps * Shape::kSums];
+  const int warp = threadIdx.x / 32, rank = warp % kShare, quarter = threadIdx.x % 4;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 16;
+  float sums[1][1][4] = {};
+  bool waits = true;
+#pragma unroll 1
+  for (int j = warp / kShare; j < a.top_k; j += Shape::kWarps / kShare) {
+    // Which experts run was settled before the kernel that makes `hidden` began.
+    const int64_t expert = expert_of(a, j);
+    if (expert < 0) continue;
+    const WeightView& w = a.table[expert].w2;
+    const CodeRows own = tile_code_rows(w, first);
+    CodesRing<Shape::kAhead, kShare> ring(rank, a.intermediate);
+    ring.fill(own);
+    const RowScales scales(w, first);
+    const float weight = a.weights[j];
+    if (waits) ptx::wait_for_previous_kernel();
+    waits = false;
+    const bf16_t* x = static_cast<const bf16_t*>(a.hidden) + j * a.intermediate + quarter * 16;
+    float products[4] = {};
+    ring.multiply(
+        own, own, false, [&](int c, uint32_t(&b)[8]) { load_inputs<16>(x, c * kChunk, b); },
+        [&](int c) {
+          const float scale = weight * scales.at(c);
+          return float2{scale, scale};
+        },
+        products);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[0][0][i] += products[i];
+  }
+  if (waits) ptx::wait_for_previous_kernel();
+  reduce_rows<Shape>(sums, shared, [&](float y, int n, int column) {
+    if (column == 0 && first + n < a.out.columns) static_cast<Out*>(a.out.data)[first + n] = from_f32<Out>(y);
+  });
+}
 
 // --- many tokens
 
@@ -482,7 +592,7 @@ void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
   }
   moe_any_down_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.out.columns, kAnyWarps)), places),
                         kAnyWarps * 32, 0, stream>>>(a);
-  launch_combine(a, stream);
+  launch_combine<true>(a, stream);
 }
 
 bool reads_inputs_as_they_are(const MoeArgs& a) {
@@ -502,35 +612,74 @@ bool can_moe_small(const MoeArgs& a) {
     return x.scalar == y.scalar && x.scale_scalar == y.scale_scalar;
   };
   return a.x.rows <= kMostSmallMoeTokens && can_read_rows(a.first.w1) && can_read_rows(a.first.w3) &&
-         can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2) &&
-         ceil_div(a.out.columns, 16) <= kMostArrivals;
+         can_read_rows(a.first.w2) && have_one_format(a.first.w1, a.first.w2);
 }
 
 bool needs_expert_order(const MoeArgs& a) { return a.x.rows * a.top_k > kTinyPairs; }
 
-void launch_moe_small(const MoeArgs& a, cudaStream_t stream) {
+namespace {
+
+int64_t up_ring_bytes(const MoeArgs& a) {
+  return a.x.columns / kChunk * 16 + SharedInputs::bytes(a.x.rows, a.x.columns);
+}
+bool can_ring_up(const MoeArgs& a) {
+  constexpr int64_t kMostBytes = 52 * 1024;  // of a block beside others
+  constexpr int kChunks = UpRing::kWarps * UpRing::kAhead;
+  return a.x.rows <= 8 && !needs_expert_order(a) && can_ring(a.first.w1, kChunks) &&
+         can_ring(a.first.w3, kChunks) && up_ring_bytes(a) <= kMostBytes;
+}
+int sum_ring_share(const MoeArgs& a) { return a.top_k > 4 ? 1 : a.top_k > 2 ? 2 : 4; }
+bool can_ring_sum(const MoeArgs& a) {
+  return a.x.rows == 1 && can_ring(a.first.w2, SumRing::kAhead * sum_ring_share(a));
+}
+
+}  // namespace
+
+void launch_moe_small(const MoeArgs& a, int multiprocessors, cudaStream_t stream) {
   if (a.x.rows == 0) return;
   const int64_t pairs = a.x.rows * a.top_k;
   const auto experts = static_cast<unsigned>(pairs < a.experts ? pairs : a.experts);
-  const auto start = [&]<RowFormat kFormat, bool kTiny>() {
-    using Up = GateUpRows<kFormat>;
-    using Down = DownRows<kFormat>;
+  const auto up = [&]<RowFormat kFormat, bool kTiny>() {
+    using Shape = GateUpRows<kFormat>;
     with_activation(a.x.scalar, [&](auto x) {
-      launch(moe_small_up_kernel<kFormat, Up, kTiny, decltype(x)>,
-             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8)), experts), Up::kThreads, 0, stream, a);
+      launch(moe_small_up_kernel<kFormat, Shape, kTiny, decltype(x)>,
+             dim3(static_cast<unsigned>(ceil_div(a.intermediate, 8 * Shape::kTiles)), experts),
+             Shape::kThreads, 0, stream, a);
     });
-    with_activation(a.out.scalar, [&](auto out) {
-      launch(moe_small_down_kernel<kFormat, Down, kTiny, decltype(out)>,
-             dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Down::kTiles)), experts), Down::kThreads,
-             0, stream, a);
-    });
+  };
+  const auto down = [&]<RowFormat kFormat, bool kTiny>() {
+    using Shape = DownRows<kFormat>;
+    launch(moe_small_down_kernel<kFormat, Shape, kTiny>,
+           dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Shape::kTiles)), experts), Shape::kThreads,
+           0, stream, a);
+    launch_combine<false>(a, stream);
   };
   with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
     if (needs_expert_order(a)) {
-      start.template operator()<kFormat, false>();
-    } else {
-      start.template operator()<kFormat, true>();
+      up.template operator()<kFormat, false>();
+      return down.template operator()<kFormat, false>();
     }
+    if (can_ring_up(a)) {
+      const int64_t tiles = pairs * ceil_div(a.intermediate, 8), most = multiprocessors * UpRing::kBlocks;
+      const auto bytes = static_cast<size_t>(up_ring_bytes(a));
+      with_activation(a.x.scalar, [&](auto x) {
+        const auto kernel = moe_ring_up_kernel<decltype(x)>;
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+        launch(kernel, static_cast<unsigned>(tiles < most ? tiles : most), UpRing::kThreads, bytes, stream,
+               a);
+      });
+    } else {
+      up.template operator()<kFormat, true>();
+    }
+    if (!can_ring_sum(a)) return down.template operator()<kFormat, true>();
+    with_activation(a.out.scalar, [&](auto out) {
+      using Out = decltype(out);
+      const int share = sum_ring_share(a);
+      launch(share == 1   ? moe_ring_sum_kernel<1, Out>
+             : share == 2 ? moe_ring_sum_kernel<2, Out>
+                          : moe_ring_sum_kernel<4, Out>,
+             static_cast<unsigned>(ceil_div(a.out.columns, 16)), SumRing::kThreads, 0, stream, a);
+    });
   });
 }
 
@@ -543,7 +692,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   static_assert(kTileRows == kExpertTileRows);
   if (architecture >= 90) {
     launch_moe_tiles_sm90(a, stream);
-    return launch_combine(a, stream);
+    return launch_combine<true>(a, stream);
   }
   const int64_t tiles = most_expert_tiles(a);
   with_rows(a.first.w1, a.first.w2, [&]<RowKind kKind>() {
@@ -556,7 +705,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
     down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
            kTileSharedBytes, stream>>>(a);
   });
-  launch_combine(a, stream);
+  launch_combine<true>(a, stream);
 }
 
 }  // namespace minimax::cuda

@@ -37,12 +37,18 @@ void with_row_format(const WeightView& w, F&& f) {
   }
 }
 
-// The fastest measured, of up to eight activation rows: a dense product; gate and up of a tile.
+// The fastest measured of up to eight activation rows. BF16 wants few warps with registers for all loads of a
+// group, of activations too.
 template <RowFormat kFormat>
-using FewRows = RowsShape<1, 1, 8, kFormat == RowFormat::kBF16 ? 4 : 2, 4>;
+struct FewRows : RowsShape<1, 1, 8, 2, 4> {};
+template <>
+struct FewRows<RowFormat::kBF16> : RowsShape<1, 1, 8, 4, 2> {};
 template <RowFormat kFormat>
-using GateUpRows =
-    RowsShape<1, 1, 8, kFormat == RowFormat::kFp8 ? 3 : 4, kFormat == RowFormat::kMxfp8 ? 3 : 4>;
+struct GateUpRows : RowsShape<1, 1, 8, 4, 3> {};
+template <>
+struct GateUpRows<RowFormat::kBF16> : RowsShape<1, 1, 8, 4, 2> {};
+template <>
+struct GateUpRows<RowFormat::kFp8> : RowsShape<2, 1, 4, 3, 4> {};
 
 inline bool can_read_rows(const WeightView& w) {
   if (w.columns <= 0 || w.rows <= 0 || reinterpret_cast<uintptr_t>(w.values) % 16 != 0) return false;
@@ -76,15 +82,18 @@ struct WeightRow<RowFormat::kBF16> {
   __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k)}; }
 };
 
-// Four e4m3 codes as BF16 pairs (0, 2) and (1, 3). The bits of a code, moved into a BF16 number, are 2^-120
-// of its value, subnormals too; the product with 2^120 is exact. NaN codes become 480.
-__device__ inline void unpack_e4m3(uint32_t codes, uint32_t& even, uint32_t& odd) {
-  constexpr uint32_t kSign = 0x80008000U, kRest = 0x07f007f0U, kTwoTo120 = 0x7b807b80U, kZero = 0x80008000U;
-  const uint32_t moved = codes << 8U;
-  const uint32_t even_bits = (moved & kSign) | ((moved >> 4U) & kRest);
-  const uint32_t odd_bits = (codes & kSign) | ((codes >> 4U) & kRest);
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(even) : "r"(even_bits), "r"(kTwoTo120), "r"(kZero));
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(odd) : "r"(odd_bits), "r"(kTwoTo120), "r"(kZero));
+// Codes 0 and 2, or 1 and 3, of four as a pair of BF16 numbers. The bits of a code, moved into a BF16 number,
+// are 2^-120 of its value, subnormals too; the product with 2^120 is exact. NaN codes become 480.
+template <bool kIsOdd>
+__device__ __forceinline__ uint32_t unpack_e4m3(uint32_t codes) {
+  // Each code beside eight times its sign.
+  constexpr uint32_t kWithSigns = kIsOdd ? 0xb391U : 0xa280U;
+  constexpr uint32_t kBits = 0x87f087f0U, kTwoTo120 = 0x7b807b80U, kZero = 0x80008000U;
+  uint32_t wide, pair;
+  asm("prmt.b32 %0, %1, %1, %2;" : "=r"(wide) : "r"(codes), "r"(kWithSigns));
+  const uint32_t moved = (wide << 4U) & kBits;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(moved), "r"(kTwoTo120), "r"(kZero));
+  return pair;
 }
 
 struct E4m3Row {
@@ -94,12 +103,6 @@ struct E4m3Row {
   E4m3Row() = default;
   __device__ E4m3Row(const WeightView& w, int64_t n)
       : values(static_cast<const uint8_t*>(w.values) + n * w.stride) {}
-  __device__ static void unpack(const uint4& bits, uint32_t (&pairs)[8]) {
-    unpack_e4m3(bits.x, pairs[0], pairs[1]);
-    unpack_e4m3(bits.y, pairs[2], pairs[3]);
-    unpack_e4m3(bits.z, pairs[4], pairs[5]);
-    unpack_e4m3(bits.w, pairs[6], pairs[7]);
-  }
 };
 
 template <>
@@ -124,10 +127,10 @@ struct WeightRow<RowFormat::kFp8> : E4m3Row {
         column_offset(static_cast<uint32_t>(w.column_offset)),
         column_shift(shift_of(w)) {}
   // The warp's 64 inputs share a scale.
-  __device__ Chunk load(int64_t k) const {
-    return {load_stream_16(values + k),
-            __ldg(scales + ((static_cast<uint32_t>(k) + column_offset) >> column_shift))};
+  __device__ uint32_t block_of(int64_t k) const {
+    return (static_cast<uint32_t>(k) + column_offset) >> column_shift;
   }
+  __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k), __ldg(scales + block_of(k))}; }
 };
 
 template <>
@@ -146,22 +149,21 @@ struct WeightRow<RowFormat::kMxfp8> : E4m3Row {
   __device__ Chunk load(int64_t k) const { return {load_stream_16(values + k), __ldg(scales + k / 64)}; }
 };
 
-// kInputs inputs at `k` of an activation row as BF16 pairs, for 8-bit weights in the order of unpack_e4m3;
-// zeros where `row` is null.
+// kInputs inputs at `k` of an activation row as BF16 pairs, for 8-bit weights in the order of unpack_e4m3.
 template <int kInputs>
-__device__ void load_inputs(const float* row, int64_t k, uint32_t (&b)[kInputs / 2]) {
+__device__ __forceinline__ void load_inputs(const float* row, int k, uint32_t (&b)[kInputs / 2]) {
 #pragma unroll
   for (int i = 0; i < kInputs / 4; ++i) {
-    const float4 v = row == nullptr ? float4{0, 0, 0, 0} : *reinterpret_cast<const float4*>(row + k + 4 * i);
+    const float4 v = *reinterpret_cast<const float4*>(row + k + 4 * i);
     b[2 * i] = kInputs == 8 ? pack_bf16(v.x, v.y) : pack_bf16(v.x, v.z);
     b[2 * i + 1] = kInputs == 8 ? pack_bf16(v.z, v.w) : pack_bf16(v.y, v.w);
   }
 }
 template <int kInputs>
-__device__ void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[kInputs / 2]) {
+__device__ __forceinline__ void load_inputs(const bf16_t* row, int k, uint32_t (&b)[kInputs / 2]) {
 #pragma unroll
   for (int i = 0; i < kInputs / 8; ++i) {
-    const uint4 v = row == nullptr ? uint4{0, 0, 0, 0} : *reinterpret_cast<const uint4*>(row + k + 8 * i);
+    const uint4 v = *reinterpret_cast<const uint4*>(row + k + 8 * i);
     if (kInputs == 8) {
       b[4 * i] = v.x;
       b[4 * i + 1] = v.y;
@@ -176,116 +178,162 @@ __device__ void load_inputs(const bf16_t* row, int64_t k, uint32_t (&b)[kInputs 
   }
 }
 
-__device__ inline void multiply_chunk(const WeightRow<RowFormat::kBF16>::Chunk& low,
-                                      const WeightRow<RowFormat::kBF16>::Chunk& high, const uint32_t (&b)[4],
-                                      float (&sums)[4]) {
+__device__ __forceinline__ void multiply_chunk(const WeightRow<RowFormat::kBF16>::Chunk& low,
+                                               const WeightRow<RowFormat::kBF16>::Chunk& high,
+                                               const uint32_t (&b)[4], float (&sums)[4]) {
   const uint32_t first[4] = {low.bits.x, high.bits.x, low.bits.y, high.bits.y};
   const uint32_t second[4] = {low.bits.z, high.bits.z, low.bits.w, high.bits.w};
   ptx::mma_16x8x16(sums, first, b[0], b[1]);
   ptx::mma_16x8x16(sums, second, b[2], b[3]);
 }
 
-__device__ inline void multiply_codes(const uint32_t (&low)[8], const uint32_t (&high)[8],
-                                      const uint32_t (&b)[8], float low_scale, float high_scale,
-                                      float (&sums)[4]) {
-  float part[4] = {};
+// As operands of four products.
+__device__ __forceinline__ void unpack_rows(const uint4& low, const uint4& high, uint32_t (&a)[4][4]) {
+  const uint32_t l[4] = {low.x, low.y, low.z, low.w}, h[4] = {high.x, high.y, high.z, high.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const uint32_t a[4] = {low[2 * i], high[2 * i], low[2 * i + 1], high[2 * i + 1]};
-    ptx::mma_16x8x16(part, a, b[2 * i], b[2 * i + 1]);
+    a[i][0] = unpack_e4m3<false>(l[i]);
+    a[i][1] = unpack_e4m3<false>(h[i]);
+    a[i][2] = unpack_e4m3<true>(l[i]);
+    a[i][3] = unpack_e4m3<true>(h[i]);
   }
+}
+__device__ __forceinline__ void multiply_codes(const uint32_t (&a)[4][4], const uint32_t (&b)[8],
+                                               float low_scale, float high_scale, float (&sums)[4]) {
+  float part[4] = {};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) ptx::mma_16x8x16(part, a[i], b[2 * i], b[2 * i + 1]);
   sums[0] += low_scale * part[0];
   sums[1] += low_scale * part[1];
   sums[2] += high_scale * part[2];
   sums[3] += high_scale * part[3];
 }
 
-// sums[m][n] += the products of the warp's share of the inputs: sixteen rows of weights of each tile with
-// each eight activation rows. low_rows[m] is row lane / 4 of tile m, high_rows[m] the one eight further.
-// `inputs[n]` is the lane's activation row or null. With kWaits the previous kernel is waited for, behind the
-// first loads of weights.
-template <RowFormat kFormat, typename Shape, bool kWaits, typename X>
-__device__ void multiply_rows(const WeightRow<kFormat> (&low_rows)[Shape::kTiles],
-                              const WeightRow<kFormat> (&high_rows)[Shape::kTiles],
-                              const X* const (&inputs)[Shape::kGroups], int64_t columns,
-                              float (&sums)[Shape::kTiles][Shape::kGroups][4]) {
-  constexpr int kTiles = Shape::kTiles, kGroups = Shape::kGroups, kAhead = Shape::kAhead;
-  using Row = WeightRow<kFormat>;
-  constexpr bool kIs8Bit = kFormat != RowFormat::kBF16;
-  constexpr int kInputs = Row::kInputs;
-  const int warp = threadIdx.x / 32, quarter = threadIdx.x % 4;
-  // Warps take 4 kInputs inputs in turn, so that a block reads long runs.
-  constexpr int64_t kStep = 4 * kInputs * Shape::kWarps;
-  bool is_first = true;
-  for (int64_t k = warp * 4 * kInputs + quarter * kInputs; k < columns; k += kAhead * kStep) {
-    typename Row::Chunk low[kAhead][kTiles], high[kAhead][kTiles];
+// Rows of kTiles tiles as a lane takes them: row lane / 4 of each, and the one eight further.
+template <RowFormat kFormat, typename Shape>
+struct TileRows {
+  WeightRow<kFormat> low[Shape::kTiles], high[Shape::kTiles];
+};
+// Tiles of sixteen rows of one weight; those beyond the last are read as the last one.
+template <RowFormat kFormat, typename Shape>
+__device__ __forceinline__ TileRows<kFormat, Shape> tile_rows(const WeightView& w, int64_t first) {
+  TileRows<kFormat, Shape> rows;
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const int64_t at = k + a * kStep;
-      if (at >= columns) break;
+  for (int m = 0; m < Shape::kTiles; ++m) {
+    const int64_t row = first + m * 16 + static_cast<int64_t>(threadIdx.x) % 32 / 4;
+    rows.low[m] = WeightRow<kFormat>(w, min(row, w.rows - 1));
+    rows.high[m] = WeightRow<kFormat>(w, min(row + 8, w.rows - 1));
+  }
+  return rows;
+}
+// Tiles of eight rows of a gate and the same of an up projection.
+template <RowFormat kFormat, typename Shape>
+__device__ __forceinline__ TileRows<kFormat, Shape> gate_up_rows(const WeightView& gate, const WeightView& up,
+                                                                 int64_t first) {
+  TileRows<kFormat, Shape> rows;
 #pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        low[a][m] = low_rows[m].load(at);
-        high[a][m] = high_rows[m].load(at);
-      }
-    }
-    if (kWaits && is_first) ptx::wait_for_previous_kernel();
-    is_first = false;
+  for (int m = 0; m < Shape::kTiles; ++m) {
+    const int64_t row = min(first + m * 8 + static_cast<int64_t>(threadIdx.x) % 32 / 4, gate.rows - 1);
+    rows.low[m] = WeightRow<kFormat>(gate, row);
+    rows.high[m] = WeightRow<kFormat>(up, row);
+  }
+  return rows;
+}
+
+template <RowFormat kFormat>
+using Chunk = typename WeightRow<kFormat>::Chunk;
+
+// sums[n] += the products of one load of a tile with eight activation rows each.
+template <RowFormat kFormat, int kGroups>
+__device__ __forceinline__ void multiply_tile_chunk(
+    const Chunk<kFormat>& low, const Chunk<kFormat>& high,
+    const uint32_t (&b)[kGroups][WeightRow<kFormat>::kInputs / 2], float (&sums)[kGroups][4]) {
+  if constexpr (kFormat == RowFormat::kBF16) {
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const int64_t at = k + a * kStep;
-      if (at >= columns) break;
-      uint32_t b[kGroups][kInputs / 2];
+    for (int n = 0; n < kGroups; ++n) multiply_chunk(low, high, b[n], sums[n]);
+  } else {
+    uint32_t a[4][4];
+    unpack_rows(low.bits, high.bits, a);
+    if constexpr (kFormat == RowFormat::kFp8) {
 #pragma unroll
-      for (int n = 0; n < kGroups; ++n) load_inputs<kInputs>(inputs[n], at, b[n]);
+      for (int n = 0; n < kGroups; ++n) multiply_codes(a, b[n], low.scale, high.scale, sums[n]);
+    } else {
+      // Quarters 0 and 1 hold the inputs of the first scale, 2 and 3 those of the second.
+      const auto scale = [](uint32_t two, int half) {
+        return to_f32(e8m0_t{static_cast<uint8_t>(two >> (8 * half))});
+      };
+      const int own_half = static_cast<int>(threadIdx.x) % 4 / 2;
 #pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        if constexpr (!kIs8Bit) {
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t mask = own_half == half ? 0xffffffffU : 0U;
 #pragma unroll
-          for (int n = 0; n < kGroups; ++n) multiply_chunk(low[a][m], high[a][m], b[n], sums[m][n]);
-        } else {
-          uint32_t low_pairs[8], high_pairs[8];
-          Row::unpack(low[a][m].bits, low_pairs);
-          Row::unpack(high[a][m].bits, high_pairs);
-          if constexpr (kFormat == RowFormat::kFp8) {
+        for (int n = 0; n < kGroups; ++n) {
+          uint32_t own[8];
 #pragma unroll
-            for (int n = 0; n < kGroups; ++n)
-              multiply_codes(low_pairs, high_pairs, b[n], low[a][m].scale, high[a][m].scale, sums[m][n]);
-          } else {
-            // Quarters 0 and 1 hold the inputs of the first scale, 2 and 3 those of the second.
-            const auto scale = [](uint32_t two, int i) {
-              return to_f32(e8m0_t{static_cast<uint8_t>(two >> (8 * i))});
-            };
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-              const uint32_t mask = quarter / 2 == half ? 0xffffffffU : 0U;
-#pragma unroll
-              for (int n = 0; n < kGroups; ++n) {
-                uint32_t own[8];
-#pragma unroll
-                for (int i = 0; i < 8; ++i) own[i] = b[n][i] & mask;
-                multiply_codes(low_pairs, high_pairs, own, scale(low[a][m].scales, half),
-                               scale(high[a][m].scales, half), sums[m][n]);
-              }
-            }
-          }
+          for (int i = 0; i < 8; ++i) own[i] = b[n][i] & mask;
+          multiply_codes(a, own, scale(low.scales, half), scale(high.scales, half), sums[n]);
         }
       }
     }
   }
-  if (kWaits && is_first) ptx::wait_for_previous_kernel();
 }
 
-// Adds up the warps' shares: total(values[kTiles], row, column) is called once for each row < 16 and column <
-// 8 kGroups, by some thread. REQUIRES: `shared` holds kWarps * kSums floats.
-template <typename Shape, typename Total>
-__device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared,
-                            Total&& total) {
-  constexpr int kTiles = Shape::kTiles, kWidth = 8 * Shape::kGroups;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  __syncthreads();
+// sums[m][n] += the products of the warp's share of the inputs: sixteen rows of weights of each tile with
+// each eight activation rows. `inputs[n]` is the lane's activation row. With kWaits the previous kernel is
+// waited for, behind the first loads of weights.
+template <RowFormat kFormat, typename Shape, bool kWaits, typename X>
+__device__ __forceinline__ void multiply_rows(const TileRows<kFormat, Shape>& rows,
+                                              const X* const (&inputs)[Shape::kGroups], int64_t columns,
+                                              float (&sums)[Shape::kTiles][Shape::kGroups][4]) {
+  constexpr int kTiles = Shape::kTiles, kGroups = Shape::kGroups, kAhead = Shape::kAhead;
+  constexpr int kInputs = WeightRow<kFormat>::kInputs;
+  const int warp = threadIdx.x / 32, quarter = threadIdx.x % 4;
+  // Warps take 4 kInputs inputs in turn, so that a block reads long runs.
+  constexpr int kStep = 4 * kInputs * Shape::kWarps;
+  const int end = static_cast<int>(columns);
+  int k = warp * 4 * kInputs + quarter * kInputs;
+  Chunk<kFormat> low[kAhead][kTiles], high[kAhead][kTiles];
+  const auto load = [&](int a, int at) {
 #pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
+    for (int m = 0; m < kTiles; ++m) {
+      low[a][m] = rows.low[m].load(at);
+      high[a][m] = rows.high[m].load(at);
+    }
+  };
+  const auto multiply = [&](int a, int at) {
+    uint32_t b[kGroups][kInputs / 2];
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) load_inputs<kInputs>(inputs[n], at, b[n]);
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) multiply_tile_chunk<kFormat>(low[a][m], high[a][m], b, sums[m]);
+  };
+  bool waits = kWaits;
+  // Whole groups of loads have no condition between them: behind one, activations would be asked for as late
+  // as they are used.
+#pragma unroll 1
+  for (; k + (kAhead - 1) * kStep < end; k += kAhead * kStep) {
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) load(a, k + a * kStep);
+    if (waits) ptx::wait_for_previous_kernel();
+    waits = false;
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) multiply(a, k + a * kStep);
+  }
+  if (waits) ptx::wait_for_previous_kernel();
+#pragma unroll 1
+  for (; k < end; k += kStep) {
+    load(0, k);
+    multiply(0, k);
+  }
+}
+
+// What a block adds up: kWarps * kSums floats.
+template <typename Shape>
+__device__ void store_sums(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared) {
+  constexpr int kWidth = 8 * Shape::kGroups;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int m = 0; m < Shape::kTiles; ++m) {
 #pragma unroll
     for (int n = 0; n < Shape::kGroups; ++n) {
       float* at = shared + warp * Shape::kSums + (m * 16 + lane / 4) * kWidth + n * 8 + lane % 4 * 2;
@@ -295,42 +343,41 @@ __device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4
       at[8 * kWidth + 1] = sums[m][n][3];
     }
   }
+}
+
+// Adds up the warps' shares: total(value, row, column) is called once for each row < 16 kTiles and column <
+// 8 kGroups, by some thread. REQUIRES: `shared` holds kWarps * kSums floats.
+template <typename Shape, typename Total>
+__device__ void reduce_rows(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared,
+                            Total&& total) {
+  constexpr int kWidth = 8 * Shape::kGroups;
   __syncthreads();
-  for (int i = threadIdx.x; i < 16 * kWidth; i += Shape::kThreads) {
-    float values[kTiles];
+  store_sums<Shape>(sums, shared);
+  __syncthreads();
+  for (int i = threadIdx.x; i < Shape::kSums; i += Shape::kThreads) {
+    float sum = 0;
 #pragma unroll
-    for (int m = 0; m < kTiles; ++m) {
-      float sum = 0;
-#pragma unroll
-      for (int w = 0; w < Shape::kWarps; ++w) sum += shared[w * Shape::kSums + m * 16 * kWidth + i];
-      values[m] = sum;
-    }
-    total(values, i / kWidth, i % kWidth);
+    for (int w = 0; w < Shape::kWarps; ++w) sum += shared[w * Shape::kSums + i];
+    total(sum, i / kWidth, i % kWidth);
   }
 }
 
-// Of a tile whose first eight rows are of the gate and the others of the same rows of the up projection:
-// total(gate, up, row < 8, column).
-template <typename Shape, typename Total>
-__device__ void reduce_gate_up(const float (&sums)[1][Shape::kGroups][4], float* shared, Total&& total) {
-  constexpr int kWidth = 8 * Shape::kGroups;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+// Of tiles whose first eight rows are of the gate and the others of the same rows of the up projection:
+// total(gate, up, row < 8 kTiles, column). kIsReused: others may still read `shared`.
+template <typename Shape, bool kIsReused = true, typename Total>
+__device__ void reduce_gate_up(const float (&sums)[Shape::kTiles][Shape::kGroups][4], float* shared,
+                               Total&& total) {
+  constexpr int kWidth = 8 * Shape::kGroups, kHalf = 8 * kWidth;
+  if (kIsReused) __syncthreads();
+  store_sums<Shape>(sums, shared);
   __syncthreads();
-#pragma unroll
-  for (int n = 0; n < Shape::kGroups; ++n) {
-    float* at = shared + warp * Shape::kSums + lane / 4 * kWidth + n * 8 + lane % 4 * 2;
-    at[0] = sums[0][n][0];
-    at[1] = sums[0][n][1];
-    at[8 * kWidth] = sums[0][n][2];
-    at[8 * kWidth + 1] = sums[0][n][3];
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < 8 * kWidth; i += Shape::kThreads) {
+  for (int i = threadIdx.x; i < Shape::kTiles * kHalf; i += Shape::kThreads) {
+    const float* at = shared + i / kHalf * 2 * kHalf + i % kHalf;
     float gate = 0, up = 0;
 #pragma unroll
     for (int w = 0; w < Shape::kWarps; ++w) {
-      gate += shared[w * Shape::kSums + i];
-      up += shared[w * Shape::kSums + 8 * kWidth + i];
+      gate += at[w * Shape::kSums];
+      up += at[w * Shape::kSums + kHalf];
     }
     total(gate, up, i / kWidth, i % kWidth);
   }
