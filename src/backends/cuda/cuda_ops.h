@@ -59,6 +59,8 @@ class CudaBackend final : public ops::Backend {
   explicit CudaBackend(const CudaOptions& options);
   ~CudaBackend() override;
 
+  int architecture() const { return architecture_; }  // whose kernels run
+
   std::string_view name() const override { return "cuda"; }
   Device device() const override { return {DeviceType::kCuda, options_.device}; }
 

@@ -3,7 +3,9 @@
 namespace minimax::cuda {
 namespace {
 
-cudaDataType_t data_type(Scalar scalar) { return scalar == Scalar::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
+cudaDataType_t data_type(Scalar scalar) {
+  return scalar == Scalar::kE4m3 ? CUDA_R_8F_E4M3 : scalar == Scalar::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
 
 struct LayoutDeleter {
   void operator()(cublasLtMatrixLayout_t layout) const { cublasLtMatrixLayoutDestroy(layout); }
@@ -65,6 +67,10 @@ Gemm::Plan& Gemm::plan(const Matrix& x, const WeightView& weight, const Matrix& 
   check(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                        sizeof(transposed)),
         "transpose");
+  const int8_t sums_fast = x.scalar == Scalar::kE4m3 ? 1 : 0;
+  check(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &sums_fast,
+                                       sizeof(sums_fast)),
+        "sums");
   made->weight = make_layout(weight.scalar, weight.columns, weight.rows, weight.stride);
   made->x = make_layout(x.scalar, x.columns, x.rows, x.stride);
   made->out = make_layout(out.scalar, weight.rows, x.rows, out.stride);

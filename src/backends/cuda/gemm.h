@@ -18,7 +18,8 @@ class Gemm {
 
   // Rows and addresses are what the library's fast kernels take.
   static bool can_multiply(const Matrix& x, const WeightView& weight, const Matrix& out);
-  // out = x weight^T, both BF16 or both F32 (then without TF32); out BF16 or F32; sums in F32.
+  // out = x weight^T, both BF16 or both F32 (then without TF32); out BF16 or F32; sums in F32. Also both e4m3
+  // without scales, sums as fast as the tensor cores make them.
   void multiply(const Matrix& x, const WeightView& weight, const Matrix& out, cudaStream_t stream);
 
  private:
