@@ -30,6 +30,16 @@ double chosen_tokens(const std::vector<int32_t>& selection, int64_t block_size) 
                                                         [](int32_t block) { return block >= 0; }));
 }
 
+// Keys of all rows, each up to its own position.
+double causal_keys(const std::vector<int32_t>& starts, const std::vector<int32_t>& lengths) {
+  double keys = 0;
+  for (size_t b = 0; b < lengths.size(); ++b) {
+    const double rows = starts[b + 1] - starts[b], length = lengths[b];
+    keys += rows * (2 * length - rows + 1) / 2;
+  }
+  return keys;
+}
+
 engine::StepShape shape_of(int64_t batch, int64_t max_pages) { return {batch, batch, max_pages, batch}; }
 
 struct Placed {
@@ -143,17 +153,23 @@ void StepTraffic::on_op(const ops::OpRecord& record) {
     distinct_experts_ += static_cast<int64_t>(distinct.size());
     ++expert_layers_;
   } else if (record.op == "paged_attention") {
-    cache_bytes_ +=
-        2 * token_bytes(operand(record, "k_cache")) * sum_of(values_of(operand(record, "seq_lens")));
+    const Tensor& q = operand(record, "q");
+    const std::vector<int32_t> lengths = values_of(operand(record, "seq_lens"));
+    cache_bytes_ += 2 * token_bytes(operand(record, "k_cache")) * sum_of(lengths);
+    attention_flops_ += 4 * static_cast<double>(q.dim(1) * q.dim(2)) *
+                        causal_keys(values_of(operand(record, "query_starts")), lengths);
   } else if (record.op == "sparse_paged_attention") {
-    const Tensor& keys = operand(record, "k_cache");
-    cache_bytes_ += 2 * token_bytes(keys) / static_cast<double>(keys.dim(2)) *
-                    chosen_tokens(values_of(operand(record, "selection")), keys.dim(1));
+    const Tensor &keys = operand(record, "k_cache"), &q = operand(record, "q");
+    const double tokens = chosen_tokens(values_of(operand(record, "selection")), keys.dim(1));
+    cache_bytes_ += 2 * token_bytes(keys) / static_cast<double>(keys.dim(2)) * tokens;
+    attention_flops_ += 4 * static_cast<double>(q.dim(1) / keys.dim(2) * q.dim(2)) * tokens;
   } else if (record.op == "index_block_scores") {
     cache_bytes_ +=
         token_bytes(operand(record, "index_cache")) * sum_of(values_of(operand(record, "seq_lens")));
   } else if (record.op == "lightning_decode") {
     cache_bytes_ += 2 * static_cast<double>(operand(record, "state").size_bytes());
+  } else if (record.op == "lightning_prefill") {
+    attention_flops_ += record.cost.flops;
   }
 }
 

@@ -14,8 +14,8 @@
 
 namespace minimax::apps {
 
-// Bytes of caches that steps read or wrote, and the experts that their routing chose. Counted from the
-// operands of the ops as they run: a device is waited for at every op.
+// Bytes of caches that steps read or wrote, the experts that their routing chose, and the operations of
+// attention. Counted from the operands of the ops as they run: a device is waited for at every op.
 class StepTraffic : public ops::Tracer {
  public:
   explicit StepTraffic(ops::Backend& backend) : backend_(backend) {}
@@ -24,6 +24,8 @@ class StepTraffic : public ops::Tracer {
   double cache_bytes() const { return cache_bytes_; }
   int64_t distinct_experts() const { return distinct_experts_; }  // summed over expert layers
   int64_t expert_layers() const { return expert_layers_; }
+  // Of scores and weighted values that causality leaves, of chosen blocks the newest whole.
+  double attention_flops() const { return attention_flops_; }
 
  private:
   // What an I32 operand holds.
@@ -33,6 +35,7 @@ class StepTraffic : public ops::Tracer {
   double cache_bytes_ = 0;
   int64_t distinct_experts_ = 0;
   int64_t expert_layers_ = 0;
+  double attention_flops_ = 0;
 };
 
 class BatchedDecode {

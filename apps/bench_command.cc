@@ -79,7 +79,14 @@ class Bench {
   }
 
   void run() {
-    if (session_ != nullptr) prefill_once();  // warms up memory and code
+    if (session_ != nullptr) {
+      StepTraffic traffic(*runtime_.backend);  // looked at while memory and code are warmed up
+      session_->set_tracer(&traffic);
+      prefill_once();
+      session_->set_tracer(nullptr);
+      attention_flops_per_token_ = traffic.attention_flops() / static_cast<double>(options_.prompt_tokens);
+      prefill_once();
+    }
     for (int i = 0; i < options_.repetitions && session_ != nullptr; ++i) {
       measure_decode();
       measure_prefill();
@@ -111,7 +118,9 @@ class Bench {
                                      {"prefill",
                                       {{"tokens_per_second", median(prefill_.tokens_per_second)},
                                        {"flops_per_token", prefill_flops},
+                                       {"attention_flops_per_token", attention_flops_per_token_},
                                        {"gemm_rate", median(prefill_.probe)},
+                                       {"gemm_dtype", rate_name()},
                                        {"share_of_floor", median(prefill_.share)}}}};
       all.update(result);
       std::cout << all.dump() << "\n";
@@ -125,11 +134,12 @@ class Bench {
         median(decode_.tokens_per_second) * decode_bytes / 1e9, median(decode_.probe) / 1e9,
         100 * median(decode_.share));
     fmt::print(
-        "prefill of {} tokens:           {:8.1f} tokens/s  {:6.1f} GFLOP/s, {:6.1f} GFLOP/s measured: {:.0f} "
-        "%\n",
+        "prefill of {} tokens:           {:8.1f} tokens/s  {:6.1f} GFLOP/s of products with weights, {:6.1f} "
+        "GFLOP/s of {} measured: {:.1f} %, with attention's {:.1f} %\n",
         options_.prompt_tokens, median(prefill_.tokens_per_second),
-        median(prefill_.tokens_per_second) * prefill_flops / 1e9, median(prefill_.probe) / 1e9,
-        100 * median(prefill_.share));
+        median(prefill_.tokens_per_second) * prefill_flops / 1e9, median(prefill_.probe) / 1e9, rate_name(),
+        100 * median(prefill_.share),
+        100 * median(prefill_.share) * (prefill_flops + attention_flops_per_token_) / prefill_flops);
     std::cout << op_tables_;
     print_batches();
   }
@@ -233,7 +243,13 @@ class Bench {
   }
 
   double bandwidth() { return runtime_.device->measure_bandwidth(); }
-  double multiply_rate() { return runtime_.device->measure_rate(); }
+  // Of the arithmetic that most weights are multiplied in.
+  bool has_codes() const {
+    constexpr int64_t kBitsOfCodes = 12;  // at most, of a parameter, its scales counted
+    return 8 * runtime_.summary.weight_bytes < kBitsOfCodes * runtime_.summary.total_parameters;
+  }
+  std::string rate_name() const { return runtime_.device->rate_name(has_codes()); }
+  double multiply_rate() { return runtime_.device->measure_rate(has_codes()); }
 
   std::vector<int32_t> random_tokens(int64_t count) {
     std::vector<int32_t> tokens(static_cast<size_t>(count));
@@ -279,6 +295,7 @@ class Bench {
   uint64_t random_ = 1;
   Series decode_;
   Series prefill_;
+  double attention_flops_per_token_ = 0;
   std::vector<BatchSeries> batches_;
   std::string op_tables_;
 };

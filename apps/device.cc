@@ -61,10 +61,24 @@ double ComputeDevice::measure_bandwidth() {
   return cpu::measure_read_bandwidth(pool_, probe_.data(), kProbeBytes);
 }
 
-double ComputeDevice::measure_rate() {
+std::string ComputeDevice::rate_name(bool has_codes) const {
 #ifdef MINIMAX_HAS_CUDA
-  if (!backend_->is_host()) return cuda::measure_gemm_rate(*backend_);
+  if (!backend_->is_host()) return has_codes && cuda::multiplies_codes(*backend_) ? "FP8" : "BF16";
 #endif
+  static_cast<void>(has_codes);
+  return "multiply-adds";
+}
+
+double ComputeDevice::measure_rate(bool has_codes) {
+#ifdef MINIMAX_HAS_CUDA
+  if (!backend_->is_host()) {
+    const bool is_codes = has_codes && cuda::multiplies_codes(*backend_);
+    std::function<double()>& rate = is_codes ? codes_rate_ : bf16_rate_;
+    if (!rate) rate = cuda::make_gemm_probe(*backend_, is_codes ? DType::kF8E4M3 : DType::kBF16);
+    return rate();
+  }
+#endif
+  static_cast<void>(has_codes);
   return cpu::measure_multiply_rate(pool_);
 }
 

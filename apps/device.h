@@ -1,6 +1,7 @@
 // The one place that knows which backends this build has.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,14 +22,18 @@ class ComputeDevice {
   const std::string& description() const { return description_; }
   // Bytes a second that decode is held against: reads on the CPU, reads and writes of a copy on a GPU.
   double measure_bandwidth();
-  // Operations a second that prefill is held against.
-  double measure_rate();
+  // Operations a second that prefill is held against: of BF16, of F8_E4M3 where `has_codes` and the kernels
+  // multiply such.
+  double measure_rate(bool has_codes);
+  // "BF16", "FP8", "multiply-adds": what that rate is one of.
+  std::string rate_name(bool has_codes) const;
 
  private:
   ThreadPool& pool_;
   std::unique_ptr<ops::Backend> backend_;
   std::string description_;
-  Memory probe_;  // of the CPU
+  Memory probe_;                                    // of the CPU
+  std::function<double()> bf16_rate_, codes_rate_;  // of a GPU, when asked for
 };
 
 }  // namespace minimax::apps

@@ -1,12 +1,13 @@
 // Speed of products of many rows with 8-bit weights, dense and of experts, against cuBLASLt's product of
 // 8192^3 in the same run, and their error against plain sums.
 //
-//   fp8_gemm_bench [dense] [moe] [unpacked]     which parts to run; all if none is named
+//   fp8_gemm_bench [dense] [moe] [hot] [unpacked]     which parts to run; all if none is named
 //
 // Calls are captured in a CUDA graph; the figure is the median over replays. Operands of calls one after
 // another are the same, and larger than the cache together. TFLOP/s of `moe` count 2 * 3 * tokens * k *
-// hidden
-// * intermediate and hold everything from inputs in BF16 to the weighted sum but the routing itself.
+// hidden * intermediate and hold everything from inputs in BF16 to the weighted sum but the routing itself.
+// `hot`: the library's product and the experts in turns, each for 100 ms of which the second half counts,
+// with the clock that each ran at: what power allows to either.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
@@ -71,25 +72,115 @@ double time_calls(int launches, int replays, const std::function<void(cudaStream
       .median_us;
 }
 
+// The cycles and the time of every multiprocessor.
+struct Clocks {
+  long long cycles[256], nanoseconds[256];
+};
+__global__ void read_clocks(Clocks* to) {
+  uint32_t multiprocessor = 0;
+  asm volatile("mov.u32 %0, %%smid;" : "=r"(multiprocessor));
+  long long time = 0;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time));
+  to->cycles[multiprocessor % 256] = clock64();
+  to->nanoseconds[multiprocessor % 256] = time;
+}
+
+struct HotItem {
+  const char* name;
+  double flops;
+  std::function<void(cudaStream_t)> launch;
+  std::vector<double> microseconds, gigahertz;
+};
+
+// The items in turns, each long enough that the chip is as warm, and its clock as low, as it makes them.
+void time_hot(std::vector<HotItem> items) {
+  constexpr int kRounds = 4, kFewBlocks = 1024;
+  constexpr double kHalf = 50e3;  // microseconds
+  cudaStream_t stream = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  check(cudaStreamCreate(&stream));
+  check(cudaEventCreate(&begin));
+  check(cudaEventCreate(&end));
+  const auto clocks = allocate<Clocks>(2);
+  for (int round = -1; round < kRounds; ++round) {
+    for (HotItem& item : items) {
+      const double guess = round < 0 ? 1000 : item.microseconds.back();
+      const int calls = static_cast<int>(kHalf / guess) + 1;
+      for (int i = 0; i < calls; ++i) item.launch(stream);
+      read_clocks<<<kFewBlocks, 32, 0, stream>>>(clocks.get());
+      check(cudaEventRecord(begin, stream));
+      for (int i = 0; i < calls; ++i) item.launch(stream);
+      check(cudaEventRecord(end, stream));
+      read_clocks<<<kFewBlocks, 32, 0, stream>>>(clocks.get() + 1);
+      check(cudaStreamSynchronize(stream));
+      float milliseconds = 0;
+      check(cudaEventElapsedTime(&milliseconds, begin, end));
+      std::array<Clocks, 2> read{};
+      check(cudaMemcpy(read.data(), clocks.get(), sizeof(read), cudaMemcpyDeviceToHost));
+      if (round == 0) item.microseconds.clear();
+      item.microseconds.push_back(1e3 * milliseconds / calls);
+      if (round >= 0)
+        item.gigahertz.push_back(static_cast<double>(read[1].cycles[0] - read[0].cycles[0]) /
+                                 static_cast<double>(read[1].nanoseconds[0] - read[0].nanoseconds[0]));
+    }
+  }
+  double first = 0;
+  for (HotItem& item : items) {
+    std::sort(item.microseconds.begin(), item.microseconds.end());
+    std::sort(item.gigahertz.begin(), item.gigahertz.end());
+    const double us = item.microseconds[kRounds / 2], rate = item.flops / us / 1e6;
+    if (first == 0) first = rate;
+    std::printf("hot %-24s %8.1f us (%.1f to %.1f) %6.0f TFLOP/s %5.1f %%  at %.2f GHz\n", item.name, us,
+                item.microseconds.front(), item.microseconds.back(), rate, 100 * rate / first,
+                item.gigahertz[kRounds / 2]);
+  }
+  std::fflush(stdout);
+  check(cudaEventDestroy(begin));
+  check(cudaEventDestroy(end));
+  check(cudaStreamDestroy(stream));
+}
+
 // --- cuBLASLt's rate
 
+constexpr int64_t kLibrarySize = 8192;
+
+// Square matrices' product.
 template <typename T>
-double library_rate(int64_t size, bool sums_fast) {
+class Library {
+ public:
+  Library(int64_t size, bool sums_fast);
+  void multiply(cudaStream_t stream);
+  double flops() const { return 2 * static_cast<double>(size_) * static_cast<double>(size_ * size_); }
+
+ private:
+  static constexpr int64_t kWorkspace = 64 << 20;
+  int64_t size_;
+  Buffer<T> a_, b_;
+  Buffer<__nv_bfloat16> out_;
+  Buffer<uint8_t> workspace_;
+  Buffer<float> scale_;
+  cublasLtHandle_t handle_ = nullptr;
+  cublasLtMatmulDesc_t description_ = nullptr;
+  cublasLtMatrixLayout_t codes_ = nullptr, result_ = nullptr;
+  cublasLtMatmulHeuristicResult_t found_{};
+};
+
+template <typename T>
+Library<T>::Library(int64_t size, bool sums_fast)
+    : size_(size),
+      a_(random_values<T>(size * size, 1, 60)),
+      b_(random_values<T>(size * size, 2, 60)),
+      out_(allocate<__nv_bfloat16>(size * size)),
+      workspace_(allocate<uint8_t>(kWorkspace)),
+      scale_(upload(std::vector<float>{1e-4F})) {
   constexpr bool kIsFp8 = sizeof(T) == 1;
-  const auto a = random_values<T>(size * size, 1, 60), b = random_values<T>(size * size, 2, 60);
-  const auto out = allocate<__nv_bfloat16>(size * size);
-  constexpr int64_t kWorkspace = 64 << 20;
-  const auto workspace = allocate<uint8_t>(kWorkspace);
-  const auto one_scale = upload(std::vector<float>{1e-4F});
-  cublasLtHandle_t handle = nullptr;
-  check(cublasLtCreate(&handle));
-  cublasLtMatmulDesc_t description = nullptr;
-  check(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  check(cublasLtCreate(&handle_));
+  check(cublasLtMatmulDescCreate(&description_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   const cublasOperation_t transposed = CUBLAS_OP_T;
   const int8_t fast = sums_fast ? 1 : 0;
-  const float* scale = one_scale.get();
+  const float* scale = scale_.get();
   const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
-    check(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof(value)));
+    check(cublasLtMatmulDescSetAttribute(description_, attribute, &value, sizeof(value)));
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
   if (kIsFp8) {
@@ -97,27 +188,31 @@ double library_rate(int64_t size, bool sums_fast) {
     set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scale);
     set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scale);
   }
-  cublasLtMatrixLayout_t codes = nullptr, result = nullptr;
   const auto n = static_cast<uint64_t>(size);
-  check(cublasLtMatrixLayoutCreate(&codes, kIsFp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, n, n, size));
-  check(cublasLtMatrixLayoutCreate(&result, CUDA_R_16BF, n, n, size));
+  check(cublasLtMatrixLayoutCreate(&codes_, kIsFp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, n, n, size));
+  check(cublasLtMatrixLayoutCreate(&result_, CUDA_R_16BF, n, n, size));
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference));
   const auto bytes = static_cast<uint64_t>(kWorkspace);
   check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
                                              sizeof(bytes)));
-  cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(handle, description, codes, codes, result, result, preference, 1,
-                                       &found, &count));
-  if (count == 0) return 0;
+  check(cublasLtMatmulAlgoGetHeuristic(handle_, description_, codes_, codes_, result_, result_, preference, 1,
+                                       &found_, &count));
+  check(count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED);
+}
+
+template <typename T>
+void Library<T>::multiply(cudaStream_t stream) {
   const float one = 1, zero = 0;
-  const double us = time_calls(40, 9, [&](cudaStream_t stream) {
-    check(cublasLtMatmul(handle, description, &one, a.get(), codes, b.get(), codes, &zero, out.get(), result,
-                         out.get(), result, &found.algo, workspace.get(), kWorkspace, stream));
-  });
-  const double edge = static_cast<double>(size);
-  return 2 * edge * edge * edge / us / 1e6;
+  check(cublasLtMatmul(handle_, description_, &one, a_.get(), codes_, b_.get(), codes_, &zero, out_.get(),
+                       result_, out_.get(), result_, &found_.algo, workspace_.get(), kWorkspace, stream));
+}
+
+template <typename T>
+double library_rate(int64_t size, bool sums_fast) {
+  Library<T> library(size, sums_fast);
+  return library.flops() / time_calls(40, 9, [&](cudaStream_t stream) { library.multiply(stream); }) / 1e6;
 }
 
 // --- plain sums
@@ -310,7 +405,7 @@ class MoeBench {
   }
 
   // `skew`: expert e is chosen about as often as exp(-skew e / experts).
-  void run(int64_t tokens, double skew, int architecture, double library) {
+  void run(int64_t tokens, double skew, int architecture, double library, bool is_hot = false) {
     const int64_t pairs = tokens * s_.top_k;
     std::mt19937 rng(7);
     std::vector<int32_t> ids;
@@ -386,6 +481,11 @@ class MoeBench {
         architecture, static_cast<long>(tokens), skew, us, flops / us / 1e6, 100 * flops / us / 1e6 / library,
         order_us, encode_us, product_us, flops / product_us / 1e6, error);
     std::fflush(stdout);
+    if (!is_hot) return;
+    Library<__nv_fp8_e4m3> cublas(kLibrarySize, true);
+    time_hot({{"cuBLASLt 8192^3 FP8", cublas.flops(), [&](cudaStream_t s) { cublas.multiply(s); }, {}, {}},
+              {"experts", flops, all, {}, {}},
+              {"products and sum", flops, multiply, {}, {}}});
   }
 
  private:
@@ -423,10 +523,10 @@ int main(int argc, char** argv) {
   };
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, 0));
-  library_rate<__nv_fp8_e4m3>(8192, false);  // to warm up
-  const double exact = library_rate<__nv_fp8_e4m3>(8192, false),
-               fast = library_rate<__nv_fp8_e4m3>(8192, true),
-               bf16 = library_rate<__nv_bfloat16>(8192, false);
+  library_rate<__nv_fp8_e4m3>(kLibrarySize, false);  // to warm up
+  const double exact = library_rate<__nv_fp8_e4m3>(kLibrarySize, false),
+               fast = library_rate<__nv_fp8_e4m3>(kLibrarySize, true),
+               bf16 = library_rate<__nv_bfloat16>(kLibrarySize, false);
   const double library = std::max(exact, fast);
   std::printf("%s: cuBLASLt 8192^3 FP8 %.0f TFLOP/s, with fast sums %.0f, BF16 %.0f\n", properties.name,
               exact, fast, bf16);
@@ -448,6 +548,10 @@ int main(int argc, char** argv) {
     for (const int64_t tokens : {8192, 4096, 2048, 512, 100}) moe.run(tokens, 0, 0, library);
     moe.run(8192, 2, 0, library);
   }
+  if (wants("hot")) {
+    MoeBench moe({3072, 1536, 256, 8}, true);
+    for (const double skew : {0.0, 2.0}) moe.run(8192, skew, 0, library, true);
+  }
   if (wants("unpacked")) {
     MoeBench moe({3072, 1536, 64, 8}, true);
     for (const int architecture : {80, 90}) {
@@ -455,6 +559,6 @@ int main(int argc, char** argv) {
       moe.run(2048, 0, architecture, bf16);
     }
   }
-  std::printf("cuBLASLt 8192^3 FP8 again %.0f TFLOP/s\n", library_rate<__nv_fp8_e4m3>(8192, false));
+  std::printf("cuBLASLt 8192^3 FP8 again %.0f TFLOP/s\n", library_rate<__nv_fp8_e4m3>(kLibrarySize, false));
   return 0;
 }

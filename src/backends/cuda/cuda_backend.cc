@@ -2,6 +2,7 @@
 #include "backends/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "backends/cuda/cuda_ops.h"
@@ -242,27 +243,68 @@ std::unique_ptr<ops::Backend> make_cuda_backend(const CudaOptions& options) {
 
 namespace {
 
-// Seconds of one call of `work`, the best of several runs of many.
+// Seconds of one call of `work`, the best or the median of several runs of many.
 template <typename Work>
-double seconds_of(cudaStream_t stream, int repetitions, Work&& work) {
+double seconds_of(cudaStream_t stream, int repetitions, bool wants_best, Work&& work) {
   cudaEvent_t begin = nullptr, end = nullptr;
   check(cudaEventCreate(&begin), "event");
   const Event first(begin);
   check(cudaEventCreate(&end), "event");
   const Event last(end);
   work();
-  double best = 1e30;
-  for (int i = 0; i < 5; ++i) {
+  std::array<double, 5> seconds{};
+  for (double& run : seconds) {
     check(cudaEventRecord(begin, stream), "event");
     for (int r = 0; r < repetitions; ++r) work();
     check(cudaEventRecord(end, stream), "event");
     check(cudaEventSynchronize(end), "a measurement");
     float milliseconds = 0;
     check(cudaEventElapsedTime(&milliseconds, begin, end), "a measurement");
-    best = std::min(best, static_cast<double>(milliseconds) * 1e-3 / repetitions);
+    run = static_cast<double>(milliseconds) * 1e-3 / repetitions;
   }
-  return best;
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[wants_best ? 0 : seconds.size() / 2];
 }
+
+// Nearly normal numbers: zeros multiply faster than data does.
+template <typename T>
+Memory random_matrix(CudaBackend& cuda, int64_t size, uint64_t seed, float scale) {
+  std::vector<T> values(static_cast<size_t>(size * size));
+  uint64_t state = seed;
+  for (T& x : values) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    float sum = 0;
+    for (int i = 16; i < 64; i += 16) sum += static_cast<float>((state >> i) & 0xffffU) * 0x1p-16F - 0.5F;
+    x = from_float<T>(sum * scale);
+  }
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  Memory memory = cuda.allocate(bytes);
+  cuda.upload(memory.data(), values.data(), bytes);
+  cuda.synchronize();
+  return memory;
+}
+
+// The library's product of two square matrices.
+struct GemmProbe {
+  CudaBackend& cuda;
+  Scalar scalar;
+  int64_t size;
+  Memory a, b, out;
+  Gemm gemm;
+
+  double rate() {
+    const Matrix x = {a.data(), size, size, size, scalar};
+    const Matrix y = {out.data(), size, size, size, Scalar::kBF16};
+    WeightView weight;
+    weight.values = b.data();
+    weight.rows = weight.columns = weight.stride = size;
+    weight.scalar = scalar;
+    const double seconds =
+        seconds_of(cuda.stream(), 10, false, [&] { gemm.multiply(x, weight, y, cuda.stream()); });
+    const auto edge = static_cast<double>(size);
+    return 2 * edge * edge * edge / seconds;
+  }
+};
 
 }  // namespace
 
@@ -270,36 +312,28 @@ double measure_copy_bandwidth(ops::Backend& backend) {
   auto& cuda = dynamic_cast<CudaBackend&>(backend);
   constexpr int64_t kBytes = int64_t{1} << 30U;
   const Memory from = cuda.allocate(kBytes), to = cuda.allocate(kBytes);
-  const double seconds = seconds_of(cuda.stream(), 4, [&] {
+  const double seconds = seconds_of(cuda.stream(), 4, true, [&] {
     check(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, cuda.stream()), "copy");
   });
   return 2.0 * kBytes / seconds;
 }
 
-double measure_gemm_rate(ops::Backend& backend) {
+bool multiplies_codes(ops::Backend& backend) {
+  return dynamic_cast<CudaBackend&>(backend).architecture() >= 90;
+}
+
+std::function<double()> make_gemm_probe(ops::Backend& backend, DType dtype) {
   auto& cuda = dynamic_cast<CudaBackend&>(backend);
   constexpr int64_t kSize = 8192;
-  // Zeros multiply faster than data does: bits of a generator, with exponents near one.
-  const Memory a = cuda.allocate(kSize * kSize * 2), b = cuda.allocate(kSize * kSize * 2),
-               out = cuda.allocate(kSize * kSize * 2);
-  std::vector<bf16> values(static_cast<size_t>(kSize * kSize));
-  uint64_t state = 1;
-  for (const Memory* m : {&a, &b}) {
-    for (bf16& x : values) {
-      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-      x = to_bf16(static_cast<float>(state >> 40U) * 0x1p-23F - 1.0F);
-    }
-    cuda.upload(m->data(), values.data(), kSize * kSize * 2);
-    cuda.synchronize();
-  }
-  Gemm gemm(cuda.allocate(kGemmWorkspaceBytes));
-  const Matrix x = {a.data(), kSize, kSize, kSize, Scalar::kBF16};
-  const Matrix y = {out.data(), kSize, kSize, kSize, Scalar::kBF16};
-  WeightView weight;
-  weight.values = b.data();
-  weight.rows = weight.columns = weight.stride = kSize;
-  const double seconds = seconds_of(cuda.stream(), 10, [&] { gemm.multiply(x, weight, y, cuda.stream()); });
-  return 2.0 * kSize * kSize * kSize / seconds;
+  const bool is_bf16 = dtype == DType::kBF16;
+  MM_CHECK(is_bf16 || dtype == DType::kF8E4M3, "no probe of products in {}", name(dtype));
+  const auto matrix = [&](uint64_t seed) {
+    return is_bf16 ? random_matrix<bf16>(cuda, kSize, seed, 1) : random_matrix<f8e4m3>(cuda, kSize, seed, 60);
+  };
+  const auto probe = std::make_shared<GemmProbe>(
+      GemmProbe{cuda, is_bf16 ? Scalar::kBF16 : Scalar::kE4m3, kSize, matrix(1), matrix(2),
+                cuda.allocate(kSize * kSize * 2), Gemm(cuda.allocate(kGemmWorkspaceBytes))});
+  return [probe] { return probe->rate(); };
 }
 
 }  // namespace minimax::cuda

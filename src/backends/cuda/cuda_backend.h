@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -33,9 +34,12 @@ std::unique_ptr<ops::Backend> make_cuda_backend(const CudaOptions& options = {})
 // "NVIDIA H200, kernels for SM90".
 std::string describe_cuda(const CudaOptions& options);
 
-// Bytes read and written a second by a copy far larger than the caches, and operations a second of a BF16
-// matrix product: the floors that benchmarks are held against. REQUIRES: a backend of make_cuda_backend.
+// Bytes read and written a second by a copy far larger than the caches, and operations a second of the
+// library's product of 8192 x 8192 matrices in BF16 or F8_E4M3: the floors that benchmarks are held against.
+// The products' operands are made once, so that a measurement can follow at once on what it is compared with.
+// REQUIRES: a backend of make_cuda_backend, which outlives the probe.
 double measure_copy_bandwidth(ops::Backend& backend);
-double measure_gemm_rate(ops::Backend& backend);
+bool multiplies_codes(ops::Backend& backend);  // whether its kernels multiply in F8_E4M3, too
+std::function<double()> make_gemm_probe(ops::Backend& backend, DType dtype);
 
 }  // namespace minimax::cuda

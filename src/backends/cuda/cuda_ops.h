@@ -59,6 +59,8 @@ class CudaBackend final : public ops::Backend {
   explicit CudaBackend(const CudaOptions& options);
   ~CudaBackend() override;
 
+  int architecture() const { return architecture_; }  // whose kernels run
+
   std::string_view name() const override { return "cuda"; }
   Device device() const override { return {DeviceType::kCuda, options_.device}; }
 
@@ -113,6 +115,7 @@ class CudaBackend final : public ops::Backend {
   const ExpertTable& table_of(std::span<const ops::MlpWeights> experts);
   MoeArgs moe_args(const ops::Moe& args, ops::Workspace workspace);
   void run_linear(const ops::Linear& args, ops::Workspace workspace, Rounding rounding);
+  void multiply_codes(const CodedRows& x, const WeightView& weight, bool applies_silu, const Matrix& out);
   void check_launch(std::string_view op) const;
 
   CudaOptions options_;

@@ -14,6 +14,9 @@ bool rounds_inputs(ops::Precision precision, const quant::Weight& weight) {
 
 bool is_mx(const quant::Weight& weight) { return weight.format == quant::WeightFormat::kMxfp8; }
 
+// From how many rows on the library's products of codes are faster.
+constexpr int64_t kLeastLibraryRows = 256;
+
 // How a dense product runs; a function of shapes, dtypes and alignment.
 enum class LinearPath : uint8_t {
   kF32,
@@ -216,7 +219,7 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
       Scratch scratch(workspace.data);
       const CodedRows codes = coded_rows(scratch, x.rows, x.columns);
       launch_encode_rows(x, codes, stream());
-      launch_linear_codes(codes, w, applies_silu, out, stream());
+      multiply_codes(codes, w, applies_silu, out);
       break;
     }
     case LinearPath::kTiles:
@@ -229,6 +232,12 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
       launch_linear_f32(x, w, applies_silu, out, stream());
   }
   check_launch(args.kName);
+}
+
+void CudaBackend::multiply_codes(const CodedRows& x, const WeightView& weight, bool applies_silu,
+                                 const Matrix& out) {
+  if (!applies_silu && x.rows >= kLeastLibraryRows && gemm_->multiply_codes(x, weight, out, stream())) return;
+  launch_linear_codes(x, weight, applies_silu, out, stream());
 }
 
 void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
@@ -263,8 +272,8 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
   launch_encode_rows(a.x, codes, stream());
   int64_t column = 0;
   for (const quant::Weight& weight : args.parts()) {
-    launch_linear_codes(codes, view(weight), false,
-                        matrix(args.out.slice(1, column, column + weight.out_features())), stream());
+    multiply_codes(codes, view(weight), false,
+                   matrix(args.out.slice(1, column, column + weight.out_features())));
     column += weight.out_features();
   }
   check_launch(args.kName);

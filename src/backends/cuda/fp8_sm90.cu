@@ -5,9 +5,9 @@
 // tokens up to 136 in small steps: rows are split evenly, and little is computed for nobody. The tensor cores
 // add 128 inputs, whose sum is scaled and added to F32 sums; a tile of 256 weight rows by 136 tokens is what
 // registers hold of both. Two blocks, a cluster, share the weights of a pair of tiles: each copies half of
-// them for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp copies
-// and one makes scales. Blocks stay and take every so many-th pair; a tile's outputs wait in shared memory
-// for the copy engine, which writes them while the next tile is multiplied.
+// them for both, since the second-level cache would not keep up. Of a block's third warpgroup one warp
+// copies, one makes scales, and two have the copy engine write a tile's outputs, which wait in shared memory,
+// while the next tile is multiplied. Blocks stay and take every so many-th pair.
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/fp8_wgmma.cuh"
 #include "backends/cuda/tensor_map.h"
@@ -41,12 +41,14 @@ constexpr int kStageScales = 2 * kHalfScales;
 // and what each token's are to be multiplied with.
 constexpr int kStagedCodes = 128 + 16;
 constexpr int kStagedNumbers = 256 + 16;
+constexpr int kTileBytes = 32;  // what the warps that multiply need to know of a tile
 constexpr int kLargestBytes = kMathThreads / 32 * kTokens * 2;
 template <Kind kKind>
 constexpr int kStagingBytes =
     kKind == Kind::kUp ? kTokens* kStagedCodes + kLargestBytes + kTokens * 4 : 2 * kTokens* kStagedNumbers;
 template <Kind kKind>
-constexpr int kFixedBytes = kStages<kKind>*(kStageBytes + kStageScales * 4 + 2 * 8) + kStagingBytes<kKind>;
+constexpr int kFixedBytes =
+    kStages<kKind>*(kStageBytes + kStageScales * 4 + 2 * 8 + kTileBytes) + kStagingBytes<kKind>;
 constexpr int kMapsOfExpert = 3;  // w1, w3, w2
 
 struct RowMaps {
@@ -77,15 +79,24 @@ struct ProductArgs {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+// Named barriers. Outputs of a warpgroup, or of both: their room is free, they are there.
+constexpr int kAllMath = 1;
+constexpr int kFree = 2, kStaged = 4;
+// The warps that multiply and the one, or of kUp the two, that have outputs written.
+template <Kind kKind>
+constexpr int kStoring = kKind == Kind::kUp ? kMathThreads + 64 : kMathThreads / 2 + 32;
+
 template <Kind kKind>
 struct Shared {
-  uint32_t stages, staging, scales, barriers;
+  uint32_t stages, staging, scales, tiles, barriers;
   const int32_t *pairs, *starts;  // of experts: pairs of tiles before them, with one column of weights; rows
   int rank;                       // in the cluster
 
   __device__ uint32_t full(uint32_t stage) const { return barriers + stage * 8; }
   __device__ uint32_t empty(uint32_t stage) const { return barriers + (kStages<kKind> + stage) * 8; }
   __device__ uint32_t scales_of(uint32_t stage) const { return scales + stage * kStageScales * 4; }
+  // The tile whose first step the stage holds.
+  __device__ uint32_t tile_of(uint32_t stage) const { return tiles + stage * kTileBytes; }
 };
 
 struct Tile {
@@ -206,7 +217,11 @@ __device__ void copy_tiles(const ProductArgs& a, const RowMaps& x_maps, const CU
   Ring<kKind> ring;
   for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
     const Tile tile = find_tile<kKind>(a, shared, index);
-    if (!tile.is_there) return;
+    if (!tile.is_there) {
+      ptx::barrier_wait(shared.empty(ring.stage), ring.parity ^ 1);
+      ptx::barrier_arrive(shared.full(ring.stage));
+      return;
+    }
     // This block's half of the weights: of w1 or w3, or the upper or lower rows.
     const CUtensorMap* weights = &w_map;
     int row = tile.output + shared.rank * (kWeightRows / kCluster);
@@ -234,7 +249,24 @@ __device__ void copy_tiles(const ProductArgs& a, const RowMaps& x_maps, const CU
   }
 }
 
-// One warp multiplies the scales of tokens with those of weights.
+// What a tile's first stage says of it. Behind the last tile there is a stage that says so.
+__device__ __forceinline__ void put_tile(uint32_t to, const Tile& tile) {
+  store_shared16(to, {static_cast<uint32_t>(tile.is_there), static_cast<uint32_t>(tile.expert),
+                      static_cast<uint32_t>(tile.first), static_cast<uint32_t>(tile.count)});
+  store_shared16(to + 16, {static_cast<uint32_t>(tile.width), static_cast<uint32_t>(tile.output), 0, 0});
+}
+__device__ __forceinline__ Tile get_tile(uint32_t from) {
+  const uint4 a = ptx::load_shared16(from), b = ptx::load_shared16(from + 16);
+  return {a.x != 0,
+          static_cast<int>(a.y),
+          static_cast<int>(a.z),
+          static_cast<int>(a.w),
+          static_cast<int>(b.x),
+          static_cast<int>(b.y)};
+}
+
+// One warp multiplies the scales of tokens with those of weights, and finds the tiles for those that
+// multiply.
 template <Kind kKind>
 __device__ void make_scales(const ProductArgs& a, const Shared<kKind>& shared) {
   constexpr int kCount = (kTokens + 31) / 32;
@@ -245,7 +277,12 @@ __device__ void make_scales(const ProductArgs& a, const Shared<kKind>& shared) {
   Ring<kKind> ring;
   for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
     const Tile tile = find_tile<kKind>(a, shared, index);
-    if (!tile.is_there) return;
+    if (!tile.is_there) {
+      ptx::barrier_wait(shared.empty(ring.stage), ring.parity ^ 1);
+      if (lane == 0) put_tile(shared.tile_of(ring.stage), tile);
+      ptx::barrier_arrive(shared.full(ring.stage));
+      return;
+    }
     const float *upper = nullptr, *lower = nullptr;
     if (a.has_blocks) {
       upper = scales_of_row(upper_weight(a, kKind, tile.expert), tile.output);
@@ -276,6 +313,7 @@ __device__ void make_scales(const ProductArgs& a, const Shared<kKind>& shared) {
         store_shared4(to + static_cast<uint32_t>(32 * i), scales[i] * above);
         store_shared4(to + static_cast<uint32_t>(32 * i + kHalfScales * 4), scales[i] * below);
       }
+      if (lane == 0 && step == 0) put_tile(shared.tile_of(ring.stage), tile);
       // One lane for all after __syncwarp() would do, but racecheck does not follow that; it costs nothing.
       ptx::barrier_arrive(shared.full(ring.stage));
       ring.advance();
@@ -371,7 +409,7 @@ __device__ __forceinline__ uint32_t larger_pair(uint32_t a, uint32_t b) {
   return larger;
 }
 
-// SwiGLU of the tile's 128 gates and ups of each token, which share a scale, as codes.
+// SwiGLU of the tile's 128 gates and ups of each token, which share a scale, as codes for store_tiles().
 template <Kind kKind, int kWidth>
 __device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared<kKind>& shared,
                                              const Math<kKind>& m, const Tile& tile,
@@ -394,8 +432,7 @@ __device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared<
     if (m.lane < 4)
       ptx::store_shared(largest + (warp * (kTokens / 2) + static_cast<uint32_t>(4 * j + m.lane)) * 4, pair);
   }
-  ptx::bulk_wait_read();
-  ptx::named_barrier(1, kMathThreads);
+  ptx::named_barrier(kFree, kStoring<kKind>);
   if (threadIdx.x < kWidth / 2) {
     uint32_t pair = 0;
 #pragma unroll
@@ -411,7 +448,7 @@ __device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared<
         a.out_scales[tile.output / kDepth * a.out_scale_stride + tile.first + token] = scales[i];
     }
   }
-  ptx::named_barrier(1, kMathThreads);
+  ptx::named_barrier(kAllMath, kMathThreads);
   const uint32_t column = static_cast<uint32_t>(m.warpgroup * 64 + m.warp * 16);
 #pragma unroll
   for (int first = 0; first < kBlocks; first += 4) {
@@ -445,51 +482,24 @@ __device__ __forceinline__ void store_hidden(const ProductArgs& a, const Shared<
     }
   }
   ptx::fence_shared_async();
-  ptx::named_barrier(1, kMathThreads);
-  const int token = static_cast<int>(threadIdx.x);
-  if (token < tile.count) {
-    ptx::bulk_store(static_cast<uint8_t*>(a.out.data) + (tile.first + token) * a.out.stride + tile.output,
-                    shared.staging + static_cast<uint32_t>(token) * kStagedCodes,
-                    static_cast<uint32_t>(min(kDepth, a.outputs - tile.output)));
-  }
-  ptx::bulk_commit();
+  ptx::named_arrive(kStaged, kStoring<kKind>);
 }
 
-// Begins to copy what the warpgroup has staged, `count` outputs of each token from `output` on.
-template <typename Out>
-__device__ __forceinline__ void store_staged(const ProductArgs& a, const Tile& tile, uint32_t staging,
-                                             int warpgroup, int output, int count) {
-  ptx::fence_shared_async();
-  ptx::named_barrier(2 + warpgroup, 128);
-  const int bytes = static_cast<int>(sizeof(Out)) * min(count, a.outputs - output);
-  if (bytes > 0) {
-    for (int token = static_cast<int>(threadIdx.x) % 128; token < tile.count; token += 128) {
-      ptx::bulk_store(static_cast<Out*>(a.out.data) + (tile.first + token) * a.out.stride + output,
-                      staging + static_cast<uint32_t>(token * kStagedNumbers), static_cast<uint32_t>(bytes));
-    }
-  }
-  ptx::bulk_commit();
-}
-
-// A warpgroup's 128 outputs of each token: as BF16 at once, as F32 one half after the other.
+// A warpgroup's 128 outputs of each token, for store_tiles(): as BF16 at once, as F32 one half after the
+// other.
 template <typename Out, Kind kKind, int kWidth>
-__device__ __forceinline__ void store_numbers(const ProductArgs& a, const Shared<kKind>& shared,
-                                              const Math<kKind>& m, const Tile& tile,
+__device__ __forceinline__ void store_numbers(const Shared<kKind>& shared, const Math<kKind>& m,
                                               const float (&sums)[2][kWidth / 2]) {
   const uint32_t staging = shared.staging + static_cast<uint32_t>(m.warpgroup * kTokens * kStagedNumbers);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (half == 0 || sizeof(Out) == 4) {
-      ptx::bulk_wait_read();
-      ptx::named_barrier(2 + m.warpgroup, 128);
-    }
+    if (half == 0 || sizeof(Out) == 4) ptx::named_barrier(kFree + m.warpgroup, kStoring<kKind>);
     if constexpr (sizeof(Out) == 4) {
 #pragma unroll
       for (int i = 0; i < kWidth / 2; ++i) {
         const int token = i / 4 * 8 + m.lane % 4 * 2 + i % 2, row = m.warp * 16 + m.lane / 4 + i / 2 % 2 * 8;
         store_shared4(staging + static_cast<uint32_t>(token * kStagedNumbers + row * 4), sums[half][i]);
       }
-      store_staged<Out>(a, tile, staging, m.warpgroup, tile.output + m.first_row(half), 64);
     } else {
 #pragma unroll
       for (int block = 0; block < kWidth / 8; block += 2) {
@@ -503,7 +513,10 @@ __device__ __forceinline__ void store_numbers(const ProductArgs& a, const Shared
                                    pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(w[0], w[1]),
                                    pack_bf16(w[2], w[3]));
       }
-      if (half == 1) store_staged<Out>(a, tile, staging, m.warpgroup, tile.output + m.first_row(0), 128);
+    }
+    if (half == 1 || sizeof(Out) == 4) {
+      ptx::fence_shared_async();
+      ptx::named_arrive(kStaged + m.warpgroup, kStoring<kKind>);
     }
   }
 }
@@ -546,9 +559,9 @@ __device__ __forceinline__ void compute_tile(const ProductArgs& a, const Shared<
       }
     }
     if (kKind == Kind::kDown || (a.stores_chunks && a.out.scalar == Scalar::kBF16)) {
-      store_numbers<bf16_t, kKind, kWidth>(a, shared, m, tile, sums);
+      store_numbers<bf16_t, kKind, kWidth>(shared, m, sums);
     } else if (a.stores_chunks) {
-      store_numbers<float, kKind, kWidth>(a, shared, m, tile, sums);
+      store_numbers<float, kKind, kWidth>(shared, m, sums);
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -568,12 +581,10 @@ __device__ void compute_tiles(const ProductArgs& a, const Shared<kKind>& shared)
   // Taken from one lane, so that the compiler sees that all have the same.
   const int warp = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
   Math<kKind> m{warp / 4, warp % 4, static_cast<int>(threadIdx.x) % 32, {}};
-  for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
-    const Tile tile = find_tile<kKind>(a, shared, index);
-    if (!tile.is_there) {
-      ptx::bulk_wait();
-      return;
-    }
+  for (;;) {
+    ptx::barrier_wait(shared.full(m.ring.stage), m.ring.parity);
+    const Tile tile = get_tile(shared.tile_of(m.ring.stage));
+    if (!tile.is_there) return;
     switch (tile.width) {
       case 32:
         compute_tile<kKind, 32>(a, shared, m, tile);
@@ -600,6 +611,49 @@ __device__ void compute_tiles(const ProductArgs& a, const Shared<kKind>& shared)
         compute_tile<kKind, kTokens>(a, shared, m, tile);
     }
   }
+}
+
+// Whether outputs go through shared memory.
+template <Kind kKind>
+__device__ bool stages_outputs(const ProductArgs& a) {
+  return kKind != Kind::kDense || a.stores_chunks;
+}
+
+// Has the copy engine write what the warps that multiply have staged: warp `which` of two every other token's
+// codes, or one warpgroup's numbers.
+template <Kind kKind>
+__device__ void store_tiles(const ProductArgs& a, const Shared<kKind>& shared, int which) {
+  if (!stages_outputs<kKind>(a)) return;
+  constexpr bool kIsUp = kKind == Kind::kUp;
+  const bool is_f32 = kKind == Kind::kDense && a.out.scalar == Scalar::kF32;
+  const int barrier = kIsUp ? 0 : which;
+  const int parts = is_f32 ? 2 : 1;
+  const int outputs = kIsUp || !is_f32 ? 128 : 64;  // of a part
+  const int bytes_of_one = kIsUp ? 1 : is_f32 ? 4 : 2;
+  const uint32_t pitch = kIsUp ? kStagedCodes : kStagedNumbers;
+  const uint32_t staging = shared.staging + (kIsUp ? 0U : static_cast<uint32_t>(which) * kTokens * pitch);
+  const int lane = threadIdx.x % 32;
+  const int first = kIsUp ? 2 * lane + which : lane, step = kIsUp ? 64 : 32;
+  ptx::named_arrive(kFree + barrier, kStoring<kKind>);
+  for (int index = blockIdx.x / kCluster;; index += gridDim.x / kCluster) {
+    const Tile tile = find_tile<kKind>(a, shared, index);
+    if (!tile.is_there) break;
+    for (int part = 0; part < parts; ++part) {
+      const int output = tile.output + (kIsUp ? 0 : which * 128 + part * outputs);
+      const int bytes = bytes_of_one * min(outputs, a.outputs - output);
+      uint8_t* to = static_cast<uint8_t*>(a.out.data) + (tile.first * a.out.stride + output) * bytes_of_one;
+      ptx::named_barrier(kStaged + barrier, kStoring<kKind>);
+      if (bytes > 0) {
+        for (int token = first; token < tile.count; token += step)
+          ptx::bulk_store(to + token * a.out.stride * bytes_of_one,
+                          staging + static_cast<uint32_t>(token) * pitch, static_cast<uint32_t>(bytes));
+      }
+      ptx::bulk_commit();
+      ptx::bulk_wait_read();
+      ptx::named_arrive(kFree + barrier, kStoring<kKind>);
+    }
+  }
+  ptx::bulk_wait();
 }
 
 // pairs[e] = pairs of tiles, of one column of weights, before those of expert e. One warp.
@@ -633,7 +687,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   shared.stages = ptx::shared_address(bytes);
   shared.staging = shared.stages + kStages<kKind> * kStageBytes;
   shared.scales = shared.staging + kStagingBytes<kKind>;
-  shared.barriers = shared.scales + kStages<kKind> * kStageScales * 4;
+  shared.tiles = shared.scales + kStages<kKind> * kStageScales * 4;
+  shared.barriers = shared.tiles + kStages<kKind> * kTileBytes;
   shared.rank = static_cast<int>(ptx::cluster_rank());
   auto* pairs = reinterpret_cast<int32_t*>(bytes + kFixedBytes<kKind>);
   int32_t* starts = pairs + a.experts + 1;
@@ -658,6 +713,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     ptx::give_registers<40>();
     if (threadIdx.x == kMathThreads) copy_tiles<kKind>(a, x_maps, w_map, shared);
     if (warp == kMathThreads / 32 + 1) make_scales<kKind>(a, shared);
+    if (warp > kMathThreads / 32 + 1) store_tiles<kKind>(a, shared, warp - kMathThreads / 32 - 2);
     __syncwarp();
   } else {
     ptx::take_registers<232>();
@@ -822,7 +878,7 @@ int64_t expert_map_bytes(int64_t experts) {
 }
 
 bool can_moe_codes(const MoeArgs& moe) {
-  constexpr int64_t kMostExperts = 1024;
+  constexpr int64_t kMostExperts = 512;  // for which there is room in shared memory
   return can_multiply_codes(moe.first.w1) && can_multiply_codes(moe.first.w3) &&
          can_multiply_codes(moe.first.w2) && has_blocks(moe.first.w1) == has_blocks(moe.first.w3) &&
          moe.experts <= kMostExperts;
