@@ -85,9 +85,10 @@ TEST(Norms, ResidualMayBeOverwritten) {
 bool is_8_bit(const Format& f) { return quant::activation_group(f.format) > 0; }
 
 // One linear layer of every output dtype and precision, on every backend, against the oracle.
-void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows, int64_t k, int64_t n) {
-  // A row stride larger than the row, as a slice of a wider tensor has.
-  const Tensor x = make.uniform(dtype, {rows, k + 3}).slice(1, 0, k);
+void check_linear(TensorMaker& make, const Format& f, DType dtype, int64_t rows, int64_t k, int64_t n,
+                  int64_t behind = 3) {
+  // A row stride larger than the row by `behind`, as a slice of a wider tensor has.
+  const Tensor x = make.uniform(dtype, {rows, k + behind}).slice(1, 0, k);
   const quant::Weight weight = make_weight(make, f, n, k);
   for (const DType out_dtype : kActivations) {
     const Activation activation = make.pick(0, 1) == 0 ? Activation::kNone : Activation::kSilu;
@@ -149,7 +150,9 @@ TEST(Linear, FewRowsOfManyEightBitWeightsMatchTheOracle) {
   for (const auto& [rows, k, n] : shapes) {
     for (const Format& format : kFormats) {
       if (!is_8_bit(format) || !can_hold(format, k)) continue;
-      for (const DType dtype : kActivations) check_linear(make, format, dtype, rows, k, n);
+      for (const DType dtype : kActivations) {
+        for (const int64_t behind : {3, 8}) check_linear(make, format, dtype, rows, k, n, behind);
+      }
     }
   }
 }
@@ -160,7 +163,15 @@ TEST(Linear, FewRowsOfManyOutputsMatchTheOracle) {
   TensorMaker make(46);
   for (const Format& format :
        {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}})
-    check_linear(make, format, DType::kBF16, 3, 256, 20000);
+    check_linear(make, format, DType::kBF16, 3, 256, 20000, 8);
+}
+
+// Outputs as many as heads over a vocabulary have.
+TEST(Linear, FewRowsOfVeryManyOutputsMatchTheOracle) {
+  if (testing::cuda_architectures().empty()) GTEST_SKIP() << "no GPU";
+  TensorMaker make(48);
+  check_linear(make, {quant::WeightFormat::kBF16, {}}, DType::kF32, 3, 320, 65'600, 8);
+  check_linear(make, {quant::WeightFormat::kBF16, {}}, DType::kBF16, 11, 192, 65'600, 8);
 }
 
 // What is no number stays in its row, and none is lost.
