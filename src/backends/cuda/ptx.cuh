@@ -94,6 +94,16 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// The kernel after this one may be started before this one has waited for the one before it. Not where the
+// kernel after reads, ahead of its own wait, what kernels before this one write.
+// Short kernels do: those that fill rings then start filling them sooner. Of those that stream weights
+// themselves it is slower.
+__device__ __forceinline__ void start_next_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // In a kernel started by launch_early(): until here nothing of the kernel before it may be read or
 // overwritten. From here on the kernel after it may be started, and waits in turn.
 __device__ __forceinline__ void wait_for_previous_kernel() {
