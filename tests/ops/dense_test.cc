@@ -165,7 +165,9 @@ TEST(Linear, FewRowsOfManyEightBitWeightsMatchTheOracle) {
   for (const auto& [rows, k, n] : shapes) {
     for (const Format& format : kFormats) {
       if (!is_8_bit(format) || !can_hold(format, k)) continue;
-      for (const DType dtype : kActivations) check_linear(make, format, dtype, rows, k, n);
+      for (const DType dtype : kActivations) {
+        for (const int64_t behind : {3, 8}) check_linear(make, format, dtype, rows, k, n, behind);
+      }
     }
   }
 }
@@ -176,9 +178,17 @@ TEST(Linear, FewRowsOfManyOutputsMatchTheOracle) {
   TensorMaker make(46);
   for (const Format& format :
        {Format{quant::WeightFormat::kFp8, {128, 128}}, Format{quant::WeightFormat::kMxfp8, {}}}) {
-    check_linear(make, format, DType::kBF16, 3, 256, 20000);
+    check_linear(make, format, DType::kBF16, 3, 256, 20000, 8);
     check_linear(make, format, DType::kBF16, 3, 1536, 4300, 8);
   }
+}
+
+// Outputs as many as heads over a vocabulary have.
+TEST(Linear, FewRowsOfVeryManyOutputsMatchTheOracle) {
+  if (testing::cuda_architectures().empty()) GTEST_SKIP() << "no GPU";
+  TensorMaker make(48);
+  check_linear(make, {quant::WeightFormat::kBF16, {}}, DType::kF32, 3, 320, 65'600, 8);
+  check_linear(make, {quant::WeightFormat::kBF16, {}}, DType::kBF16, 11, 192, 65'600, 8);
 }
 
 // What is no number stays in its row, and none is lost.

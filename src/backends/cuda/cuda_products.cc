@@ -21,7 +21,8 @@ constexpr int64_t kLeastLibraryRows = 256;
 enum class LinearPath : uint8_t {
   kF32,
   kSmall,
-  kStream,  // few rows as e4m3 codes, in two terms
+  kStream,      // few rows as e4m3 codes, in two terms
+  kStreamBf16,  // few rows and very many outputs
   kGemm,
   kCodes,  // inputs as e4m3 codes
   kTiles,  // 8-bit weights unpacked to BF16
@@ -63,6 +64,10 @@ LinearPlan plan_linear(const Tensor& x, const quant::Weight& weight, ops::Precis
   if (may_not_round && streams_codes(precision, architecture) &&
       can_linear_stream({matrix(x), {w}, 1, false, {}, matrix(out)})) {
     plan.path = LinearPath::kStream;
+    return plan;
+  }
+  if (precision != ops::Precision::kF32 && architecture >= 90 && can_linear_stream_bf16(matrix(x), w)) {
+    plan.path = LinearPath::kStreamBf16;
     return plan;
   }
   if (may_not_round && precision != ops::Precision::kF32 && can_linear_small(matrix(x), w)) {
@@ -207,6 +212,9 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
   switch (plan.path) {
     case LinearPath::kSmall:
       launch_linear_small({x, {w}, 1, applies_silu, {}, out}, stream());
+      break;
+    case LinearPath::kStreamBf16:
+      launch_linear_stream_bf16(x, w, applies_silu, out, multiprocessors_, stream());
       break;
     case LinearPath::kStream:
       launch_linear_stream({x, {w}, 1, applies_silu, {}, out}, multiprocessors_, stream());

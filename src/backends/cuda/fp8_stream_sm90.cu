@@ -819,6 +819,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // out[t] = the weighted sum of t's pairs, in their order.
 __global__ void combine_pairs_kernel(MoeArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  ptx::start_next_kernel();
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.y, n = 4 * (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x);
   if (n >= a.out.columns) return;

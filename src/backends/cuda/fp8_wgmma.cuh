@@ -50,6 +50,24 @@ MINIMAX_WGMMA_E4M3("136", 68,
                    "%68", "%69", "%70", MINIMAX_ACC32(0), MINIMAX_ACC32(32), MINIMAX_ACC4(64))
 
 #undef MINIMAX_WGMMA_E4M3
+
+// The same of BF16 numbers: c [64, 8 or 16] (+)= a [64, 16] b [N, 16]^T.
+__device__ __forceinline__ void wgmma_bf16(float (&c)[4], uint64_t a, uint64_t b, bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, p, 1, 1, 0, 0;\n}"
+      : MINIMAX_ACC4(0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(adds)));
+}
+__device__ __forceinline__ void wgmma_bf16(float (&c)[8], uint64_t a, uint64_t b, bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, "
+      "1, 1, 0, 0;\n}"
+      : MINIMAX_ACC4(0), MINIMAX_ACC4(4)
+      : "l"(a), "l"(b), "r"(static_cast<int>(adds)));
+}
+
 #undef MINIMAX_REGS_48
 #undef MINIMAX_REGS_32
 #undef MINIMAX_REGS_16

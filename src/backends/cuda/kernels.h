@@ -162,6 +162,11 @@ struct SmallLinearArgs {
 bool can_linear_small(const Matrix& x, const WeightView& weight);
 void launch_linear_small(const SmallLinearArgs&, cudaStream_t);
 
+// --- linear_stream_sm90.cu: the same of BF16 weights of very many outputs, on Hopper
+bool can_linear_stream_bf16(const Matrix& x, const WeightView& weight);
+void launch_linear_stream_bf16(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                               int multiprocessors, cudaStream_t);
+
 // --- mlp_small.cu: dense MLPs of few rows in two kernels
 struct MlpSmallArgs {
   Matrix x;

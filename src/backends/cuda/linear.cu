@@ -42,6 +42,7 @@ __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Ma
 template <typename Out, int kRows, int kTokens, int kAhead, bool kIsWhole>
 __global__ void __launch_bounds__(kRowThreads)
     linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
+  ptx::start_next_kernel();
   constexpr int kSums = kRows * kTokens;
   __shared__ float parts[kRowThreads / 32][kSums];
   const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kRows,

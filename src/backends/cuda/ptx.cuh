@@ -95,6 +95,9 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
 }
 
 // In a kernel started by launch_early(): from here on the kernel after it may be started, and waits in turn.
+// Called before this one's own wait where the kernel after reads, ahead of its wait, nothing that kernels
+// before this one write. Short kernels do: those that fill rings then start filling them sooner. Of those
+// that stream weights themselves it is slower.
 __device__ __forceinline__ void start_next_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
