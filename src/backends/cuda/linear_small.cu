@@ -145,7 +145,8 @@ void launch_linear_small(const SmallLinearArgs& a, cudaStream_t stream) {
         } else if (a.x.rows <= 16) {
           start.template operator()<kFormat, RowsShape<2, 2, 8, 2, 2>, X, Out>();
         } else {
-          start.template operator()<kFormat, RowsShape<2, 4, 8, 2, 1>, X, Out>();
+          constexpr int kBlocks = kFormat == RowFormat::kBF16 ? 2 : 1;
+          start.template operator()<kFormat, RowsShape<2, 4, 8, 2, kBlocks>, X, Out>();
         }
       });
     });

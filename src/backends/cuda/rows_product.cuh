@@ -43,6 +43,8 @@ template <RowFormat kFormat>
 struct FewRows : RowsShape<1, 1, 8, 2, 4> {};
 template <>
 struct FewRows<RowFormat::kBF16> : RowsShape<1, 1, 8, 4, 2> {};
+template <>
+struct FewRows<RowFormat::kFp8> : RowsShape<2, 1, 8, 3, 2> {};
 template <RowFormat kFormat>
 struct GateUpRows : RowsShape<1, 1, 8, 4, 3> {};
 template <>
