@@ -2,6 +2,7 @@
 // weighted sum. A pair is one of a token's choices, t * top_k + j; its place is where it stands among all
 // pairs in the order of experts. Sums over a token's choices run in the order of j, so no atomics.
 #include "backends/cuda/codes_ring.cuh"
+#include "backends/cuda/expert_sum.h"
 #include "backends/cuda/expert_tile.cuh"
 #include "backends/cuda/rows_product.cuh"
 #include "backends/cuda/tile_product.cuh"
@@ -221,6 +222,7 @@ __global__ void moe_combine_kernel(MoeArgs a) {
 // Four columns a thread.
 template <bool kIsOrdered, typename Out>
 __global__ void moe_combine_four_kernel(MoeArgs a) {
+  ptx::start_next_kernel();
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x;
   const int64_t i = 4 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x);
@@ -707,5 +709,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   });
   launch_combine<true>(a, stream);
 }
+
+void launch_combine_pairs(const MoeArgs& a, cudaStream_t stream) { launch_combine<false>(a, stream); }
 
 }  // namespace minimax::cuda
