@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ bool is_last;
   const uint32_t queries = ptx::shared_address(shared), base = queries + kQueryBytes<kDim>;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  ptx::start_next_kernel();
+  if (a.lets_next_start) ptx::start_next_kernel();
 
   const int kv_head = blockIdx.y, part = blockIdx.z;
   // More heads than rows: the group is cut into several tiles.

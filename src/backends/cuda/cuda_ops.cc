@@ -81,6 +81,7 @@ void CudaBackend::run(const ops::RmsNorm& args, ops::Workspace) {
   a.out = matrix(args.out);
   a.eps = args.eps;
   a.weight_offset = args.weight_offset;
+  a.lets_next_start = dense_streams_;
   launch_norm(a, stream());
   check_launch(args.kName);
 }
@@ -96,6 +97,7 @@ void CudaBackend::run(const ops::ResidualRmsNorm& args, ops::Workspace) {
   a.out = matrix(args.out);
   a.eps = args.eps;
   a.weight_offset = args.weight_offset;
+  a.lets_next_start = dense_streams_;
   launch_norm(a, stream());
   check_launch(args.kName);
 }
@@ -112,6 +114,7 @@ void CudaBackend::run(const ops::GatedRmsNorm& args, ops::Workspace) {
     a.squares_stride = args.squares.stride(0);
     a.norm_width = args.norm_width;
   }
+  a.lets_next_start = dense_streams_;
   launch_norm(a, stream());
   check_launch(args.kName);
 }
@@ -165,6 +168,7 @@ void CudaBackend::run(const ops::QkNormRopeKvWrite& args, ops::Workspace) {
   a.squares = data_or_null<float>(args.squares);
   a.q_norm_width = args.q_norm_width;
   a.k_norm_width = args.k_norm_width;
+  a.lets_next_start = dense_streams_;
   launch_qk_norm_rope_kv_write(a, stream());
   check_launch(args.kName);
 }
@@ -186,6 +190,7 @@ void CudaBackend::run(const ops::PagedAttention& args, ops::Workspace workspace)
     a.cluster = parts.cluster;
     a.partial = reinterpret_cast<float*>(workspace.data);
     a.arrivals = reinterpret_cast<int32_t*>(arrivals_.data());
+    a.lets_next_start = dense_streams_;
     launch_attention_mma(a, stream());
   } else {
     launch_attention_any(a, stream());

@@ -125,6 +125,11 @@ class CudaBackend final : public ops::Backend {
   WeightStore store_;
   std::unique_ptr<Gemm> gemm_;
   Memory arrivals_;  // zeros between kernels
+  // Whether the last product of 8-bit weights, dense and of experts, went through a ring in shared memory:
+  // the next one will too, and gains from starting early. Kernels of many small blocks lose: those that are
+  // placed while another kernel ends crowd the multiprocessors that are free first.
+  bool dense_streams_ = false;
+  bool experts_stream_ = false;
   std::vector<std::pair<const ops::MlpWeights*, std::unique_ptr<ExpertTable>>> tables_;
 };
 

@@ -211,12 +211,14 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
   }
   switch (plan.path) {
     case LinearPath::kSmall:
+      dense_streams_ = false;
       launch_linear_small({x, {w}, 1, applies_silu, {}, out}, stream());
       break;
     case LinearPath::kStreamBf16:
       launch_linear_stream_bf16(x, w, applies_silu, out, multiprocessors_, stream());
       break;
     case LinearPath::kStream:
+      dense_streams_ = true;
       launch_linear_stream({x, {w}, 1, applies_silu, {}, out}, multiprocessors_, stream());
       break;
     case LinearPath::kGemm:
@@ -237,7 +239,7 @@ void CudaBackend::run_linear(const ops::Linear& args, ops::Workspace workspace, 
       launch_linear_split(x, w, applies_silu, out, workspace.data, stream());
       break;
     case LinearPath::kF32:
-      launch_linear_f32(x, w, applies_silu, out, stream());
+      launch_linear_f32(x, w, applies_silu, out, experts_stream_, stream());
   }
   check_launch(args.kName);
 }
@@ -261,7 +263,8 @@ void CudaBackend::run(const ops::Projections& args, ops::Workspace workspace) {
                           return can_linear_small(a.x, w) && w.scalar == a.weights[0].scalar &&
                                  w.scale_scalar == a.weights[0].scale_scalar;
                         });
-  if (streams_codes(args.precision, architecture_) && can_linear_stream(a)) {
+  dense_streams_ = streams_codes(args.precision, architecture_) && can_linear_stream(a);
+  if (dense_streams_) {
     launch_linear_stream(a, multiprocessors_, stream());
     return check_launch(args.kName);
   }
@@ -307,7 +310,9 @@ RouteArgs route_args(const Op& args) {
 }  // namespace
 
 void CudaBackend::run(const ops::RouteSoftmax& args, ops::Workspace) {
-  launch_route(route_args(args), stream());
+  RouteArgs a = route_args(args);
+  a.lets_next_start = experts_stream_;
+  launch_route(a, stream());
   check_launch(args.kName);
 }
 
@@ -316,6 +321,7 @@ void CudaBackend::run(const ops::RouteSigmoid& args, ops::Workspace) {
   a.bias = vector(args.bias);
   a.scale = args.scale;
   a.is_sigmoid = true;
+  a.lets_next_start = experts_stream_;
   launch_route(a, stream());
   check_launch(args.kName);
 }
@@ -386,6 +392,8 @@ void CudaBackend::run(const ops::Moe& args, ops::Workspace workspace) {
   }
   MoeArgs a = moe_args(args, workspace);
   const bool is_stream = streams_codes(args.precision, architecture_) && can_moe_stream(a);
+  experts_stream_ = is_stream;
+  a.lets_next_start = dense_streams_;
   const bool is_small = is_stream || (args.precision != ops::Precision::kF32 && can_moe_small(a));
   const bool is_bf16 = args.precision != ops::Precision::kF32 && can_moe_bf16(a);
   const bool has_tiles = args.precision != ops::Precision::kF32 && can_moe_tiles(a);

@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(2 * kHeadsThreads)
     qk_norm_rope_heads_kernel(const __grid_constant__ QkNormRopeArgs a) {
   __shared__ __align__(16) float cosines[kHeadDim / 2], sines[kHeadDim / 2];
   __shared__ float2 sums[32];
-  ptx::start_next_kernel();
+  if (a.lets_next_start) ptx::start_next_kernel();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int heads_a_round = static_cast<int>(blockDim.x) / kHeadThreads;
   const int first_unit =

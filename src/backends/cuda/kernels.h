@@ -103,7 +103,10 @@ void launch_swiglu(const Matrix& gate, const Matrix& up, const SwigluParams&, co
                    cudaStream_t);
 void launch_add(const Matrix& x, const Matrix& y, const Matrix& out, cudaStream_t);
 
+// `lets_next_start`, of short kernels: the kernel after one may start before this one has waited for the one
+// before (ptx::start_next_kernel).
 struct QkNormRopeArgs {
+  bool lets_next_start = false;
   Matrix qkv;
   Vector q_norm, k_norm, index_q_norm, index_k_norm;
   bool q_is_flat = false, k_is_flat = false;
@@ -123,6 +126,7 @@ void launch_qk_norm_rope_kv_write(const QkNormRopeArgs&, cudaStream_t);
 
 // --- norm.cu
 struct NormArgs {
+  bool lets_next_start = false;
   Matrix x;       // residual
   Matrix branch;  // data null: none
   Matrix gate;    // data null: none
@@ -138,7 +142,8 @@ void launch_norm(const NormArgs&, cudaStream_t);
 void launch_sum_of_squares(const Matrix& x, float* out, int64_t out_stride, cudaStream_t);
 
 // --- linear.cu: products in F32 arithmetic, for any format and shape
-void launch_linear_f32(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out, cudaStream_t);
+void launch_linear_f32(const Matrix& x, const WeightView& weight, bool silu, const Matrix& out,
+                       bool lets_next_start, cudaStream_t);
 // Codes of x rounded as quant::round_activations says, written as numbers of out's dtype.
 void launch_round_e4m3(const Matrix& x, bool is_mx, const Matrix& out, cudaStream_t);
 
@@ -189,6 +194,7 @@ void launch_linear_tiles_sm90(const Matrix& x, const WeightView& weight, bool si
 
 // --- route.cu
 struct RouteArgs {
+  bool lets_next_start = false;
   const float* logits = nullptr;
   int64_t logits_stride = 0;
   Vector bias;
@@ -217,6 +223,7 @@ struct ExpertOrder {
 };
 int64_t expert_order_counts(int64_t pairs, int64_t experts);
 struct MoeArgs {
+  bool lets_next_start = false;  // of the kernel that adds up
   Matrix x;
   const int32_t* ids = nullptr;    // [T, k], contiguous
   const float* weights = nullptr;  // [T, k], contiguous
@@ -295,6 +302,7 @@ void launch_moe_stream(const MoeArgs&, int multiprocessors, cudaStream_t);
 
 // --- attention.cu
 struct AttentionArgs {
+  bool lets_next_start = false;  // of decode
   Heads q;
   PagedKv cache;
   Ragged batch;

@@ -41,8 +41,8 @@ __global__ void linear_rows_kernel(Matrix x, WeightView w, bool applies_silu, Ma
 // threads.
 template <typename Out, int kRows, int kTokens, int kAhead, bool kIsWhole>
 __global__ void __launch_bounds__(kRowThreads)
-    linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out) {
-  ptx::start_next_kernel();
+    linear_rows_f32_kernel(Matrix x, WeightView w, bool applies_silu, Matrix out, bool lets_next_start) {
+  if (lets_next_start) ptx::start_next_kernel();
   constexpr int kSums = kRows * kTokens;
   __shared__ float parts[kRowThreads / 32][kSums];
   const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kRows,
@@ -106,12 +106,12 @@ __global__ void __launch_bounds__(kRowThreads)
 
 template <typename Out>
 void launch_rows_f32(const Matrix& x, const WeightView& w, bool applies_silu, const Matrix& out,
-                     cudaStream_t stream) {
+                     bool lets_next_start, cudaStream_t stream) {
   const auto start = [&]<int kRows, int kTokens, int kAhead>() {
     const dim3 grid(static_cast<unsigned>(ceil_div(w.rows, kRows)),
                     static_cast<unsigned>(ceil_div(x.rows, kTokens)));
     const auto with_kernel = [&](auto* kernel) {
-      launch(kernel, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
+      launch(kernel, grid, kRowThreads, 0, stream, x, w, applies_silu, out, lets_next_start);
     };
     w.columns % (4 * kAhead * kRowThreads) == 0
         ? with_kernel(linear_rows_f32_kernel<Out, kRows, kTokens, kAhead, true>)
@@ -203,7 +203,7 @@ __global__ void round_e4m3_kernel(Matrix x, bool is_mx, Matrix out) {
 }  // namespace
 
 void launch_linear_f32(const Matrix& x, const WeightView& w, bool applies_silu, const Matrix& out,
-                       cudaStream_t stream) {
+                       bool lets_next_start, cudaStream_t stream) {
   if (x.rows == 0 || w.rows == 0) return;
   with_activation(x.scalar, [&](auto in) {
     with_activation(out.scalar, [&](auto o) {
@@ -212,7 +212,7 @@ void launch_linear_f32(const Matrix& x, const WeightView& w, bool applies_silu, 
       if (x.rows <= 4 * kRowTokens) {
         const dim3 grid(static_cast<unsigned>(w.rows), static_cast<unsigned>(ceil_div(x.rows, kRowTokens)));
         if (is_plain_f32(x, w)) {
-          return launch_rows_f32<Out>(x, w, applies_silu, out, stream);
+          return launch_rows_f32<Out>(x, w, applies_silu, out, lets_next_start, stream);
         }
         launch(linear_rows_kernel<X, Out>, grid, kRowThreads, 0, stream, x, w, applies_silu, out);
       } else {

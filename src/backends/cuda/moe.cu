@@ -222,7 +222,7 @@ __global__ void moe_combine_kernel(MoeArgs a) {
 // Four columns a thread.
 template <bool kIsOrdered, typename Out>
 __global__ void moe_combine_four_kernel(MoeArgs a) {
-  ptx::start_next_kernel();
+  if (a.lets_next_start) ptx::start_next_kernel();
   ptx::wait_for_previous_kernel();
   const int64_t t = blockIdx.x;
   const int64_t i = 4 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x);

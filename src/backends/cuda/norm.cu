@@ -57,7 +57,7 @@ __device__ float block_sum_once(float x, float* scratch) {
 // The same with rows held in registers, 4 kVectors numbers a thread.
 template <typename T, typename Out, int kVectors>
 __global__ void norm_vectors_kernel(NormArgs a) {
-  ptx::start_next_kernel();
+  if (a.lets_next_start) ptx::start_next_kernel();
   __shared__ float scratch[32];
   const int64_t row = blockIdx.x;
   const int64_t n = a.x.columns;

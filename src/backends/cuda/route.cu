@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(32 * kPerLane) route_kernel(const __grid_const
   __shared__ uint32_t shared_keys[32 * kPerLane];
   __shared__ float probabilities[32 * kPerLane], room[32];
   __shared__ int chosen[32 * kPerLane];
-  ptx::start_next_kernel();
+  if (a.lets_next_start) ptx::start_next_kernel();
   const int64_t t = blockIdx.x;
   const int lane = threadIdx.x, top_k = static_cast<int>(a.top_k);
   const bool is_there = threadIdx.x < a.experts;
