@@ -79,29 +79,42 @@ TEST_P(DeviceAgreement, GreedyTokensAreTheSameOrNearlyTied) {
   ThreadPool pool(4);
   const auto cpu_backend = cpu::make_cpu_backend(pool);
   Model cpu(demo, *cpu_backend);
-  for (const int architecture : testing::cuda_architectures()) {
-    const auto gpu_backend = testing::make_cuda_backend(architecture);
-    Model gpu(demo, *gpu_backend);
-    const std::vector<std::string>& skills = eval::skill_names(demo.model);
+  struct Device {
+    int architecture = 0;
+    std::unique_ptr<ops::Backend> backend;
+    std::unique_ptr<Model> model;
     int differences = 0;
-    for (int i = 0; i < kPrompts; ++i) {
-      const std::string& skill = skills[static_cast<size_t>(i) % skills.size()];
-      const eval::Case drawn = eval::draw(skill, 47, static_cast<uint64_t>(i), demo.model);
-      const std::vector<int32_t> prompt =
-          tokenizer.encode(chat.render(drawn.messages, drawn.tools, true, nullptr).text);
-      const Answer want = cpu.answer(prompt, *tokenizer.eos_id());
-      const Answer got = gpu.answer(prompt, *tokenizer.eos_id());
+  };
+  std::vector<Device> devices;
+  for (const int architecture : testing::cuda_architectures()) {
+    Device& device = devices.emplace_back();
+    device.architecture = architecture;
+    device.backend = testing::make_cuda_backend(architecture);
+    device.model = std::make_unique<Model>(demo, *device.backend);
+  }
+  const std::vector<std::string>& skills = eval::skill_names(demo.model);
+  for (int i = 0; i < kPrompts; ++i) {
+    const std::string& skill = skills[static_cast<size_t>(i) % skills.size()];
+    const eval::Case drawn = eval::draw(skill, 47, static_cast<uint64_t>(i), demo.model);
+    const std::vector<int32_t> prompt =
+        tokenizer.encode(chat.render(drawn.messages, drawn.tools, true, nullptr).text);
+    const Answer want = cpu.answer(prompt, *tokenizer.eos_id());
+    for (Device& device : devices) {
+      const Answer got = device.model->answer(prompt, *tokenizer.eos_id());
       const auto [a, b] =
           std::mismatch(want.tokens.begin(), want.tokens.end(), got.tokens.begin(), got.tokens.end());
       if (a == want.tokens.end() && b == got.tokens.end()) continue;
-      ++differences;
+      ++device.differences;
       ASSERT_TRUE(a != want.tokens.end() && b != got.tokens.end());
       const std::vector<float>& logits = want.logits[static_cast<size_t>(a - want.tokens.begin())];
       EXPECT_LT(logits[static_cast<size_t>(*a)] - logits[static_cast<size_t>(*b)], 1e-3F)
-          << skill << ", prompt " << i << ": token " << a - want.tokens.begin();
+          << "SM" << device.architecture << ", " << skill << ", prompt " << i << ": token "
+          << a - want.tokens.begin();
     }
-    std::printf("%s, SM%d: %d of %d answers the same, %d nearly tied\n", demo.name.data(), architecture,
-                kPrompts - differences, kPrompts, differences);
+  }
+  for (const Device& device : devices) {
+    std::printf("%s, SM%d: %d of %d answers the same, %d nearly tied\n", demo.name.data(),
+                device.architecture, kPrompts - device.differences, kPrompts, device.differences);
   }
 }
 
