@@ -19,8 +19,8 @@ namespace minimax::ops {
 // index_q [T, G, Di], last dimension dense; index_cache [pages, block_size, Di] contiguous, token i in page
 // block_table[i / block_size]; both F32, BF16 or F8_E4M3, each its own; scores [T, G, max_blocks] F32 with a
 // dense last dimension and max_blocks == block_table.dim(1); block_table, query_starts, seq_lens I32. No
-// aliasing. The op directly before may write keys of these rows, no older ones: a device may read those before
-// it has ended. Bound: 1e-5 of the largest product of norms.
+// aliasing. The op directly before may write keys of these rows, no older ones: a device may read those
+// before it has ended. Bound: 1e-5 of the largest product of norms.
 struct IndexBlockScores {
   static constexpr std::string_view kName = "index_block_scores";
   Tensor index_q;
