@@ -162,7 +162,8 @@ void StepTraffic::on_op(const ops::OpRecord& record) {
     const Tensor &keys = operand(record, "k_cache"), &q = operand(record, "q");
     const double tokens = chosen_tokens(values_of(operand(record, "selection")), keys.dim(1));
     cache_bytes_ += 2 * token_bytes(keys) / static_cast<double>(keys.dim(2)) * tokens;
-    attention_flops_ += 4 * static_cast<double>(q.dim(1) / keys.dim(2) * q.dim(2)) * tokens;
+    const int64_t heads_of_a_block = q.dim(1) / keys.dim(2);
+    attention_flops_ += 4 * static_cast<double>(heads_of_a_block * q.dim(2)) * tokens;
   } else if (record.op == "index_block_scores") {
     cache_bytes_ +=
         token_bytes(operand(record, "index_cache")) * sum_of(values_of(operand(record, "seq_lens")));

@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -34,9 +35,9 @@ struct Kernel {
 // "route_kernel<8>" of a mangled name: no namespaces, no parameters.
 std::string short_name(const char* mangled) {
   int status = 0;
-  char* demangled = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
-  std::string name = status == 0 ? demangled : mangled;
-  std::free(demangled);
+  const std::unique_ptr<char, decltype(&std::free)> demangled(
+      abi::__cxa_demangle(mangled, nullptr, nullptr, &status), &std::free);
+  std::string name = status == 0 ? demangled.get() : mangled;
   for (const std::string_view part : {"(anonymous namespace)::", "minimax::cuda::", "void "}) {
     for (size_t at = name.find(part); at != std::string::npos; at = name.find(part))
       name.erase(at, part.size());
@@ -103,7 +104,7 @@ class KernelTimes {
       kernels().push_back({short_name(kernel->name), static_cast<double>(kernel->start) * 1e-3,
                            static_cast<double>(kernel->end) * 1e-3});
     }
-    std::free(buffer);
+    std::free(buffer);  // NOLINT: give_buffer's, which CUPTI hands back
   }
 
   using KernelRecord = CUpti_ActivityKernel9;
