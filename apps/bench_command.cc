@@ -85,7 +85,6 @@ class Bench {
       prefill_once();
       session_->set_tracer(nullptr);
       attention_flops_per_token_ = traffic.attention_flops() / static_cast<double>(options_.prompt_tokens);
-      prefill_once();
     }
     for (int i = 0; i < options_.repetitions && session_ != nullptr; ++i) {
       measure_decode();

@@ -514,7 +514,6 @@ int main(int argc, char** argv) {
   std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
   if (wants("check")) check_all();
   const double bandwidth = argc == 2 && wants("profile") ? 1 : copy_bandwidth();
-  std::printf("copy: %.2f TB/s\n", bandwidth / 1e12);
   std::fflush(stdout);
   if (wants("scores")) bench_scores(bandwidth);
   if (wants("select")) bench_select();
