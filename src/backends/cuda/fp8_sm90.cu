@@ -9,6 +9,7 @@
 // copies, one makes scales, and two have the copy engine write a tile's outputs, which wait in shared memory,
 // while the next tile is multiplied. Blocks stay and take every so many-th pair.
 #include "backends/cuda/device.cuh"
+#include "backends/cuda/expert_sum.h"
 #include "backends/cuda/fp8_wgmma.cuh"
 #include "backends/cuda/tensor_map.h"
 
@@ -792,56 +793,6 @@ __global__ void expert_maps_kernel(const ExpertPointers* table, int experts,
 #endif
 }
 
-// out[t] = the weighted sum of the rows of t's pairs, eight columns a thread.
-template <typename Out>
-__global__ void combine_kernel(MoeArgs a, const bf16_t* rows, bool stores_fours) {
-  ptx::wait_for_previous_kernel();
-  constexpr int kAtOnce = 8;
-  const int64_t t = blockIdx.x;
-  const int64_t i = 8 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x);
-  if (i >= a.out.columns) return;
-  float sums[8] = {};
-  for (int64_t base = 0; base < a.top_k; base += kAtOnce) {
-    uint4 raw[kAtOnce];
-    float weights[kAtOnce];
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const int64_t pair = t * a.top_k + base + j;
-      const int32_t place = base + j < a.top_k ? a.order.places[pair] : -1;
-      weights[j] = place >= 0 ? a.weights[pair] : 0.0F;
-      raw[j] = place >= 0 ? *reinterpret_cast<const uint4*>(rows + place * a.out.columns + i) : uint4{};
-    }
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const uint32_t parts[4] = {raw[j].x, raw[j].y, raw[j].z, raw[j].w};
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        sums[2 * c] += weights[j] * ptx::low_float(parts[c]);
-        sums[2 * c + 1] += weights[j] * ptx::high_float(parts[c]);
-      }
-    }
-  }
-  Out* to = static_cast<Out*>(a.out.data) + t * a.out.stride + i;
-  if (stores_fours) {
-    store_four(to, {sums[0], sums[1], sums[2], sums[3]});
-    store_four(to + 4, {sums[4], sums[5], sums[6], sums[7]});
-    return;
-  }
-#pragma unroll
-  for (int c = 0; c < 8; ++c) to[c] = from_f32<Out>(sums[c]);
-}
-
-void launch_combine(const MoeArgs& a, const void* rows, cudaStream_t stream) {
-  constexpr int kCombineThreads = 128;
-  const dim3 grid(static_cast<unsigned>(a.out.rows),
-                  static_cast<unsigned>(ceil_div(a.out.columns, 8 * kCombineThreads)));
-  const bool stores_fours = a.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
-  with_activation(a.out.scalar, [&](auto o) {
-    launch(combine_kernel<decltype(o)>, grid, kCombineThreads, 0, stream, a, static_cast<const bf16_t*>(rows),
-           stores_fours);
-  });
-}
-
 }  // namespace
 
 bool can_multiply_codes(const WeightView& w) {
@@ -920,7 +871,7 @@ void launch_moe_codes(const MoeCodes& codes, cudaStream_t stream) {
   a.has_blocks = has_blocks(moe.first.w2);
   launch_product<Kind::kDown>(a, make_row_maps(codes.hidden), {},
                               pairs * ceil_div(moe.out.columns, kWeightRows), stream);
-  launch_combine(moe, codes.rows, stream);
+  launch_combine_rows(moe, codes.rows, stream);
 }
 
 }  // namespace minimax::cuda

@@ -1,9 +1,10 @@
-// Mixture of experts: the order of tokens by expert, expert MLPs for few and for many tokens, and the
-// weighted sum. A pair is one of a token's choices, t * top_k + j; its place is where it stands among all
-// pairs in the order of experts. Sums over a token's choices run in the order of j, so no atomics.
+// Mixture of experts: the order of tokens by expert, and expert MLPs for few and for many tokens. A pair is
+// one of a token's choices, t * top_k + j; its place is where it stands among all pairs in the order of
+// experts.
 #include "backends/cuda/codes_ring.cuh"
 #include "backends/cuda/expert_sum.h"
 #include "backends/cuda/expert_tile.cuh"
+#include "backends/cuda/experts.cuh"
 #include "backends/cuda/rows_product.cuh"
 #include "backends/cuda/tile_product.cuh"
 
@@ -11,11 +12,6 @@ namespace minimax::cuda {
 namespace {
 
 // --- order
-
-__device__ int64_t expert_of(const MoeArgs& a, int64_t pair) {
-  const int64_t expert = static_cast<int64_t>(a.ids[pair]) - a.first_expert;
-  return expert >= 0 && expert < a.experts ? expert : -1;
-}
 
 constexpr int kOrderThreads = 1024;
 constexpr int64_t kFewPairs = 1024;
@@ -194,74 +190,6 @@ __global__ void moe_any_down_kernel(MoeArgs a) {
     const float y = dot_row(expert.w2, n, static_cast<const float*>(a.hidden) + place * a.intermediate);
     if (threadIdx.x % 32 == 0) a.partial[place * a.out.columns + n] = y;
   }
-}
-
-// --- the weighted sum
-
-// Where the row of a pair stands in `partial`: with the order of pairs or without; -1 for none.
-template <bool kIsOrdered>
-__device__ int64_t partial_row(const MoeArgs& a, int64_t pair) {
-  if (kIsOrdered) return a.order.places[pair];
-  return expert_of(a, pair) >= 0 ? pair : -1;
-}
-
-template <bool kIsOrdered, typename Out>
-__global__ void moe_combine_kernel(MoeArgs a) {
-  ptx::wait_for_previous_kernel();
-  const int64_t t = blockIdx.y;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= a.out.columns) return;
-  float sum = 0;
-  for (int64_t j = 0; j < a.top_k; ++j) {
-    const int64_t pair = t * a.top_k + j, row = partial_row<kIsOrdered>(a, pair);
-    if (row >= 0) sum += a.weights[pair] * a.partial[row * a.out.columns + i];
-  }
-  static_cast<Out*>(a.out.data)[t * a.out.stride + i] = from_f32<Out>(sum);
-}
-
-// Four columns a thread.
-template <bool kIsOrdered, typename Out>
-__global__ void moe_combine_four_kernel(MoeArgs a) {
-  if (a.lets_next_start) ptx::start_next_kernel();
-  ptx::wait_for_previous_kernel();
-  const int64_t t = blockIdx.x;
-  const int64_t i = 4 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x);
-  if (i >= a.out.columns) return;
-  float4 sum = {0, 0, 0, 0};
-  for (int64_t j = 0; j < a.top_k; ++j) {
-    const int64_t pair = t * a.top_k + j, row = partial_row<kIsOrdered>(a, pair);
-    if (row < 0) continue;
-    const float weight = a.weights[pair];
-    const float4 y = load_four(a.partial + row * a.out.columns + i);
-    sum = {sum.x + weight * y.x, sum.y + weight * y.y, sum.z + weight * y.z, sum.w + weight * y.w};
-  }
-  store_four(static_cast<Out*>(a.out.data) + t * a.out.stride + i, sum);
-}
-
-template <bool kIsOrdered>
-void launch_combine(const MoeArgs& a, cudaStream_t stream) {
-  // Few rows take as many blocks as they can.
-  const int threads = a.out.rows <= kMostSmallMoeTokens ? 128 : 256;
-  constexpr int64_t kMostRows = 65535;
-  const bool has_fours =
-      a.out.columns % 4 == 0 && a.out.stride % 4 == 0 && reinterpret_cast<uintptr_t>(a.out.data) % 16 == 0;
-  with_activation(a.out.scalar, [&](auto o) {
-    using Out = decltype(o);
-    if (has_fours) {
-      const dim3 grid(static_cast<unsigned>(a.out.rows),
-                      static_cast<unsigned>(ceil_div(a.out.columns, 4 * threads)));
-      return launch(moe_combine_four_kernel<kIsOrdered, Out>, grid, threads, 0, stream, a);
-    }
-    for (int64_t first = 0; first < a.out.rows; first += kMostRows) {
-      MoeArgs part = a;
-      const int64_t rows = a.out.rows - first < kMostRows ? a.out.rows - first : kMostRows;
-      part.out.data = static_cast<Out*>(a.out.data) + first * a.out.stride;
-      part.weights += first * a.top_k;
-      part.order.places += first * a.top_k;
-      const dim3 grid(static_cast<unsigned>(ceil_div(a.out.columns, threads)), static_cast<unsigned>(rows));
-      launch(moe_combine_kernel<kIsOrdered, Out>, grid, threads, 0, stream, part);
-    }
-  });
 }
 
 // --- few tokens
@@ -594,7 +522,7 @@ void launch_moe_f32(const MoeArgs& a, cudaStream_t stream) {
   }
   moe_any_down_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.out.columns, kAnyWarps)), places),
                         kAnyWarps * 32, 0, stream>>>(a);
-  launch_combine<true>(a, stream);
+  launch_combine_places(a, stream);
 }
 
 bool reads_inputs_as_they_are(const MoeArgs& a) {
@@ -654,7 +582,7 @@ void launch_moe_small(const MoeArgs& a, int multiprocessors, cudaStream_t stream
     launch(moe_small_down_kernel<kFormat, Shape, kTiny>,
            dim3(static_cast<unsigned>(ceil_div(a.out.columns, 16 * Shape::kTiles)), experts), Shape::kThreads,
            0, stream, a);
-    launch_combine<false>(a, stream);
+    launch_combine_pairs(a, stream);
   };
   with_row_format(a.first.w1, [&]<RowFormat kFormat>() {
     if (needs_expert_order(a)) {
@@ -694,7 +622,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
   static_assert(kTileRows == kExpertTileRows);
   if (architecture >= 90) {
     launch_moe_tiles_sm90(a, stream);
-    return launch_combine<true>(a, stream);
+    return launch_combine_places(a, stream);
   }
   const int64_t tiles = most_expert_tiles(a);
   with_rows(a.first.w1, a.first.w2, [&]<RowKind kKind>() {
@@ -707,9 +635,7 @@ void launch_moe_tiles(const MoeArgs& a, int architecture, cudaStream_t stream) {
     down<<<static_cast<unsigned>(tiles * ceil_div(a.out.columns, kTileColumns)), kTileThreads,
            kTileSharedBytes, stream>>>(a);
   });
-  launch_combine<true>(a, stream);
+  launch_combine_places(a, stream);
 }
-
-void launch_combine_pairs(const MoeArgs& a, cudaStream_t stream) { launch_combine<false>(a, stream); }
 
 }  // namespace minimax::cuda
