@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "backends/cuda/expert_sum.h"
-#include "backends/cuda/fp8_stream.cuh"
+#include "backends/cuda/fp8_stream_launch.cuh"
 
 namespace minimax::cuda {
 

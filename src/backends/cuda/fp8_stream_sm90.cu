@@ -1,6 +1,6 @@
 // Dense products of few rows with 8-bit weights on Hopper, and MLPs: several weights side by side, cut along
 // their inputs where tiles are few.
-#include "backends/cuda/fp8_stream.cuh"
+#include "backends/cuda/fp8_stream_launch.cuh"
 
 namespace minimax::cuda {
 namespace {
